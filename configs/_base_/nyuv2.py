@@ -1,0 +1,14 @@
+"""NYUv2 as pre-processed by MTAN: 795 training and 654 test images of 288x384; the test images without labels are the pool."""
+
+from symerge_dense.datasets.nyuv2 import NYUv2
+from symerge_dense.tasks.depth import Depth
+from symerge_dense.tasks.normals import Normals
+from symerge_dense.tasks.segmentation import Segmentation
+
+root = "data/nyuv2"
+tasks = dict(segmentation=dict(type=Segmentation), depth=dict(type=Depth), normals=dict(type=Normals))
+data = dict(
+    train=dict(type=NYUv2, root=root, split="train"),
+    unlabelled=dict(type=NYUv2, root=root, split="val"),
+    test=dict(type=NYUv2, root=root, split="val"),
+)

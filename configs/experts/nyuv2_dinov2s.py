@@ -1,0 +1,25 @@
+"""DINOv2 ViT-S/14 experts on NYUv2 at 140x196.
+
+The base is timm's vit_small_patch14_dinov2.lvd142m. Without a network, give its file:
+    python tools/train.py configs/nyuv2_dinov2s_symerge.py --cfg-options base.checkpoint=dinov2_vits14.safetensors
+"""
+
+from mmengine.config import read_base
+
+from symerge_dense.datasets.transforms import Augment
+from symerge_dense.experts.backbone import TimmBackbone
+from symerge_dense.experts.heads import MultiScale
+
+with read_base():
+    from .._base_.nyuv2 import *
+
+size = (140, 196)
+for split in data.values():
+    split["size"] = size
+data["train"]["augment"] = dict(type=Augment, flip=0.5)
+backbone = dict(type=TimmBackbone, name="vit_small_patch14_dinov2.lvd142m", img_size=size)
+head = dict(type=MultiScale, width=128)
+preprocessing = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+base = dict(pretrained=True)
+experts = dict(name="nyuv2_dinov2s",
+               recipe=dict(epochs=4, batch_size=8, lr=1e-3, backbone_lr_scale=0.05, weight_decay=0.01))

@@ -1,0 +1,21 @@
+"""ResNet-18 experts on rendered rooms. The base learns albedo and edges from scratch: no download is needed.
+
+    python tools/train.py configs/rooms_symerge.py
+"""
+
+from mmengine.config import read_base
+
+from symerge_dense.experts.backbone import TimmBackbone
+from symerge_dense.experts.heads import MultiScale
+from symerge_dense.tasks.albedo import Albedo
+from symerge_dense.tasks.edges import Edges
+
+with read_base():
+    from .._base_.rooms import *
+
+backbone = dict(type=TimmBackbone, name="resnet18")
+head = dict(type=MultiScale, width=64)
+preprocessing = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+base = dict(train=dict(tasks=dict(albedo=dict(type=Albedo), edges=dict(type=Edges)),
+                       recipe=dict(epochs=10, batch_size=16, lr=1e-3, weight_decay=1e-4)))
+experts = dict(name="rooms_resnet18", recipe=dict(epochs=10, batch_size=16, lr=1e-3, weight_decay=1e-4))

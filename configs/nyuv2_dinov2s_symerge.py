@@ -1,0 +1,9 @@
+"""TODO
+    python tools/train.py configs/nyuv2_dinov2s_symerge.py
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .experts.nyuv2_dinov2s import *
+    from .merge.symerge import *

@@ -1,0 +1,9 @@
+"""TODO
+    python tools/train.py configs/rooms_symerge.py
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .experts.rooms_resnet18 import *
+    from .merge.symerge import *

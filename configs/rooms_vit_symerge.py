@@ -1,0 +1,9 @@
+"""TODO
+    python tools/train.py configs/rooms_vit_symerge.py
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .experts.rooms_vit_small import *
+    from .merge.symerge import *

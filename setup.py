@@ -1,0 +1,44 @@
+"""Packaging of symerge_dense: the oldest versions meant to work. The tested ones are in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+?)"$', (ROOT / "symerge_dense/__init__.py").read_text("utf-8"), re.MULTILINE)
+if VERSION is None:
+    raise ValueError('symerge_dense/__init__.py states no version; add a line like __version__ = "0.1.0".')
+
+setup(
+    name="symerge-dense",
+    version=VERSION[1],
+    description="Merge dense-prediction experts that share a backbone into one multi-task model, without labels",
+    long_description=(ROOT / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["symerge_dense", "symerge_dense.*"]),
+    package_data={"symerge_dense": ["py.typed"]},
+    zip_safe=False,
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "onedl-mmengine>=0.10.12",
+        "onedl-mmcv>=2.3.6",
+        "onedl-mmsegmentation>=1.4.2",
+        "ftfy>=6.3",  # onedl-mmsegmentation imports it and regex whatever head is asked for
+        "regex>=2024.11.6",
+        "timm>=1.0.15",
+        "einops>=0.8",
+        "albumentations>=2.0.5",
+        "opencv-python>=4.11",
+        "safetensors>=0.5",
+        "h5py>=3.12",
+        "rich>=13.9",
+        "matplotlib>=3.10",
+        "numpy>=2.1",
+    ],
+    extras_require={"dev": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.14"]},
+)

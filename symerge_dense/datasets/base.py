@@ -1,0 +1,121 @@
+"""What a data set is: images, and dense targets for the tasks it is asked to serve."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from symerge_dense.datasets import resize
+from symerge_dense.datasets.transforms import Augment, TargetRule, renormalize
+from symerge_dense.registry import TASKS, discover, nearest
+
+Array = NDArray[Any]
+
+
+def to_tensor(array: Array) -> Tensor:
+    """Stored layout to sample layout: integer (H,W) to int64 (H,W), float (H,W) or (H,W,C) to float32 (C,H,W)."""
+    if array.ndim == 2 and array.dtype.kind in "iu":
+        return torch.from_numpy(array.astype(np.int64))
+    layers = array.reshape(*array.shape[:2], -1).transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(layers, np.float32))
+
+
+def build_rules(tasks: Mapping[str, Any], serves: frozenset[str], owner: str) -> dict[str, TargetRule]:
+    """Task objects from objects or spec dicts. Raises ValueError for a name that ``owner`` does not serve."""
+    for name in tasks:
+        if name not in serves:
+            raise ValueError(f"{owner}: " + nearest(name, serves, "target"))
+    if any(isinstance(spec, dict) and isinstance(spec.get("type"), str) for spec in tasks.values()):
+        discover()
+    rules: dict[str, TargetRule] = {name: TASKS.build(spec) for name, spec in tasks.items()}
+    for name, rule in rules.items():
+        if rule.name != name:
+            raise ValueError(f"tasks[{name!r}] is a task named {rule.name!r}: use {rule.name!r} as its key.")
+    return rules
+
+
+class DenseDataset(Dataset[dict[str, Any]], ABC):
+    """Images with one dense target per requested task.
+
+    ``dataset[key]`` with ``draw, index = divmod(key, len(dataset))`` is a dict: ``image`` float32 (3,H,W) RGB 0..255,
+    ``index`` int, and per task its target tensor: int64 (H,W) for class maps, else float32 (C,H,W). Augmentation draws
+    from ``np.random.default_rng((seed, draw, index))`` alone: any order, worker count or resume gives the same sample.
+
+    Args:
+        tasks: task objects, or dicts that build them, by task name; may be empty.
+        augment: joint augmentation (an ``Augment`` or its arguments), or None.
+        size: (H, W) to resize to, None for as stored. Depth keeps its metres.
+        seed: of the augmentation.
+
+    Raises ValueError for a task that the data set does not serve.
+    """
+
+    serves: ClassVar[frozenset[str]] = frozenset()
+    classes: tuple[str, ...] | None = None
+
+    def __init__(self, tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
+                 augment: Augment | dict[str, Any] | None = None, size: tuple[int, int] | None = None,
+                 seed: int = 0) -> None:
+        self.tasks = build_rules(tasks or {}, self.serves, type(self).__name__)
+        if isinstance(augment, dict):
+            augment = Augment(**{key: value for key, value in augment.items() if key != "type"})
+        if size is not None and (len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size)):
+            raise ValueError(f"size={size}: give (height, width) in pixels, both positive integers, or None.")
+        self.augment, self.seed = augment, seed
+        self.size: tuple[int, int] | None = None if size is None else (size[0], size[1])
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def image(self, index: int) -> Array:
+        """Image ``index`` as stored: (H,W,3) RGB, uint8 or float32 in 0..255. Reads the image and nothing else."""
+
+    @abstractmethod
+    def target(self, index: int, name: str) -> Array:
+        """Target ``name`` of image ``index`` as stored, (H,W) or (H,W,C); class maps are integers, the rest float32.
+
+        Invalid pixels hold exactly the ``invalid_value`` of the task.
+        """
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """What MMEngine hands to metrics: class names."""
+        return {"classes": self.classes}
+
+    def resized_image(self, index: int) -> Array:
+        """Image ``index`` at ``size``."""
+        image = self.image(index)
+        return image if self.size is None else resize.resize(image, self.size)
+
+    def resized_target(self, index: int, name: str) -> Array:
+        """Target ``name`` of image ``index`` at ``size``, resampled as the task allows."""
+        target, rule, size = self.target(index, name), self.tasks[name], self.size
+        if size is None or target.shape[:2] == size:
+            return target
+        if rule.interpolation == "nearest":
+            return resize.nearest(target, size)
+        return renormalize(rule, resize.masked(target, rule.invalid_value, lambda values: resize.resize(values, size)))
+
+    def __getitem__(self, key: int) -> dict[str, Any]:
+        if key < 0:
+            raise IndexError(f"key {key} is negative: keys are draw * {len(self)} + index.")
+        draw, index = divmod(int(key), len(self))
+        arrays = {"image": self.resized_image(index)}
+        arrays |= {name: self.resized_target(index, name) for name in self.tasks}
+        if self.augment is not None:
+            arrays = self.augment(arrays, self.tasks, np.random.default_rng((self.seed, draw, index)))
+        tensors = {name: to_tensor(array) for name, array in arrays.items()}
+        return {**tensors, "index": index}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Every image once, first draw (keys go on for ever, so the default iteration would too)."""
+        return (self[index] for index in range(len(self)))

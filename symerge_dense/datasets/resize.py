@@ -1,0 +1,94 @@
+"""Resampling of images and targets: each array from any resolution to any other, whole or from a window of the frame.
+
+Windows are fractions of the frame, and pixels are areas (the first one's centre is at 0.5), so that arrays of different
+resolution stay aligned.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+ENOUGH = 0.5  # a resampled pixel counts as valid if at least this share of what it is made of was
+
+
+class Window(NamedTuple):
+    """Part of a frame, in fractions of its height and width."""
+
+    top: float
+    left: float
+    share: float
+
+
+FRAME = Window(0.0, 0.0, 1.0)
+
+
+@cache
+def albumentations_geometry() -> ModuleType:
+    """albumentations' geometric functions, imported at first use: half of a program's start would go into them."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing must not ask the network for a newer version
+    import albumentations.augmentations.geometric.functional as geometry
+
+    return geometry
+
+
+def _nearest_index(start: float, share: float, length: int, stored: int) -> NDArray[np.intp]:
+    positions = (start + (np.arange(length) + 0.5) / length * share) * stored
+    return np.clip(np.floor(positions), 0, stored - 1).astype(np.intp)
+
+
+def nearest(array: Array, size: tuple[int, int], window: Window = FRAME) -> Array:
+    """The pixel of ``array`` (H,W[,C]) in which the centre of each output pixel lies; any dtype, new array."""
+    rows = _nearest_index(window.top, window.share, size[0], array.shape[0])
+    columns = _nearest_index(window.left, window.share, size[1], array.shape[1])
+    return array[rows[:, None], columns]
+
+
+def resize(array: Array, size: tuple[int, int]) -> Array:
+    """Area average where ``size`` is smaller, bilinear where it is larger; float or uint8 (H,W[,C]), same layout."""
+    if array.shape[:2] == size:
+        return array
+    shrinks = size[0] <= array.shape[0] and size[1] <= array.shape[1]
+    resized = cv2.resize(array, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resized.reshape(*size, *array.shape[2:])  # cv2 drops a channel axis of length 1
+
+
+def magnify(array: Array, window: Window) -> Array:
+    """``window`` of ``array`` (H,W[,C]) blown up to the array's own size, bilinear; float32 or uint8."""
+    height, width = array.shape[:2]
+    matrix = np.array([[window.share, 0, window.left * width + (window.share - 1) / 2],
+                       [0, window.share, window.top * height + (window.share - 1) / 2], [0, 0, 1]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = albumentations_geometry().warp_affine(array, matrix, flags, 0, cv2.BORDER_REPLICATE, (height, width))
+    return np.asarray(warped).reshape(array.shape)
+
+
+def known(target: Array, invalid_value: float) -> NDArray[np.bool_]:
+    """Pixels (H,W) of a stored target that carry a label: finite, and not ``invalid_value`` in every channel."""
+    values = target.reshape(*target.shape[:2], -1)
+    return np.asarray(np.isfinite(values).all(-1) & (values != invalid_value).any(-1))
+
+
+def masked(target: Array, invalid_value: float, resample: Callable[[Array], Array]) -> Array:
+    """Resample a float target from its valid pixels only, float32.
+
+    Weights of the neighbours that ``resample`` mixes are renormalised over the valid ones; a pixel made of less than
+    half of valid ones becomes ``invalid_value``.
+    """
+    values, valid = target.astype(np.float32), known(target, invalid_value)
+    if valid.all():
+        return resample(values)
+    layers = values.reshape(*values.shape[:2], -1)
+    stack = np.concatenate([np.where(valid[..., None], layers, 0), valid[..., None]], axis=-1, dtype=np.float32)
+    mixed = resample(stack)
+    weight = mixed[..., -1:]
+    result = np.where(weight >= ENOUGH, mixed[..., :-1] / np.maximum(weight, ENOUGH), np.float32(invalid_value))
+    return result.reshape(*mixed.shape[:2], *target.shape[2:]).astype(np.float32)

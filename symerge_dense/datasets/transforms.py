@@ -1,0 +1,149 @@
+"""Joint geometry of images and targets, and colour jitter of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, partial
+from types import ModuleType
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symerge_dense.datasets.mtan import mtan_crop
+from symerge_dense.datasets.resize import Window, albumentations_geometry, magnify, masked, nearest
+
+Array = NDArray[Any]
+MTAN_SCALES = (1.0, 1.2, 1.5)
+
+
+class TargetRule(Protocol):
+    """What a task tells about the geometry of its target; ``renormalize(target)`` may be there too.
+
+    ``interpolation`` is 'nearest' or 'masked' (mixes valid neighbours only); ``invalid_value`` marks unlabelled pixels.
+    """
+
+    @property
+    def name(self) -> str:
+        """Key in a sample."""
+
+    @property
+    def interpolation(self) -> Literal["nearest", "masked"]:
+        """How the target may be resampled."""
+
+    @property
+    def invalid_value(self) -> float:
+        """Marks a pixel without label."""
+
+    def flip(self, target: Array) -> Array:
+        """Value change under a horizontal mirror of the pixels."""
+
+    def zoom(self, target: Array, scale: float) -> Array:
+        """Value change under a zoom by ``scale`` >= 1 of the pixels."""
+
+
+def renormalize(rule: TargetRule, target: Array) -> Array:
+    """The rule's ``renormalize`` after its target has been mixed from neighbours; unchanged where it has none."""
+    hook = getattr(rule, "renormalize", None)
+    return target if hook is None else np.asarray(hook(target))
+
+
+class View(NamedTuple):
+    """One random draw: mirrored or not, zoom factor, place of the crop (0 top/left, 1 bottom/right), colour factors."""
+
+    mirrored: bool
+    scale: float
+    down: float
+    across: float
+    brightness: float
+    contrast: float
+    saturation: float
+
+
+@cache
+def _pixel_functions() -> ModuleType:
+    albumentations_geometry()
+    import albumentations.augmentations.pixel.functional as pixel
+
+    return pixel
+
+
+def jitter(image: Array, brightness: float, contrast: float, saturation: float) -> Array:
+    """Image (H,W,3) 0..255 with brightness, contrast (about its mean grey) and saturation multiplied; same dtype."""
+    pixel, value = _pixel_functions(), np.ascontiguousarray(image, np.float32) / 255
+    value = pixel.adjust_brightness_torchvision(value, brightness).clip(0, 1)
+    value = pixel.adjust_contrast_torchvision(value, contrast).clip(0, 1)
+    value = pixel.adjust_saturation_torchvision(value, saturation).clip(0, 1) * 255
+    return np.asarray(value.round() if image.dtype == np.uint8 else value).astype(image.dtype)
+
+
+class Augment:
+    """Random mirror, zoom and colour, the same for an image and all of its targets.
+
+    Args:
+        flip: probability of a horizontal mirror.
+        zoom: allowed scales >= 1, drawn uniformly; a window of 1/scale of the frame at a random place is blown up to
+            the full size. None: no zoom.
+        color: strength c in [0,1]: brightness, contrast and saturation are each multiplied by a draw from [1-c,1+c].
+        protocol: 'default', or 'mtan' for the augmentation of MTAN (Liu et al. 2019, arXiv 1803.10704) and LibMTL to
+            the letter: scales 1, 1.2, 1.5, integer crops, bilinear normals that mix with invalid pixels and are not
+            renormalised. It fixes all settings.
+
+    Targets may have a lower resolution than the image: crops are fractions of the frame; every array keeps its size.
+    """
+
+    def __init__(self, flip: float = 0.5, zoom: tuple[float, ...] | None = None, color: float = 0.0,
+                 protocol: Literal["default", "mtan"] = "default") -> None:
+        scales = () if zoom is None else tuple(float(scale) for scale in zoom)
+        if not 0 <= flip <= 1 or not 0 <= color <= 1:
+            raise ValueError(f"flip={flip}, color={color}: both must be in [0, 1].")
+        if zoom is not None and (not scales or not all(1 <= scale < np.inf for scale in scales)):
+            raise ValueError(f"zoom={zoom}: give one or more scales >= 1, for instance (1.0, 1.2, 1.5), or None.")
+        if protocol not in ("default", "mtan"):
+            raise ValueError(f"protocol={protocol!r}: must be 'default' or 'mtan'.")
+        if protocol == "mtan":
+            if flip != 0.5 or scales not in ((), MTAN_SCALES) or color:
+                raise ValueError(f"protocol='mtan' means flip=0.5, zoom={MTAN_SCALES}, color=0; got flip={flip}, "
+                                 f"zoom={zoom}, color={color}. Leave them out or use protocol='default'.")
+            scales = MTAN_SCALES
+        self.flip, self.scales, self.color, self.protocol = flip, scales or (1.0,), color, protocol
+
+    def __call__(self, arrays: dict[str, Array], rules: Mapping[str, TargetRule],
+                 rng: np.random.Generator) -> dict[str, Array]:
+        """``apply`` with a fresh draw from ``rng``."""
+        return self.apply(arrays, rules, self.draw(rng))
+
+    def draw(self, rng: np.random.Generator) -> View:
+        """Draw a view; always takes the same numbers from ``rng``, whatever the settings."""
+        mirror, down, across, *colors = rng.random(6)
+        scale = self.scales[int(rng.integers(len(self.scales)))]
+        return View(bool(mirror < self.flip), scale, down, across, *(1 + self.color * (2 * c - 1) for c in colors))
+
+    def apply(self, arrays: dict[str, Array], rules: Mapping[str, TargetRule], view: View) -> dict[str, Array]:
+        """``image`` (H,W,3) and targets (h,w) or (h,w,C) under ``view``, new arrays of the same sizes and dtypes."""
+        frame = arrays["image"].shape[:2]
+        return {name: self._one(array, rules.get(name), view, (frame[0], frame[1])) for name, array in arrays.items()}
+
+    def _one(self, array: Array, rule: TargetRule | None, view: View, frame: tuple[int, int]) -> Array:
+        zoom = mtan_crop(frame, view.scale, view.down, view.across) if self.protocol == "mtan" else partial(_zoom, view)
+        result = zoom(array, rule)
+        if rule is not None and view.scale != 1:
+            result = rule.zoom(result, view.scale)
+        if view.mirrored:
+            result = np.ascontiguousarray(result[:, ::-1])
+            result = result if rule is None else rule.flip(result)
+        if rule is None and self.color:
+            result = jitter(result, view.brightness, view.contrast, view.saturation)
+        return result.astype(array.dtype, copy=False)
+
+
+def _zoom(view: View, array: Array, rule: TargetRule | None) -> Array:
+    if view.scale == 1:
+        return array
+    share = 1 / view.scale
+    window = Window(view.down * (1 - share), view.across * (1 - share), share)
+    if rule is None:
+        return magnify(array, window)
+    if rule.interpolation == "nearest":
+        return nearest(array, array.shape[:2], window)
+    return renormalize(rule, masked(array, rule.invalid_value, lambda values: magnify(values, window)))

@@ -1,0 +1,77 @@
+"""One call from experts to a merged model: MMEngine's runner, the hook, and what is written at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size
+from torch.utils.data import DataLoader, default_collate
+
+from symerge_dense.datasets.sampling import PoolSampler
+from symerge_dense.datasets.transforms import Augment
+from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.engine.expert_labels import LabelledPool
+from symerge_dense.engine.hook import SyMergeHook
+from symerge_dense.engine.options import SyMergeOptions
+from symerge_dense.engine.symerge_model import SyMergeModel
+from symerge_dense.experts.hooks import quiet_runner
+from symerge_dense.experts.model import MultiTaskModel
+from symerge_dense.experts.optim import optim_wrapper
+
+
+def parameter_groups(model: SyMergeModel) -> list[dict[str, Any]]:
+    """Optimizer groups: coefficients and adapted layers with their own learning rates; empty ones are left out."""
+    options = model.options
+    groups = [
+        {"params": [model.merge.coefficients], "lr": options.coefficient_lr, "weight_decay": 0.0},
+        {"params": model.layer_parameters(), "lr": options.layer_lr, "weight_decay": options.weight_decay},
+    ]
+    wanted = (options.learn_coefficients, options.learn_layer)
+    return [group for group, on in zip(groups, wanted, strict=True) if on]
+
+
+def iterations(options: SyMergeOptions, tasks: int) -> int:
+    """Optimizer steps of a run: one a round, or one a round and task."""
+    return options.rounds * (tasks if options.schedule == "per_task" else 1)
+
+
+def _loader(model: SyMergeModel, pool: Unlabelled, folder: Path, seed: int) -> DataLoader[Any]:
+    options, processes = model.options, get_world_size()
+    if options.batch_size % processes:
+        raise ValueError(f"adaptation.batch_size={options.batch_size} cannot be shared by {processes} processes; "
+                         "use a multiple.")
+    augment = Augment(**options.augment) if options.augment is not None else None
+    online = options.labels == "online"
+    dataset: Any = pool if online else LabelledPool(pool, folder / "labels", model.model.tasks, augment, seed)
+    return DataLoader(dataset, options.batch_size // processes, sampler=PoolSampler(dataset, seed=seed),
+                      collate_fn=default_collate, num_workers=options.num_workers,
+                      persistent_workers=options.num_workers > 0, pin_memory=torch.cuda.is_available())
+
+
+def adapt(model: SyMergeModel, experts: Mapping[str, MultiTaskModel], pool: Unlabelled, folder: Path, *, seed: int = 0,
+          launcher: str = "none", amp: bool = False, resume: bool = False, validation: dict[str, Any] | None = None,
+          ) -> SyMergeModel:
+    """Optimise coefficients and adapted layers on ``pool``; the model comes back folded, BatchNorm re-estimated.
+
+    Args:
+        model: base weights and experts' heads. experts: {task: expert model}, asked for task vectors and labels.
+        folder: checkpoints, labels and the loss curve go here. resume: go on from the newest checkpoint in it.
+        validation: Runner arguments ``val_dataloader``, ``val_cfg``, ``val_evaluator`` and ``val_interval`` to watch
+        labelled metrics on the way (nothing is learned from them).
+    Raises NonFiniteLoss (a ValueError) when a loss is not finite; the last checkpoint before it is kept.
+    """
+    options, extra = model.options, dict(validation or {})
+    train_cfg = {"by_epoch": False, "max_iters": iterations(options, len(model.model.tasks)),
+                 "val_interval": extra.pop("val_interval", 10**9)}
+    optimizer = torch.optim.Adam(parameter_groups(model))
+    runner = quiet_runner(
+        model, folder / "checkpoints", title="SyMerge", seed=seed, launcher=launcher, resume=resume,
+        train_dataloader=_loader(model, pool, folder, seed), train_cfg=train_cfg,
+        optim_wrapper=optim_wrapper(optimizer, amp or options.amp),
+        hooks=[SyMergeHook(experts, pool, folder)], save_every=options.save_every, by_epoch=False,
+        find_unused_parameters=options.schedule == "per_task", **extra)
+    runner.train()
+    return model

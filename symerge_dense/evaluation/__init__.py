@@ -1,0 +1,1 @@
+"""Numbers: the metric of any task, the evaluation of a model, Delta_m."""

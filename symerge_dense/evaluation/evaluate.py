@@ -1,0 +1,53 @@
+"""Measure a multi-task model on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from mmengine.evaluator import Evaluator
+from torch import nn
+from torch.utils.data import DataLoader
+
+from symerge_dense.evaluation.metric import TaskMetric
+from symerge_dense.evaluation.scores import Scores
+from symerge_dense.progress import track
+from symerge_dense.tasks.base import DenseTask, Metric
+
+__all__ = ["Scores", "evaluate", "evaluating"]
+
+
+def evaluate(model: Any, loader: DataLoader[dict[str, Any]], description: str,
+             device: torch.device | str | None = None) -> Scores:
+    """Scores of every task of ``model`` on the whole data set of ``loader``.
+
+    ``model`` is a module with ``tasks`` (name -> DenseTask); called with images (N,3,H,W) in 0..255 and
+    ``mode='predict'`` it gives one ``{task: raw output (C,H,W)}`` per image. It runs in evaluation mode and without
+    gradients, and every part of it is put back into the mode that it had. ``device`` is where the images go: by
+    default, where the model is. On several processes each measures its share and all get the same scores. Raises
+    ValueError where a batch lacks the target of a task.
+    """
+    tasks: dict[str, DenseTask] = model.tasks
+    if device is None:
+        device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    evaluator = Evaluator([TaskMetric(task) for task in tasks.values()])
+    with evaluating(model), torch.no_grad():
+        for batch in track(loader, description):
+            evaluator.process(model(batch["image"].to(device), mode="predict"), batch)
+    flat: dict[str, float] = evaluator.evaluate(len(cast(Sized, loader.dataset)))
+    return {task.name: {name: Metric(flat[f"{task.name}/{name}"], better) for name, better in task.metrics.items()}
+            for task in tasks.values()}
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; on leaving, each submodule gets its own former mode back (a frozen part stays frozen)."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,35 @@
+"""Scores of a model, and their form in ``results.json``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from symerge_dense.tasks.base import Metric
+
+Scores = dict[str, dict[str, Metric]]
+"""Task name -> metric name -> value and direction."""
+
+
+def scores_to_json(scores: Mapping[str, Mapping[str, Metric]]) -> dict[str, Any]:
+    """``{task: {metric: {"value": float | None, "higher_is_better": bool}}}``; None stands for NaN and infinity."""
+    return {task: {name: {"value": metric.value if math.isfinite(metric.value) else None,
+                          "higher_is_better": metric.higher_is_better} for name, metric in metrics.items()}
+            for task, metrics in scores.items()}
+
+
+def scores_from_json(data: Mapping[str, Any]) -> Scores:
+    """Inverse of ``scores_to_json``; None becomes NaN. Raises ValueError for anything of another form."""
+    try:
+        return {task: {name: _metric(entry) for name, entry in metrics.items()} for task, metrics in data.items()}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"scores {str(data)[:200]!r} must be {{task: {{metric: {{'value': number or null, "
+                         f"'higher_is_better': true or false}}}}}}; write them with scores_to_json.") from error
+
+
+def _metric(entry: Mapping[str, Any]) -> Metric:
+    value, better = entry["value"], entry["higher_is_better"]
+    if not isinstance(better, bool) or isinstance(value, bool) or not isinstance(value, int | float | None):
+        raise TypeError(entry)
+    return Metric(math.nan if value is None else float(value), better)

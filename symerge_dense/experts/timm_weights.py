@@ -1,0 +1,82 @@
+"""timm's side of the backbone: building networks, and bringing checkpoints into the form of feature extractors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+
+def create(name: str, timm_args: Mapping[str, Any], **more: Any) -> Any:
+    """``timm.create_model`` with ValueError, naming the model, where its arguments do not fit."""
+    try:
+        return timm.create_model(name, pretrained=False, **timm_args, **more)
+    except (TypeError, AssertionError, RuntimeError, LookupError, AttributeError) as error:
+        raise ValueError(f"timm cannot build {name!r} with {dict(timm_args)} {more or ''}: {error}. Leave out or "
+                         "correct the argument; not every network takes output_stride or img_size.") from error
+
+
+def download(name: str, timm_args: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Pretrained tensors of the complete network ``name``, through timm's hub. Raises ValueError where it fails."""
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=True, **timm_args)
+    except Exception as error:  # whatever the hub's client and its network stack raise
+        raise ValueError(f"the pretrained weights of {name!r} could not be downloaded ({type(error).__name__}: "
+                         f"{error}). Where there is a network, get them with timm.create_model({name!r}, "
+                         "pretrained=True), save its state_dict(), bring it here and give checkpoint=PATH.") from error
+    return model.state_dict()
+
+
+def for_features(state: Mapping[str, Tensor], name: str, timm_args: Mapping[str, Any], wanted: Mapping[str, Tensor],
+                 grid: tuple[int, int] | None = None) -> tuple[dict[str, Tensor], list[str]]:
+    """A checkpoint's tensors under the names of the feature extractor, and the names of those it has no use for.
+
+    ``wanted`` is the extractor's state. Tensors of the complete network that the extractor lacks (classifier, last
+    norm, levels above the last output) are dropped; tensors that no part of the network knows keep their names, for
+    the report. timm's own filter renames old layouts and resamples position embeddings; it believes in square grids,
+    so where the embedding's ``grid`` (patches high, wide) is known, that is used.
+    """
+    with torch.device("meta"):  # names and shapes only
+        complete = create(name, timm_args)
+    known = {key: _extractor_name(key, wanted) for key in complete.state_dict()}
+    if set(state) >= set(wanted):  # an extractor's own state
+        original = {target: key for key, target in known.items()}
+        state = {original.get(key, key): value for key, value in state.items()}
+    state, embedding = dict(state), {}
+    if grid is not None and "pos_embed" in state:
+        embedding["pos_embed"] = _resampled(state.pop("pos_embed"), grid, complete)
+    given, dropped = {}, []
+    for key, value in {**_timm_layout(state, complete), **embedding}.items():
+        target = _extractor_name(key, wanted)
+        if target in wanted or key not in known:
+            given[target] = value
+        else:
+            dropped.append(key)
+    return given, dropped
+
+
+def _resampled(embedding: Tensor, grid: tuple[int, int], complete: Any) -> Tensor:
+    wanted = complete.patch_embed.grid_size
+    return resample_abs_pos_embed(embedding, new_size=list(wanted), old_size=list(grid),
+                                  num_prefix_tokens=embedding.shape[1] - grid[0] * grid[1])
+
+
+def _timm_layout(state: Mapping[str, Tensor], complete: nn.Module) -> Mapping[str, Tensor]:
+    rule = getattr(sys.modules[type(complete).__module__], "checkpoint_filter_fn", None)
+    try:
+        layout: Mapping[str, Tensor] = state if rule is None else rule(dict(state), complete)
+    except (KeyError, RuntimeError, AttributeError, ValueError, AssertionError) as error:
+        raise ValueError(f"the checkpoint's tensors do not suit {type(complete).__name__} ({error}); give a checkpoint "
+                         "of this architecture.") from error
+    return layout
+
+
+def _extractor_name(key: str, wanted: Mapping[str, Tensor]) -> str:
+    """timm wraps transformers as 'model', hooked networks as 'body', and joins the first two levels of stages."""
+    candidates = (key, f"model.{key}", f"body.{key}", key.replace(".", "_", 1))
+    return next((candidate for candidate in candidates if candidate in wanted), key)

@@ -1,0 +1,100 @@
+"""Training of the shared base and of experts, through MMEngine's runner."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import barrier, get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from symerge_dense.datasets.sampling import EpochSampler
+from symerge_dense.experts.hooks import join_processes, quiet_runner
+from symerge_dense.experts.model import MultiTaskModel
+from symerge_dense.experts.optim import optim_wrapper
+from symerge_dense.experts.recipe import Recipe
+from symerge_dense.experts.state import state_hash
+
+__all__ = ["Recipe", "TrainLoop", "fit"]
+
+
+class TrainLoop(EpochBasedTrainLoop):
+    """MMEngine's epoch loop that can end within an epoch: after ``max_iters`` iterations in all."""
+
+    def __init__(self, runner: Any, dataloader: Any, max_epochs: int, max_iters: int) -> None:
+        super().__init__(runner, dataloader, max_epochs)
+        self._max_iters = max_iters
+        self._max_epochs = -(-max_iters // len(self.dataloader))
+
+    def run_epoch(self) -> None:
+        """One epoch, or what is left of the run."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        for index, batch in enumerate(itertools.islice(self.dataloader, self._max_iters - self._iter)):
+            self.run_iter(index, batch)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+
+def fit(model: MultiTaskModel, dataset: Dataset[Any], recipe: Recipe, work_dir: str | Path, *, title: str, seed: int,
+        launcher: str = "none", resume: bool = True, hooks: Sequence[Hook] = ()) -> Path | None:
+    """Train ``model`` in place on ``dataset``; it comes back in evaluation mode.
+
+    Args:
+        dataset: gives samples with an ``image`` and a target for each of the model's tasks.
+        work_dir: holds a folder of checkpoints while the run is unfinished; it is removed in the end.
+        title: shown at the progress bar, such as 'expert depth'. hooks: further MMEngine hooks.
+        resume: go on where an interrupted run with the same settings stopped; the result is that of an unbroken run.
+    Returns the checkpoint that the run went on from, None where it started anew.
+    Raises NonFiniteLoss before an optimizer step with a loss that is not finite, and ValueError for an empty data set
+    and for an unfinished run in ``work_dir`` that has other settings.
+    """
+    join_processes(launcher)
+    folder = Path(work_dir) / f"unfinished-{re.sub(r'[^A-Za-z0-9]+', '-', title)}"
+    fingerprint = _fingerprint(model, dataset, recipe, seed)
+    loader = _loader(dataset, recipe, seed)
+    runner = quiet_runner(
+        model, folder, title=title, seed=seed, launcher=launcher, resume=resume, hooks=hooks, save_every=1,
+        fingerprint=fingerprint, train_dataloader=loader, param_scheduler=recipe.schedulers(len(loader)),
+        train_cfg={"type": TrainLoop, "max_epochs": recipe.epochs, "max_iters": recipe.iterations(len(loader))},
+        optim_wrapper=optim_wrapper(recipe.build_optimizer(model), recipe.amp))
+    found = runner._load_from
+    runner.train()
+    model.eval()
+    barrier()
+    if is_main_process():
+        _tidy(folder)
+    return Path(found) if found else None
+
+
+def _fingerprint(model: MultiTaskModel, dataset: Any, recipe: Recipe, seed: int) -> str:
+    """Of all that decides how the run ends."""
+    numbers = {key: value for key, value in dataclasses.asdict(recipe).items() if key != "num_workers"}
+    text = json.dumps([model.spec, len(dataset), numbers, seed, get_world_size(), state_hash(model.state_dict())])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _loader(dataset: Any, recipe: Recipe, seed: int) -> DataLoader[Any]:
+    if len(dataset) == 0:
+        raise ValueError("the data set has no images to train on; check its root and split.")
+    sampler = EpochSampler(dataset, shuffle=True, seed=seed)
+    return DataLoader(dataset, recipe.batch_size, sampler=sampler, num_workers=recipe.num_workers,
+                      collate_fn=default_collate, drop_last=len(sampler) > recipe.batch_size,
+                      pin_memory=torch.cuda.is_available(), persistent_workers=recipe.num_workers > 0)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what the finished run left: its checkpoints and MMEngine's log, and the work folder if that was all."""
+    shutil.rmtree(folder)
+    if not any(folder.parent.iterdir()):
+        folder.parent.rmdir()

@@ -1,0 +1,75 @@
+"""What a merging method sees of one tensor, and the sum of task vectors that most methods end in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from symerge_dense.merging.kinds import TensorSpec
+from symerge_dense.merging.sources import TensorSource, load
+from symerge_dense.merging.task_vectors import interpolate
+
+Extras: TypeAlias = Mapping[str, Mapping[str, TensorSource]]
+
+
+@dataclass(frozen=True)
+class Operands:
+    """Everything a method may know about one tensor: its spec, the base's value, and the experts' on demand.
+
+    ``base`` and what the iterators yield are float32 (or float64) on one device. ``tasks`` is sorted, so a merge
+    does not depend on the order in which experts were named.
+    """
+
+    spec: TensorSpec
+    base: Tensor
+    sources: Mapping[str, TensorSource]
+    extras: Extras = field(default_factory=dict)
+    seed: int = 0
+    task: str | None = None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The experts' names."""
+        return tuple(self.sources)
+
+    def experts(self) -> Iterator[tuple[str, Tensor]]:
+        """(task, theta_t), read one at a time, afresh at every call; not to be written into."""
+        for task, source in self.sources.items():
+            yield task, load(source, task, self.spec.name, self.base.device)
+
+    def deltas(self) -> Iterator[tuple[str, Tensor]]:
+        """(task, tau_t = theta_t - theta_0), one at a time, afresh at every call; each is the receiver's to change.
+
+        Fold over it and one task vector is in memory; ``list`` it and T are.
+        """
+        for task, expert in self.experts():
+            yield task, expert - self.base
+
+    def extra(self, what: str, task: str) -> Tensor:
+        """The tensor of this name among the ``what`` statistics (one of ``Merger.needs``) of an expert."""
+        return load(self.extras[what][task], f"{what} of {task}", self.spec.name, self.base.device)
+
+    def generator(self, task: str = "") -> torch.Generator:
+        """A CPU generator seeded by (seed, task, tensor name): the order of work does not change what it draws."""
+        digest = hashlib.sha256(f"{self.seed}\0{task}\0{self.spec.name}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+def add_task_vectors(operands: Operands, scale: float) -> Tensor:
+    """theta_0 + scale * sum_t tau_t, holding one task vector and the sum.
+
+    Where all task vectors are zero it is the base bit for bit, and with one expert and scale 1 the expert.
+    """
+    if len(operands.tasks) == 1:
+        ((_, expert),) = operands.experts()
+        return interpolate(operands.base, expert, scale)
+    deltas = operands.deltas()
+    _, total = next(deltas)
+    for _, delta in deltas:
+        total += delta
+    return torch.add(operands.base, total, alpha=scale)

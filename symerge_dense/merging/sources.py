@@ -1,0 +1,96 @@
+"""Where tensors come from: a plain dict, or safetensors files read one tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+TensorSource: TypeAlias = Mapping[str, Tensor]
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+           "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32,
+           "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
+
+
+class Layout(NamedTuple):
+    """Shape and data type of a tensor that need not be in memory."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class SafetensorsSource(Mapping[str, Tensor]):
+    """Tensors of one or several safetensors files (shards), read when asked for and never kept.
+
+    ``prefix`` selects the names that start with it and strips it: ``SafetensorsSource(path, prefix="backbone.")``
+    is the backbone of a whole model. Raises FileNotFoundError for a missing file; ValueError for a damaged one, an
+    unknown data type, a tensor found twice, or a prefix that selects nothing.
+    """
+
+    def __init__(self, *paths: str | Path, prefix: str = "") -> None:
+        self.prefix = prefix
+        self.layouts: dict[str, Layout] = {}
+        self._files: dict[str, Any] = {}
+        for path in paths:
+            self._enter(path)
+        if not self.layouts:
+            raise ValueError(f"no tensor name starts with {prefix!r} in {', '.join(map(str, paths)) or 'no file'}; "
+                             "check the path and the prefix.")
+
+    def _enter(self, path: str | Path) -> None:
+        try:
+            file: Any = safe_open(str(path), framework="pt")
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a readable safetensors file ({error}); copy it again.") from error
+        for full in file.keys():  # noqa: SIM118 - a file handle, not a mapping
+            if not full.startswith(self.prefix):
+                continue
+            name, view = full[len(self.prefix):], file.get_slice(full)
+            if name in self._files:
+                raise ValueError(f"tensor {full!r} is in two files, the second is {path}; pass each shard once.")
+            if view.get_dtype() not in _DTYPES:
+                raise ValueError(f"{path}: {full!r} has data type {view.get_dtype()}; known: {', '.join(_DTYPES)}.")
+            self._files[name] = file
+            self.layouts[name] = Layout(tuple(view.get_shape()), _DTYPES[view.get_dtype()])
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._files[name].get_tensor(self.prefix + name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layouts)
+
+    def __len__(self) -> int:
+        return len(self.layouts)
+
+
+def layouts(source: TensorSource) -> dict[str, Layout]:
+    """Shape and data type of every tensor of a source, without reading the tensors of a file."""
+    if isinstance(source, SafetensorsSource):
+        return dict(source.layouts)
+    return {name: Layout(tuple(value.shape), value.dtype) for name, value in source.items()}
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The data type merges are computed in: float64 stays, everything else is float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def load(source: TensorSource, owner: str, name: str, device: torch.device | str | None = None) -> Tensor:
+    """``checked`` for tensor ``name`` of a source."""
+    return checked(source[name], owner, name, device)
+
+
+def checked(tensor: Tensor, owner: str, name: str, device: torch.device | str | None = None) -> Tensor:
+    """A tensor in its ``compute_dtype``; may share memory with the source, so do not write into it.
+
+    Raises ValueError naming ``owner`` and tensor if a value is NaN or infinite.
+    """
+    tensor = tensor.detach().to(device=device, dtype=compute_dtype(tensor.dtype))
+    if tensor.numel() and not all(bool(bound.isfinite()) for bound in tensor.aminmax()):
+        raise ValueError(f"{owner}: tensor {name!r} holds NaN or infinite values; train or export it again.")
+    return tensor

@@ -1,0 +1,59 @@
+"""Training-free merges on the same footing as SyMerge: same heads, same images for BatchNorm re-estimation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symerge_dense.engine.batchnorm import recalibrate
+from symerge_dense.evaluation.delta import delta_m
+from symerge_dense.evaluation.scores import Scores
+from symerge_dense.experts.model import MultiTaskModel
+from symerge_dense.merging.kinds import tensor_specs
+from symerge_dense.merging.base import merge_state
+from symerge_dense.registry import MERGERS
+
+
+@dataclass
+class Contest:
+    """Puts merged backbones under the experts' heads and scores them.
+
+    Args:
+        model: the base backbone with the experts' heads; its backbone is overwritten by every entry.
+        experts: the experts. images: gives the unlabelled batches for BatchNorm. score: scores a model under a title.
+    """
+
+    model: MultiTaskModel
+    experts: Mapping[str, MultiTaskModel]
+    images: Callable[[], Iterable[Tensor]]
+    score: Callable[[MultiTaskModel, str], Scores]
+
+    def __post_init__(self) -> None:
+        self.base = {name: value.clone() for name, value in self.model.backbone.state_dict().items()}
+
+    def merge(self, method: str, **options: Any) -> MultiTaskModel:
+        """The model merged by a registered static method, BatchNorm re-estimated."""
+        experts = {task: expert.backbone.state_dict() for task, expert in self.experts.items()}
+        merged = merge_state(MERGERS[method](**options), self.base, experts, tensor_specs(self.model.backbone))
+        self.model.backbone.load_state_dict(merged)
+        recalibrate(self.model, self.images())
+        return self.model
+
+    def enter(self, method: str, title: str, **options: Any) -> Scores:
+        """Scores of a registered static method."""
+        return self.score(self.merge(method, **options), title)
+
+    def best_task_arithmetic(self, scales: Iterable[float], reference: Scores) -> tuple[float, Scores, dict[str, float]]:
+        """The scale with the best mean Delta_m on the split that is scored, its scores, and Delta_m of every scale.
+
+        The choice uses the labels of that split: an upper bound, in the baseline's favour.
+        """
+        entries = {scale: self.enter("task_arithmetic", f"task arithmetic {scale:g}", scale=scale) for scale in scales}
+        deltas = {scale: delta_m(scores, reference)["mean"] for scale, scores in entries.items()}
+        best = max(deltas, key=lambda scale: deltas[scale] if deltas[scale] == deltas[scale] else -float("inf"))
+        return best, entries[best], {f"{scale:g}": delta for scale, delta in deltas.items()}
+

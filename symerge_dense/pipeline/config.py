@@ -1,0 +1,136 @@
+"""A config file as validated plain values. Classes of the library never see a Config: this is where it ends."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from symerge_dense.engine.options import SyMergeOptions, make_options
+from symerge_dense.registry import discover, nearest
+
+Spec = dict[str, Any]
+NO_NORMALISATION = {"mean": (0.0, 0.0, 0.0), "std": (255.0, 255.0, 255.0)}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a config file says.
+
+    Args:
+        tasks: {task name: task spec}, the tasks of the merged model in table order.
+        data: specs of the data sets 'train' (labels, for experts), 'unlabelled' (the pool) and 'test' (labels).
+        backbone, head: specs; ``heads`` overrides ``head`` for single tasks. align_corners: of the upsampling of outputs.
+        preprocessing: mean and std on the 0..255 scale.
+        base: 'checkpoint' path, or 'pretrained' True, or 'train' {tasks, recipe}: where the shared base comes from.
+        experts: 'recipe' to train missing ones, 'checkpoints' {task: path} of existing ones, 'folder' to keep them in,
+            'seed' of their training.
+        adaptation: options of SyMerge, with an optional 'preset'. baselines: 'scales' of task arithmetic.
+        evaluation: 'batch_size', 'num_workers', 'panels' (images shown in the picture).
+    """
+
+    name: str
+    tasks: Spec
+    data: Spec
+    backbone: Spec
+    head: Spec
+    base: Spec
+    experts: Spec
+    preprocessing: Spec = field(default_factory=lambda: dict(NO_NORMALISATION))
+    heads: Spec = field(default_factory=dict)
+    adaptation: Spec = field(default_factory=dict)
+    baselines: Spec = field(default_factory=lambda: {"scales": [n / 10 for n in range(1, 11)]})
+    evaluation: Spec = field(default_factory=dict)
+    align_corners: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for split in ("train", "unlabelled", "test"):
+            if split not in self.data:
+                raise ValueError(f"config {self.name}: data has no {split!r}; it needs train, unlabelled and test.")
+        for owner in ("heads", "experts.checkpoints"):
+            names = self.heads if owner == "heads" else self.experts.get("checkpoints", {})
+            for task in names:
+                if task not in self.tasks:
+                    raise ValueError(f"config {self.name}, {owner}: {nearest(task, self.tasks, 'task')}")
+
+    @property
+    def options(self) -> SyMergeOptions:
+        """The adaptation's options, validated."""
+        return make_options(**self.adaptation)
+
+    def head_of(self, task: str) -> Spec:
+        """Head spec of one task."""
+        return dict(self.heads.get(task, self.head))
+
+
+def plain(value: Any) -> Any:
+    """A config value as dicts, lists and scalars; classes stay classes."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(item) for item in value)
+    return value
+
+
+def to_json(value: Any) -> Any:
+    """A plain config value as JSON-able data: a class becomes its qualified name, a path its text."""
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def fingerprint(*values: Any) -> str:
+    """Eight hex digits that change with any of the values."""
+    text = json.dumps([to_json(value) for value in values], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = (), seed: int | None = None) -> RunConfig:
+    """Read a config file and apply ``key.subkey=value`` overrides. Raises ValueError for anything that is not known."""
+    path = Path(path)
+    if not path.is_file():
+        near = [str(p) for p in Path("configs").rglob("*.py") if "_base_" not in p.parts]
+        raise ValueError(nearest(str(path), near, "config file"))
+    discover()
+    config = Config.fromfile(path)
+    config.merge_from_dict(parse_overrides(overrides))
+    known = [f.name for f in dataclasses.fields(RunConfig) if f.name != "name"]
+    values = {key: plain(value) for key, value in config.items()}
+    values = {key: value for key, value in values.items() if isinstance(value, dict | list | tuple | str | int | float)}
+    for key in values:
+        if key not in known:
+            raise ValueError(f"config {path.name}: {nearest(key, known, 'key')}")
+    for key in ("tasks", "data", "backbone", "head", "base", "experts"):
+        if key not in values:
+            raise ValueError(f"config {path.name} has no {key!r}; start from one in configs/.")
+    if seed is not None:
+        values["seed"] = seed
+    run = RunConfig(name=path.stem, **values)
+    _ = run.options  # fail now, not after the experts are trained
+    return run
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """``['a.b=1', 'c=x']`` as {'a.b': 1, 'c': 'x'}; values are Python literals where they can be read as such."""
+    parsed: dict[str, Any] = {}
+    for item in overrides:
+        key, separator, text = item.partition("=")
+        if not separator or not key:
+            raise ValueError(f"--cfg-options {item!r}: write key.subkey=value, for example adaptation.rounds=100.")
+        try:
+            parsed[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            parsed[key] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    return parsed

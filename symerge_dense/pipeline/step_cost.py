@@ -1,0 +1,176 @@
+"""What one adaptation step costs, against its floor and against the public code's order of work.
+
+Three contenders on the same backbone, heads, images and losses:
+  plain      a multi-task fine-tuning step: one forward, one backward, Adam over every weight (the floor);
+  symerge    ours: layer-wise merge, one shared forward and backward, Adam over coefficients and adapted layers;
+  reference  per task: merge by Python sums, forward, ask the expert, backward, optimizer step.
+"""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from symerge_dense.engine.adapt import parameter_groups
+from symerge_dense.engine.symerge_model import PREFIX, SyMergeModel
+from symerge_dense.experts.backbone import TimmBackbone
+from symerge_dense.experts.model import MultiTaskModel
+from symerge_dense.pipeline.config import RunConfig
+from symerge_dense.progress import track
+
+Step = Callable[[], None]
+CONTENDERS = ("plain", "symerge", "reference")
+NOISE = 1e-3  # random experts lie this far from the base, relative: timings do not depend on what was learned
+
+
+class Bench:
+    """The shared material of the contenders: a random base, random experts near it, one batch of images."""
+
+    def __init__(self, config: RunConfig, batch_size: int, size: tuple[int, int], device: torch.device) -> None:
+        torch.manual_seed(0)
+        heads = {task: config.head_of(task) for task in config.tasks}
+        self.model = MultiTaskModel(TimmBackbone(**config.backbone), heads, config.tasks, **config.preprocessing,
+                                    align_corners=config.align_corners).to(device)
+        self.experts = {task: self._expert(task) for task in config.tasks}
+        self.options = config.options
+        self.image = torch.rand(batch_size, 3, *size, device=device) * 255
+        self.labels = {task: self._ask(task).half() for task in config.tasks}
+
+    def _expert(self, task: str) -> MultiTaskModel:
+        expert = copy.deepcopy(self.model)
+        expert.keep_tasks([task])
+        with torch.no_grad():
+            for parameter in expert.backbone.parameters():
+                parameter.add_(torch.randn_like(parameter) * parameter.abs().mean() * NOISE)
+        return expert.eval()
+
+    @torch.no_grad()
+    def _ask(self, task: str) -> Tensor:
+        return self.experts[task](self.image, mode="tensor")[task]
+
+    def contender(self, name: str) -> Step:
+        """A function that does one step of the named contender."""
+        step: Step = getattr(self, f"_{name}")()
+        return step
+
+    def _symerge(self) -> Step:
+        model = SyMergeModel(copy.deepcopy(self.model), self.options)
+        model.attach(self.experts)
+        model.train()
+        optimizer = torch.optim.Adam(parameter_groups(model))
+        batch = {PREFIX + task: label for task, label in self.labels.items()}
+
+        def step() -> None:
+            total, _ = model.parse_losses(model(self.image, mode="loss", **batch))
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            model.merge.project_()
+
+        return step
+
+    def _plain(self) -> Step:
+        model = copy.deepcopy(self.model).train()
+        optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+
+        def step() -> None:
+            outputs = model(self.image, mode="tensor")
+            loss = sum((self._loss(task, output, self.labels[task]) for task, output in outputs.items()), torch.zeros(()))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        return step
+
+    def _reference(self) -> Step:
+        model = copy.deepcopy(self.model).train()
+        base = dict(model.backbone.named_parameters())
+        deltas = [{name: (p - base[name]).detach() for name, p in expert.backbone.named_parameters()}
+                  for expert in self.experts.values()]
+        coefficients = nn.Parameter(torch.full((len(base), len(deltas)), self.options.initial))
+        layers = [p for task, head in model.heads.items() for name in head.layer_modules(self.options.layer)
+                  for p in head.get_submodule(name).parameters()]
+        model.requires_grad_(False)
+        for parameter in layers:
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.Adam([coefficients, *layers], 1e-2)
+
+        def task_step(task: str) -> None:
+            rows = coefficients.clamp(0, 1)
+            merged = {f"backbone.{name}": base[name] + sum(row[t] * deltas[t][name] for t in range(len(deltas)))
+                      for row, name in zip(rows, base, strict=True)}
+            output = functional_call(model, merged, (self.image,), {"mode": "tensor", "only": [task]})[task]
+            loss = self._loss(task, output, self._ask(task))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        def step() -> None:
+            for task in model.tasks:
+                task_step(task)
+
+        return step
+
+    def _loss(self, name: str, output: Tensor, expert_output: Tensor) -> Tensor:
+        task = self.model.tasks[name]
+        target = task.self_label(expert_output.float(), soft=self.options.soft)
+        return task.loss(output, target, valid=torch.ones_like(output[:, 0], dtype=torch.bool))
+
+
+def _seconds(step: Step, device: torch.device) -> float:
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _peak(arguments: tuple[Any, ...], name: str, queue: Any) -> None:
+    bench, device = Bench(*arguments), arguments[-1]
+    step = bench.contender(name)
+    for _ in range(2):
+        step()
+    on_gpu = device.type == "cuda"
+    queue.put(torch.cuda.max_memory_allocated() / 2**20 if on_gpu else
+              resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+
+
+def peak_memory(arguments: tuple[Any, ...], name: str) -> float:
+    """Peak memory in MiB of two steps of one contender in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_peak, args=(arguments, name, queue))
+    process.start()
+    peak: float = queue.get()
+    process.join()
+    return round(peak, 1)
+
+
+def measure(config: RunConfig, batch_size: int, size: tuple[int, int], rounds: int, device: torch.device) -> dict[str, Any]:
+    """Median seconds of each contender over ``rounds`` interleaved rounds, their ratios, and peak memory of each.
+
+    ``ratio_to_floor`` is symerge / plain and ``speedup_over_reference`` is reference / symerge, each the median of the
+    ratios within a round, so that a machine that drifts does not decide.
+    """
+    arguments = (config, batch_size, size, device)
+    bench = Bench(*arguments)
+    steps = {name: bench.contender(name) for name in CONTENDERS}
+    for step in steps.values():
+        step()  # warm-up
+    times = [{name: _seconds(step, device) for name, step in steps.items()} for _ in track(range(rounds), "steps")]
+    ratio = statistics.median(t["symerge"] / t["plain"] for t in times)
+    speedup = statistics.median(t["reference"] / t["symerge"] for t in times)
+    del bench, steps
+    return {"config": config.name, "batch_size": batch_size, "size": list(size), "rounds": rounds,
+            "seconds": {name: round(statistics.median(t[name] for t in times), 4) for name in CONTENDERS},
+            "ratio_to_floor": round(ratio, 3), "speedup_over_reference": round(speedup, 3),
+            "peak_memory_mb": {name: peak_memory(arguments, name) for name in track(CONTENDERS, "peak memory")}}

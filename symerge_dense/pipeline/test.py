@@ -1,0 +1,41 @@
+"""Score a saved model on a labelled split."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from rich.table import Table
+
+from symerge_dense.evaluation.evaluate import evaluate
+from symerge_dense.evaluation.scores import scores_to_json
+from symerge_dense.experts.checkpoint import load_model
+from symerge_dense.pipeline import sources
+from symerge_dense.pipeline.config import RunConfig
+from symerge_dense.progress import console, silent
+from symerge_dense.registry import nearest
+
+
+def test(config: RunConfig, checkpoint: str | Path, split: str, quiet: bool = False) -> dict[str, Any]:
+    """Scores of a checkpoint as {task: {metric: {value, higher_is_better}}}; a table is printed unless ``quiet``.
+
+    Raises ValueError for an unknown split, or a checkpoint that cannot be read or serves a task the data do not.
+    """
+    if split not in config.data:
+        raise ValueError(nearest(split, config.data, "split"))
+    model, _ = load_model(checkpoint)
+    device = torch.device(get_device())
+    specs = {task: config.tasks.get(task, model.tasks[task]) for task in model.tasks}
+    with silent(quiet):
+        loader = sources.loader(dataclasses.replace(config, tasks=specs), split)
+        scores = scores_to_json(evaluate(model.to(device), loader, f"{Path(checkpoint).name} on {split}", device))
+    if not quiet:
+        table = Table("task", "metric", "value", "better", title=f"{checkpoint} on {split}")
+        for task, metrics in scores.items():
+            for name, metric in metrics.items():
+                table.add_row(task, name, f"{metric['value']:.4g}", "higher" if metric["higher_is_better"] else "lower")
+        console.print(table)
+    return scores

@@ -1,0 +1,88 @@
+"""Progress for long work: a bar with ETA on a terminal, one line now and then in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TypeVar
+
+from mmengine.dist import is_main_process
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+console = Console(highlight=False)
+LOG_EVERY_SECONDS = 15.0
+_quiet = False
+
+
+@contextmanager
+def silent(on: bool = True) -> Iterator[None]:
+    """No progress output inside, for tools whose standard output is read by a program."""
+    global _quiet
+    before, _quiet = _quiet, on or _quiet
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
+class Bar:
+    """Context manager: ``advance()`` once per unit of work. Only the main process prints."""
+
+    def __init__(self, description: str, total: int, done: int = 0) -> None:
+        self.description, self.total, self.done = description, total, done
+        self._note = ""
+        self._first = done
+        self._rich: Progress | None = None
+
+    def __enter__(self) -> Bar:
+        self._start = self._spoke = time.monotonic()
+        if not is_main_process() or _quiet:
+            return self
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                       TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            self._rich = Progress(*columns, console=console)
+            self._rich.start()
+            self._task = self._rich.add_task(self.description, total=self.total, completed=self.done, note="")
+        return self
+
+    def advance(self, note: str = "") -> None:
+        """One more unit is done; ``note`` is shown behind the bar (a loss, say)."""
+        self.done += 1
+        self._note = note
+        if self._rich is not None:
+            self._rich.update(self._task, completed=self.done, note=note)
+        elif time.monotonic() - self._spoke > LOG_EVERY_SECONDS and self.done < self.total:
+            self._spoke = time.monotonic()
+            self._say(f"eta {self._elapsed / max(self.done - self._first, 1) * (self.total - self.done):.0f} s")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+        else:
+            self._say(f"{self._elapsed:.1f} s")
+
+    @property
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._start
+
+    def _say(self, clock: str) -> None:
+        if is_main_process() and not _quiet:
+            print(f"{self.description}: {self.done}/{self.total}, {clock} {self._note}".rstrip(), file=sys.stdout, flush=True)
+
+
+def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Iterate with a progress bar. ``total`` defaults to ``len(iterable)``."""
+    if total is None:
+        if not isinstance(iterable, Sized):
+            raise ValueError(f"track({description!r}): the iterable has no length; pass total=.")
+        total = len(iterable)
+    with Bar(description, total) as bar:
+        for item in iterable:
+            yield item
+            bar.advance()

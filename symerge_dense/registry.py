@@ -1,0 +1,73 @@
+"""The lists that tests, tables and ``--help`` walk over: dense tasks and merging methods.
+
+A newcomer registers itself with a decorator; ``discover()`` imports every module of the two rooms, so that no list
+is ever extended by hand.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T", bound=type)
+
+
+def nearest(name: str, known: Collection[str], kind: str) -> str:
+    """Error text for an unknown ``name``: the value, what is allowed and the nearest names."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+    hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
+    return f"unknown {kind} {name!r}.{hint} Known: {', '.join(sorted(known)) or 'none'}."
+
+
+class Registry(Generic[T]):
+    """Classes by name. ``register`` is a class decorator; the class's ``name`` attribute is the key."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._classes: dict[str, T] = {}
+
+    def register(self, cls: T) -> T:
+        """Enter ``cls`` under ``cls.name``. Raises ValueError if another class already owns the name."""
+        name: str = cls.name  # type: ignore[attr-defined]
+        owner = self._classes.setdefault(name, cls)
+        if (owner.__module__, owner.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"{self.kind} {name!r} is registered twice: {owner!r} and {cls!r}; rename one of them.")
+        self._classes[name] = cls
+        return cls
+
+    def __getitem__(self, name: str) -> T:
+        try:
+            return self._classes[name]
+        except KeyError:
+            raise ValueError(nearest(name, self._classes, self.kind)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._classes))
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def build(self, spec: dict[str, Any] | Any) -> Any:
+        """Build from ``{'type': class or name, **arguments}``; an object that is not a dict is returned as it is."""
+        if not isinstance(spec, dict):
+            return spec
+        arguments = dict(spec)
+        kind: str | Callable[..., Any] = arguments.pop("type")
+        factory = self[kind] if isinstance(kind, str) else kind
+        return factory(**arguments)
+
+
+TASKS: Registry[Any] = Registry("task")
+HEADS: Registry[Any] = Registry("head")
+MERGERS: Registry[Any] = Registry("merger")
+
+
+def discover() -> None:
+    """Import every module of the rooms that hold registered classes, so that the registries are complete."""
+    for room in ("tasks", "experts", "merging"):
+        package = importlib.import_module(f"symerge_dense.{room}")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{package.__name__}.{module.name}")

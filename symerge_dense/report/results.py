@@ -1,0 +1,112 @@
+"""results.json: the record of a run, and the only thing that tables and pictures are made from.
+
+::
+
+    config, seed, commit, versions, device                          what was run, and where
+    experts, average, task_arithmetic, initial, merged              one row of the table each:
+        tasks: {task: {metric: {value, higher_is_better}}}
+    delta_m: {row: {mean, task, ...}}                               percent against the experts, positive is better
+    timings: {stage: seconds}, peak_memory_mb
+
+More keys are welcome anywhere: ``task_arithmetic.scale`` is the coefficient of that row.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from symerge_dense.report.atomic import replacing
+
+ROWS = {
+    "experts": "experts",
+    "average": "average",
+    "task_arithmetic": "task arithmetic",
+    "initial": "initial merge",
+    "merged": "SyMerge",
+}
+"""Rows of the table in their order: key in results.json -> title."""
+
+MERGED_ROWS = tuple(row for row in ROWS if row != "experts")
+"""The rows that are one model for all tasks."""
+
+RUN_KEYS = ("config", "seed", "commit", "versions", "device", "timings", "peak_memory_mb")
+
+
+def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
+    """Write ``results`` as JSON, whole or not at all; numbers that are NaN or infinite become null.
+
+    numpy and torch scalars, arrays, tuples and paths are written as their plain counterparts. Raises ValueError for a
+    value that JSON has no form for.
+    """
+    text = json.dumps(_plain(results, "results"), indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", "utf-8")
+
+
+def read_results(path: str | Path) -> dict[str, Any]:
+    """Read what ``write_results`` wrote. Raises ValueError for a file that is no JSON or lacks a required key."""
+    try:
+        results = json.loads(Path(path).read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no JSON file ({error}); give the results.json that a run wrote.") from None
+    check_results(results, str(path))
+    return dict(results)
+
+
+def check_results(results: Any, source: str = "the results") -> None:
+    """Raise ValueError listing every required key that ``results`` lacks."""
+    if not isinstance(results, Mapping):
+        raise ValueError(f"{source} hold a {type(results).__name__}; an object with {', '.join(ROWS)}, ... is needed.")
+    missing = [key for key in RUN_KEYS if key not in results]
+    for row in ROWS:
+        missing += _missing_in_row(results, row)
+    missing += [f"delta_m.{row}.mean" for row in MERGED_ROWS if _at(results, "delta_m", row, "mean") is KeyError]
+    if missing:
+        raise ValueError(f"{source} lack {', '.join(missing)}; run the experiment again to write them all.")
+
+
+def _missing_in_row(results: Mapping[str, Any], row: str) -> Iterator[str]:
+    """Dotted keys that a row of the table lacks; every row has the metrics of the experts."""
+    wanted = _at(results, "experts", "tasks")
+    if not isinstance(_at(results, row, "tasks"), Mapping) or not isinstance(wanted, Mapping):
+        yield f"{row}.tasks"
+        return
+    for task, metrics in wanted.items():
+        if not isinstance(metrics, Mapping):
+            yield f"{row}.tasks.{task}"
+            continue
+        for metric in metrics:
+            keys = [(row, "tasks", task, metric, key) for key in ("value", "higher_is_better")]
+            yield from (".".join(key) for key in keys if _at(results, *key) is KeyError)
+
+
+def _at(tree: Any, *keys: str) -> Any:
+    """The entry under nested keys, or the class KeyError where there is none (None is a value: an undefined number)."""
+    for key in keys:
+        if not isinstance(tree, Mapping) or key not in tree:
+            return KeyError
+        tree = tree[key]
+    return tree
+
+
+def _plain(value: Any, where: str) -> Any:
+    """``value`` in the types JSON knows. ``where`` names it in an error."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (np.generic, np.ndarray)) or hasattr(value, "detach"):  # a tensor, without importing torch
+        return _plain(value.tolist(), where)
+    raise ValueError(f"{where} is a {type(value).__name__}, not for JSON; give numbers, text, lists or dicts.")

@@ -1,0 +1,1 @@
+"""What a dense task is and the tasks themselves, one file each."""

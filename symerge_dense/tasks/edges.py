@@ -1,0 +1,94 @@
+"""Edges: is this pixel on a boundary between surfaces?"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from symerge_dense.registry import TASKS
+from symerge_dense.tasks.base import Array, DenseTask, Metric
+from symerge_dense.tasks.regression import masked_sum
+
+INVALID = 255
+PAPER, INK = 245.0, 40.0  # grey levels of a picture
+
+
+@TASKS.register
+class Edges(DenseTask):
+    """One logit per pixel; targets 0 or 1, 255 is invalid.
+
+    Loss: binary cross-entropy in which an edge pixel weighs ``positive_weight`` times as much as another. On a soft
+    label q it is (1 + (positive_weight - 1) q) KL(q || p): the same number for q in {0, 1}, and 0 at p = q.
+    With weight w, p = 0.5 stands for an edge probability of 1 / (1 + w); the F1-optimal threshold is half the best F1
+    (Lipton et al. 2014, arXiv 1402.1892), hence the default. Metrics at p > 0.5 over all valid pixels of the data
+    set, in percent: ``f1``, ``precision``, ``recall``.
+    """
+
+    name: ClassVar[str] = "edges"
+    metrics: ClassVar[dict[str, bool]] = {"f1": True, "precision": True, "recall": True}
+    headline: ClassVar[str] = "f1"
+    channels: int = 1
+
+    def __init__(self, positive_weight: float = 3.0) -> None:
+        """``positive_weight`` > 0; 1 weighs all pixels alike."""
+        if not 0 < positive_weight < float("inf"):
+            raise ValueError(f"positive_weight={positive_weight} must be a positive number; 1 weighs all pixels alike.")
+        self.positive_weight = positive_weight
+
+    def valid(self, target: Tensor) -> Tensor:
+        """Between 0 and 1."""
+        return ((target >= 0) & (target <= 1))[:, 0]
+
+    def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Weighted Bernoulli divergence of sigmoid(output) from the target, >= 0."""
+        logit, label = output[:, 0].float(), target[:, 0].float()
+        label = label.where(self.valid(target), label.new_zeros(()))
+        cross_entropy = F.binary_cross_entropy_with_logits(logit, label, reduction="none")
+        label_entropy = -torch.xlogy(label, label) - torch.xlogy(1 - label, 1 - label)
+        return (1 + (self.positive_weight - 1) * label) * (cross_entropy - label_entropy)
+
+    def self_label(self, expert_output: Tensor, soft: bool = True) -> Tensor:
+        """Edge probability, or the 0/1 decision, float32 (N,1,h,w)."""
+        output = expert_output.detach()
+        return output.float().sigmoid() if soft else self.decide(output)
+
+    def confidence(self, output: Tensor) -> Tensor:
+        """Probability of the likelier answer, 0.5..1."""
+        return output[:, 0].float().abs().sigmoid()
+
+    def entropy(self, output: Tensor) -> Tensor:
+        """Bernoulli entropy, 0..log 2."""
+        logit = output[:, 0].float()
+        return -(logit.sigmoid() * F.logsigmoid(logit) + (-logit).sigmoid() * F.logsigmoid(-logit))
+
+    def decide(self, output: Tensor) -> Tensor:
+        """1 where the edge probability is above 0.5, else 0; float32 (N,1,h,w)."""
+        return (output > 0).float()
+
+    def statistics(self, output: Tensor, target: Tensor) -> Tensor:
+        """Rows [true positives, false positives, false negatives]; a target above 0.5 is an edge."""
+        mask, predicted, edge = self.valid(target), output[:, 0] > 0, target[:, 0] > 0.5
+        outcomes = (predicted & edge, predicted & ~edge, ~predicted & edge)
+        return torch.stack([masked_sum(outcome.double(), mask) for outcome in outcomes], dim=1)
+
+    def summarize(self, total: Tensor) -> dict[str, Metric]:
+        """Percent; NaN for a precision without predicted edges, a recall without true ones, an f1 without either."""
+        hit, false, missed = total.double()
+        return self.table(*(float(100 * part / whole) for part, whole in (
+            (2 * hit, 2 * hit + false + missed), (hit, hit + false), (hit, hit + missed))))
+
+    @property
+    def invalid_value(self) -> float:
+        """Neither 0 nor 1."""
+        return float(INVALID)
+
+    def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
+        """Dark lines on white paper; ``limits`` is not used."""
+        value = prediction.detach().float().cpu()
+        level = (PAPER + (INK - PAPER) * value[0].nan_to_num().clamp(0, 1)).round().byte()
+        level = level.where(self.valid(value[None])[0], level.new_zeros(()))
+        picture: Array = level.unsqueeze(-1).repeat(1, 1, 3).numpy()
+        return picture

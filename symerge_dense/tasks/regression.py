@@ -1,0 +1,56 @@
+"""What tasks share that predict a number, or a few, per pixel: L1 loss and mean absolute error."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from symerge_dense.tasks.base import DenseTask, Metric
+
+
+class Regression(DenseTask):
+    """A non-negative quantity of ``channels`` channels; a negative or non-finite channel makes the pixel invalid.
+
+    The raw output is the value. Metric ``abs``: mean absolute error over valid pixels and channels, in the unit of
+    the target.
+    """
+
+    metrics: ClassVar[dict[str, bool]] = {"abs": False}
+    headline: ClassVar[str] = "abs"
+
+    def valid(self, target: Tensor) -> Tensor:
+        """Every channel finite and >= 0."""
+        return ((target >= 0) & target.isfinite()).all(dim=1)
+
+    def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """L1, averaged over channels; 0 where the target is not finite."""
+        target = target.float()
+        finite = target.isfinite()
+        error = (output.float() - target.where(finite, target.new_zeros(()))).abs()
+        return error.where(finite, error.new_zeros(())).mean(dim=1)
+
+    def self_label(self, expert_output: Tensor, soft: bool = True) -> Tensor:
+        """The expert's prediction; ``soft`` makes no difference."""
+        return expert_output.detach()
+
+    def statistics(self, output: Tensor, target: Tensor) -> Tensor:
+        """Rows [valid pixels, sum of absolute error (mean over channels)]."""
+        mask = self.valid(target)
+        error = self.pixel_loss(self.decide(output), target).double()
+        return torch.stack([mask.sum((1, 2)).double(), masked_sum(error, mask)], dim=1)
+
+    def summarize(self, total: Tensor) -> dict[str, Metric]:
+        """Mean absolute error."""
+        return self.table(float(total[1] / total[0]))
+
+    @property
+    def invalid_value(self) -> float:
+        """Any negative number would do."""
+        return -1.0
+
+
+def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum of (N,H,W) values where ``mask`` holds, per image (N,); what lies outside, NaN included, has no effect."""
+    return values.where(mask, values.new_zeros(())).sum((1, 2))

@@ -1,0 +1,127 @@
+"""Semantic segmentation: the class of the thing under a pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from symerge_dense.registry import TASKS
+from symerge_dense.tasks.base import Array, DenseTask, Metric
+from symerge_dense.tasks.palette import NYU13, class_colors
+
+INVALID = 255
+
+
+@TASKS.register
+class Segmentation(DenseTask):
+    """``classes`` logits per pixel; targets int64 class ids 0..classes-1, 255 is invalid.
+
+    Loss: cross-entropy; on a soft label its excess over the label's own entropy, KL(label || softmax(output)), which
+    has the same gradient and is 0 at a match. Metrics in percent, from one confusion matrix of the whole data set:
+    ``mIoU``, mean intersection over union of the classes that occur in truth or prediction, and ``pixel_accuracy``.
+    """
+
+    name: ClassVar[str] = "segmentation"
+    metrics: ClassVar[dict[str, bool]] = {"mIoU": True, "pixel_accuracy": True}
+    headline: ClassVar[str] = "mIoU"
+
+    def __init__(self, classes: int = 13, class_names: Sequence[str] | None = None,
+                 palette: Sequence[Sequence[int]] | None = None) -> None:
+        """``class_names`` and ``palette`` (RGB 0..255) have one entry per class; defaults are made from ``classes``."""
+        if not 2 <= classes <= INVALID:
+            raise ValueError(f"classes={classes} must be 2..{INVALID}: {INVALID} marks pixels without label.")
+        if class_names is None:
+            class_names = NYU13 if classes == len(NYU13) else [f"class {index}" for index in range(classes)]
+        palette = class_colors(classes) if palette is None else palette
+        for what, entries in (("class_names", class_names), ("palette", palette)):
+            if len(entries) != classes:
+                raise ValueError(f"{what} has {len(entries)} entries for {classes} classes; give one per class.")
+        self.channels = classes
+        self.class_names = tuple(class_names)
+        self._colors = np.zeros((INVALID + 1, 3), np.uint8)
+        self._colors[:classes] = np.asarray(palette)
+
+    def valid(self, target: Tensor) -> Tensor:
+        """Everything but 255."""
+        return target != INVALID
+
+    def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy of class ids (N,h,w), or divergence from probabilities (N,C,h,w), >= 0, in nats."""
+        if target.is_floating_point():
+            return self._divergence(output, target)
+        label = self._class_ids(target)
+        return F.cross_entropy(output.float(), label.where(label != INVALID, label.new_zeros(())), reduction="none")
+
+    def _divergence(self, output: Tensor, target: Tensor) -> Tensor:
+        label = target.float()
+        label = label / label.sum(dim=1, keepdim=True).clamp(min=1e-6)  # undo the rounding of a stored label
+        return (torch.xlogy(label, label) - label * F.log_softmax(output.float(), dim=1)).sum(dim=1)
+
+    def _class_ids(self, target: Tensor) -> Tensor:
+        """``target`` as int64. Raises ValueError for a label that is neither a class nor 255."""
+        label = target.long()
+        unknown = (label < 0) | ((label >= self.channels) & (label != INVALID))
+        if unknown.any():
+            found = label[unknown].unique()[:5].tolist()
+            raise ValueError(f"segmentation labels {found} are outside 0..{self.channels - 1} and not {INVALID} "
+                             f"(no label); build Segmentation with the data's number of classes, or map the labels.")
+        return label
+
+    def self_label(self, expert_output: Tensor, soft: bool = True) -> Tensor:
+        """Probabilities (N,C,h,w), or class ids int64 (N,h,w)."""
+        output = expert_output.detach()
+        return output.float().softmax(dim=1) if soft else self.decide(output)
+
+    def confidence(self, output: Tensor) -> Tensor:
+        """Probability of the likeliest class, 1/C..1."""
+        return output.float().softmax(dim=1).amax(dim=1)
+
+    def entropy(self, output: Tensor) -> Tensor:
+        """Entropy of the class distribution, 0..log C."""
+        log_probability = output.float().log_softmax(dim=1)
+        return -(log_probability.exp() * log_probability).sum(dim=1)
+
+    def decide(self, output: Tensor) -> Tensor:
+        """Class ids int64 (N,h,w)."""
+        return output.max(dim=1).indices  # on a CPU four times faster than argmax
+
+    def statistics(self, output: Tensor, target: Tensor) -> Tensor:
+        """Rows: the confusion matrix, flattened; entry truth * C + prediction counts pixels."""
+        label, cells = self._class_ids(target), self.channels ** 2
+        image = torch.arange(len(label), device=label.device).view(-1, 1, 1)
+        cell = image * cells + label * self.channels + self.decide(output)
+        counts = torch.bincount(cell[self.valid(label)], minlength=len(label) * cells)
+        return counts.view(len(label), cells).double()
+
+    def summarize(self, total: Tensor) -> dict[str, Metric]:
+        """mIoU and pixel_accuracy, percent."""
+        matrix = total.view(self.channels, self.channels).double()
+        hit = matrix.diagonal()
+        union = matrix.sum(0) + matrix.sum(1) - hit
+        iou = (hit / union)[union > 0]
+        return self.table(float(100 * iou.mean()), float(100 * hit.sum() / matrix.sum()))
+
+    def absent_classes(self, total: Tensor) -> list[str]:
+        """Names of the classes that occur neither in truth nor in prediction, so that mIoU leaves them out."""
+        matrix = total.view(self.channels, self.channels)
+        return [name for name, seen in zip(self.class_names, matrix.sum(0) + matrix.sum(1), strict=True) if seen == 0]
+
+    def remarks(self, total: Tensor) -> list[str]:
+        """Names the absent classes."""
+        absent = self.absent_classes(total)
+        return [f"mIoU leaves out what neither truth nor prediction has: {', '.join(absent)}"] if absent else []
+
+    @property
+    def invalid_value(self) -> float:
+        """No class has this id."""
+        return float(INVALID)
+
+    def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
+        """Each class in its palette colour; ``limits`` is not used."""
+        picture: Array = self._colors[prediction.detach().cpu().numpy().astype(np.uint8)]
+        return picture

@@ -1,0 +1,29 @@
+"""What every test starts from: few threads, no network, no screen, and the same random numbers."""
+
+import os
+
+# Set before torch, OpenMP and matplotlib are loaded; subprocesses (two-process tests) inherit it.
+THREADS = "1" if "PYTEST_XDIST_WORKER" in os.environ else str(min(2, os.cpu_count() or 1))
+os.environ.setdefault("OMP_NUM_THREADS", THREADS)
+os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MMLogger
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+MMLogger.get_instance("mmengine", log_level="ERROR")  # outside a Runner, which has its own logger
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """A test's random numbers do not depend on which tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
