@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
@@ -61,7 +60,8 @@ class Bar:
             self._spoke = time.monotonic()
             self._say(f"eta {self._elapsed / max(self.done - self._first, 1) * (self.total - self.done):.0f} s")
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         if self._rich is not None:
             self._rich.stop()
         else:
@@ -73,7 +73,7 @@ class Bar:
 
     def _say(self, clock: str) -> None:
         if is_main_process() and not _quiet:
-            print(f"{self.description}: {self.done}/{self.total}, {clock} {self._note}".rstrip(), file=sys.stdout, flush=True)
+            print(f"{self.description}: {self.done}/{self.total}, {clock} {self._note}".rstrip(), flush=True)
 
 
 def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

@@ -24,7 +24,8 @@ def adapt_tiny(folder, resume=False, launcher="none", spec=tiny.CNN, validation=
     _, experts, model = tiny.family(spec)
     data = data or tiny.TinySet({}, split="pool")
     model = SyMergeModel(model, make_options(**{**OPTIONS, **options}))
-    adapt(model, experts, Unlabelled(data), Path(folder), seed=3, launcher=launcher, resume=resume, validation=validation)
+    adapt(model, experts, Unlabelled(data), Path(folder), seed=3, launcher=launcher, resume=resume,
+          validation=validation)
     return model, data
 
 

@@ -1,4 +1,4 @@
-"""The adaptation as a whole: it learns, sees no label, is the same however it is run, and survives what happens to it."""
+"""The adaptation as a whole: it learns, sees no label, is the same however it is run, and survives interruptions."""
 
 import os
 import signal
@@ -21,7 +21,8 @@ from symerge_dense.experts.resume import newest_checkpoint
 
 SCRIPT = str(Path(__file__).with_name("adapt_once.py"))
 HERE = Path(__file__).parent
-ENV = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent)))}
+ENV = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()),
+       "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent)))}
 
 
 def same(a, b):
@@ -58,10 +59,9 @@ def test_cached_and_online_labels_agree(tmp_path, schedule):
 
 
 def test_augmented_labels_move_with_the_image(tmp_path):
-    model, _ = adapt_tiny(tmp_path, augment={"flip": 0.5, "zoom": (1.0, 1.5)}, rounds=30, coefficient_lr=3e-2)
-    rows = read_history(tmp_path / "history.jsonl")
-    assert sum(r["loss"] if "loss" in r else sum(v for k, v in r.items() if k.startswith("loss_")) for r in rows[-5:]) < (
-        sum(sum(v for k, v in r.items() if k.startswith("loss_")) for r in rows[:5]))
+    adapt_tiny(tmp_path, augment={"flip": 0.5, "zoom": (1.0, 1.5)}, rounds=30, coefficient_lr=3e-2)
+    totals = [sum(v for k, v in row.items() if k.startswith("loss_")) for row in read_history(tmp_path / "history.jsonl")]
+    assert np.mean(totals[-5:]) < 0.9 * np.mean(totals[:5])
 
 
 def test_watching_validation_changes_nothing(tmp_path):
@@ -113,7 +113,7 @@ def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, net):
     assert result.returncode == 0, result.stderr[-3000:]
     two = load_file(tmp_path / "two" / "end.safetensors")
     for name, value in state(one).items():
-        torch.testing.assert_close(value, two[name], rtol=1e-3, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(value, two[name], rtol=1e-3, atol=2e-5, msg=lambda text, name=name: name + text)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path):

@@ -1,9 +1,9 @@
 """The adapted model: what is trained, what the objective is, folding."""
 
 import pytest
+import tiny
 import torch
 
-import tiny
 from symerge_dense.engine.adapt import parameter_groups
 from symerge_dense.engine.balance import task_of
 from symerge_dense.engine.batchnorm import batchnorms

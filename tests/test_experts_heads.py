@@ -1,6 +1,8 @@
 """Every head: shapes, named layers that exist and learn, and what is refused."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -185,3 +187,9 @@ def test_impossible_shapes_are_refused(cls):
     for arguments in (([8], [4, 8], 3), ([], [], 3), ([8], [4], 0)):
         with pytest.raises(ValueError, match="channels="):
             cls(*arguments)
+
+
+def test_mmseg_is_loaded_only_when_one_of_its_heads_is_built():
+    program = ("import sys; from symerge_dense.experts import model\n"
+               "print('MMSegHead' in model.HEADS, 'mmseg' in sys.modules)")
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).split() == ["True", "False"]

@@ -148,6 +148,8 @@ def test_a_task_goes_by_its_own_name():
         MultiTaskModel(backbone(), {"depth": {"width": 8}}, {"depth": Depth()})
     head = MultiScale([8, 16, 24, 32], [4, 8, 16, 32], 1, width=4)
     assert MultiTaskModel(backbone(), {"depth": head}, {"depth": Depth()}).heads["depth"] is head
+    with pytest.raises(ValueError, match="the head of segmentation has 1 channels, the task 4"):
+        MultiTaskModel(backbone(), {"segmentation": head}, {"segmentation": Segmentation(4)})
 
 
 # -- MMEngine ---------------------------------------------------------------------------------------------------------

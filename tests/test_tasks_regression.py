@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from symerge_dense.tasks.albedo import Albedo
 from symerge_dense.tasks.depth import Depth
-from symerge_dense.tasks.intrinsics import Albedo, Shading
+from symerge_dense.tasks.shading import Shading
 
 
 def test_depth_by_hand() -> None:

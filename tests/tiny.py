@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 
 from symerge_dense.datasets.base import DenseDataset
+from symerge_dense.experts.assemble import assemble
 from symerge_dense.experts.backbone import TimmBackbone
 from symerge_dense.experts.heads import MultiScale
-from symerge_dense.experts.assemble import assemble
 from symerge_dense.experts.model import MultiTaskModel
 from symerge_dense.tasks.depth import Depth
 from symerge_dense.tasks.normals import Normals
@@ -25,7 +27,7 @@ class TinySet(DenseDataset):
 
     DEFAULT_SIZE = SIZE
     serves = frozenset({"segmentation", "depth", "normals"})
-    targets_read = []  # of all instances: a copy made on the way to a loader counts too
+    targets_read: ClassVar[list] = []  # of all instances: a copy made on the way to a loader counts too
 
     def __init__(self, tasks, count=12, split="train", **options):
         super().__init__(tasks, **options)

@@ -1,4 +1,4 @@
-"""NYUv2 as pre-processed by MTAN: 795 training and 654 test images of 288x384; the test images without labels are the pool."""
+"""NYUv2 in MTAN's layout: 795 training and 654 test images of 288x384. The pool is the test images, without labels."""
 
 from symerge_dense.datasets.nyuv2 import NYUv2
 from symerge_dense.tasks.depth import Depth

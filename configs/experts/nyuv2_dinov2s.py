@@ -7,7 +7,6 @@ The base is timm's vit_small_patch14_dinov2.lvd142m. Without a network, give its
 from mmengine.config import read_base
 
 from symerge_dense.datasets.transforms import Augment
-from symerge_dense.experts.backbone import TimmBackbone
 from symerge_dense.experts.heads import MultiScale
 
 with read_base():
@@ -17,7 +16,7 @@ size = (140, 196)
 for split in data.values():
     split["size"] = size
 data["train"]["augment"] = dict(type=Augment, flip=0.5)
-backbone = dict(type=TimmBackbone, name="vit_small_patch14_dinov2.lvd142m", img_size=size)
+backbone = dict(name="vit_small_patch14_dinov2.lvd142m", img_size=size)
 head = dict(type=MultiScale, width=128)
 preprocessing = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 base = dict(pretrained=True)

@@ -6,17 +6,16 @@ The base is torchvision's ImageNet ResNet-50. Without a network, give its file:
 
 from mmengine.config import read_base
 
-from symerge_dense.experts.backbone import TimmBackbone
 from symerge_dense.experts.heads import DeepLab
 
 with read_base():
     from .._base_.nyuv2 import *
 
-backbone = dict(type=TimmBackbone, name="resnet50.tv_in1k", output_stride=8)
+backbone = dict(name="resnet50.tv_in1k", output_stride=8)
 head = dict(type=DeepLab)
 align_corners = True
-preprocessing = dict(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))  # images in [0, 1], as the published code feeds them
+preprocessing = dict(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))  # [0, 1], as the published code feeds it
 base = dict(pretrained=True)
 experts = dict(name="nyuv2_resnet50",
-               recipe=dict(optimizer="Adam", epochs=40, batch_size=16, lr=1e-4, schedule="step", step_size=10, gamma=0.5,
-                           num_workers=2))
+               recipe=dict(optimizer="Adam", epochs=40, batch_size=16, lr=1e-4, schedule="step", step_size=10,
+                           gamma=0.5, num_workers=2))

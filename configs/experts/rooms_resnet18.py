@@ -5,7 +5,6 @@
 
 from mmengine.config import read_base
 
-from symerge_dense.experts.backbone import TimmBackbone
 from symerge_dense.experts.heads import MultiScale
 from symerge_dense.tasks.albedo import Albedo
 from symerge_dense.tasks.edges import Edges
@@ -13,7 +12,7 @@ from symerge_dense.tasks.edges import Edges
 with read_base():
     from .._base_.rooms import *
 
-backbone = dict(type=TimmBackbone, name="resnet18")
+backbone = dict(name="resnet18")
 head = dict(type=MultiScale, width=64)
 preprocessing = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 base = dict(train=dict(tasks=dict(albedo=dict(type=Albedo), edges=dict(type=Edges)),

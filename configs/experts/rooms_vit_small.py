@@ -2,7 +2,6 @@
 
 from mmengine.config import read_base
 
-from symerge_dense.experts.backbone import TimmBackbone
 from symerge_dense.experts.mmseg_head import MMSegHead
 from symerge_dense.tasks.albedo import Albedo
 from symerge_dense.tasks.edges import Edges
@@ -10,8 +9,8 @@ from symerge_dense.tasks.edges import Edges
 with read_base():
     from .._base_.rooms import *
 
-backbone = dict(type=TimmBackbone, name="vit_tiny_patch16_224", img_size=(96, 128), patch_size=8, depth=8)
-head = dict(type=MMSegHead, decode_head="FCNHead", num_convs=1, mid_channels=96)
+backbone = dict(name="vit_tiny_patch16_224", img_size=(96, 128), patch_size=8, depth=8)
+head = dict(type=MMSegHead, decode_head="FCNHead", num_convs=1, width=96)
 preprocessing = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 base = dict(train=dict(tasks=dict(albedo=dict(type=Albedo), edges=dict(type=Edges)),
                        recipe=dict(epochs=10, batch_size=16, lr=5e-4, weight_decay=0.05)))

@@ -28,17 +28,21 @@ def to_tensor(array: Array) -> Tensor:
 
 
 def build_rules(tasks: Mapping[str, Any], serves: frozenset[str], owner: str) -> dict[str, TargetRule]:
-    """Task objects from objects or spec dicts. Raises ValueError for a name that ``owner`` does not serve."""
-    for name in tasks:
-        if name not in serves:
-            raise ValueError(f"{owner}: " + nearest(name, serves, "target"))
+    """Task objects from objects or spec dicts. Raises ValueError for a target that ``owner`` does not serve."""
     if any(isinstance(spec, dict) and isinstance(spec.get("type"), str) for spec in tasks.values()):
         discover()
     rules: dict[str, TargetRule] = {name: TASKS.build(spec) for name, spec in tasks.items()}
     for name, rule in rules.items():
         if rule.name != name:
             raise ValueError(f"tasks[{name!r}] is a task named {rule.name!r}: use {rule.name!r} as its key.")
+        if source_of(rule) not in serves:
+            raise ValueError(f"{owner}: " + nearest(source_of(rule), serves, "target"))
     return rules
+
+
+def source_of(rule: TargetRule) -> str:
+    """The target that a task's labels are made from: its own name, unless it names another by ``source``."""
+    return getattr(rule, "source", None) or rule.name
 
 
 class DenseDataset(Dataset[dict[str, Any]], ABC):
@@ -54,7 +58,7 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
         size: (H, W) to resize to, None for as stored. Depth keeps its metres.
         seed: of the augmentation.
 
-    Raises ValueError for a task that the data set does not serve.
+    Raises ValueError for a task whose target the data set does not serve.
     """
 
     serves: ClassVar[frozenset[str]] = frozenset()
@@ -98,7 +102,10 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
 
     def resized_target(self, index: int, name: str) -> Array:
         """Target ``name`` of image ``index`` at ``size``, resampled as the task allows."""
-        target, rule, size = self.target(index, name), self.tasks[name], self.size
+        rule, size = self.tasks[name], self.size
+        target = self.target(index, source_of(rule))
+        if source_of(rule) != name:
+            target = rule.derive(target)  # type: ignore[attr-defined]  # a task with a source has it
         if size is None or target.shape[:2] == size:
             return target
         if rule.interpolation == "nearest":

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from symerge_dense.datasets.base import Array, DenseDataset
+from symerge_dense.datasets.base import Array, DenseDataset, source_of
 from symerge_dense.datasets.boundary import boundary
 from symerge_dense.datasets.classes import NYU13
 from symerge_dense.datasets.transforms import Augment, TargetRule
@@ -79,7 +79,7 @@ class NYUv2(DenseDataset):
         if not names:
             raise ValueError(f"{self.folder / 'image'}: no .npy file; expected 0.npy, 1.npy, ... in this folder.")
         wanted = [f"{index}.npy" for index in range(len(names))]
-        for part in ("image", *sorted({FOLDERS[name] for name in self.tasks})):
+        for part in ("image", *sorted({FOLDERS[source_of(rule)] for rule in self.tasks.values()})):
             present = {path.name for path in (self.folder / part).glob("*.npy")}
             missing = [name for name in wanted if name not in present]
             if missing:

@@ -11,7 +11,7 @@ import numpy as np
 from mmengine.dist import barrier, get_rank
 from numpy.typing import NDArray
 
-from symerge_dense.datasets.base import Array, DenseDataset
+from symerge_dense.datasets.base import Array, DenseDataset, source_of
 from symerge_dense.datasets.boundary import boundary
 from symerge_dense.datasets.classes import NYU13
 from symerge_dense.datasets.rendering import FIELDS, SPLITS, field_shape, render_set
@@ -59,7 +59,7 @@ class Rooms(DenseDataset):
         parent = Path(root) / f"v{VERSION}-{self.frame[0]}x{self.frame[1]}-s{scene_seed}"
         self.folder = _kept(parent, split, self.count, self.frame, scene_seed)
         self._open: dict[str, Array] = {}
-        for field in {"image", *(SOURCES[name] for name in self.tasks)}:
+        for field in {"image", *(SOURCES[source_of(rule)] for rule in self.tasks.values())}:
             self._field(field)
 
     def __len__(self) -> int:

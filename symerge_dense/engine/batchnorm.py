@@ -19,6 +19,12 @@ def batchnorms(module: nn.Module) -> list[_BatchNorm]:
     return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
+def statistics(module: nn.Module) -> list[Tensor]:
+    """Running means and variances of all BatchNorm layers: the tensors themselves, not copies."""
+    named = dict(module.named_buffers())
+    return [value for name, value in named.items() if name.endswith(("running_mean", "running_var"))]
+
+
 class _Moments:
     """Running sums of a layer's input over images and positions, per channel, in float64."""
 

@@ -1,4 +1,4 @@
-"""The merged model as it will be delivered, for a while: folded weights, re-estimated BatchNorm, base restored after."""
+"""The merged model as it will be delivered, for a while: weights folded, BatchNorm re-estimated, then undone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from symerge_dense.datasets.unlabelled import Unlabelled
-from symerge_dense.engine.batchnorm import batchnorms, recalibrate
+from symerge_dense.engine.batchnorm import recalibrate, statistics
 from symerge_dense.engine.symerge_model import SyMergeModel
 from symerge_dense.experts.model import MultiTaskModel
 
@@ -24,14 +24,12 @@ def image_batches(pool: Unlabelled, count: int, batch_size: int, device: torch.d
 @contextmanager
 def folded(model: SyMergeModel, images: Iterable[Tensor]) -> Iterator[MultiTaskModel]:
     """Fold and re-estimate BatchNorm on ``images``; afterwards weights and statistics are as they were."""
-    layers = batchnorms(model.model)
-    before = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
+    before = [value.clone() for value in statistics(model.model)]
     model.fold()
     try:
         recalibrate(model.model, images)
         yield model.model
     finally:
         model.unfold()
-        for layer, (mean, variance) in zip(layers, before, strict=True):
-            layer.running_mean.copy_(mean)
-            layer.running_var.copy_(variance)
+        for value, old in zip(statistics(model.model), before, strict=True):
+            value.copy_(old)

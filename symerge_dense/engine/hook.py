@@ -7,7 +7,7 @@
 | | bring the losses to one scale | engine.balance |
 | before_train_iter | choose the tasks of the step | engine.balance.task_of |
 | after_train_iter | project coefficients, log | merging.LayerwiseMerge.project_, engine.history |
-| before_val / after_val | fold and re-estimate BatchNorm / unfold and restore | engine.symerge_model, engine.batchnorm |
+| before_val, after_val | fold and re-estimate BatchNorm; undo both | engine.folding |
 | before_save_checkpoint | keep coefficients, adapted layers, statistics | SyMergeModel.slim_state |
 | after_load_checkpoint | complete a slim checkpoint | |
 | after_train | fold, re-estimate BatchNorm: the model is merged | |

@@ -36,16 +36,19 @@ class SyMergeModel(BaseModel):
     ``merge.coefficients`` and the adapted layer of each head. Task vectors arrive later, by ``merge.attach``.
     """
 
+    loss_scale: Tensor
+
     def __init__(self, model: MultiTaskModel, options: SyMergeOptions) -> None:
         super().__init__()
-        self.model = model.requires_grad_(False)
+        self.model: MultiTaskModel = model
+        model.requires_grad_(False)
         self.options = options
         parameters = {name for name, _ in model.backbone.named_parameters()}
         specs = [spec for spec in tensor_specs(model.backbone) if spec.name in parameters]
         self.merge = LayerwiseMerge(specs, list(model.tasks), granularity=options.granularity, init=options.initial,
                                     clamp=options.clamp)
         self.merge.coefficients.requires_grad_(options.learn_coefficients)
-        self.adapted = {task: head.layer_modules(options.layer) for task, head in model.heads.items()}
+        self.adapted = {task: head.layer_modules(options.layer) for task, head in model.named_heads()}
         for parameter in self.layer_parameters():
             parameter.requires_grad_(options.learn_layer)
         weights = options.task_weights

@@ -141,19 +141,25 @@ def load_base(backbone: TimmBackbone, checkpoint: str | Path | None = None, pret
         raise ValueError(f"load_base: checkpoint={checkpoint}, pretrained={pretrained}, random_init={random_init}; "
                          "choose exactly one source of the base weights.")
     if not random_init:
-        if checkpoint is None:
+        if checkpoint is None:  # timm has resampled it for this network
             state, source = download(backbone.name, backbone.timm_args), f"timm's download of {backbone.name}"
+            grid = _grid(backbone)
         else:
             state, source = read_state(checkpoint), str(checkpoint)
-        grid = _grid(read_metadata(checkpoint)) if checkpoint is not None and has_record(checkpoint) else None
+            grid = _grid(_described(checkpoint)) if has_record(checkpoint) else None
         load_weights(backbone, state, source, allow_partial, grid)
     return state_hash(backbone.state_dict())
 
 
-def _grid(metadata: dict[str, Any]) -> tuple[int, int] | None:
-    """Patches (high, wide) of the network of one of our files; None without patches."""
+def _described(checkpoint: str | Path) -> TimmBackbone:
+    """The backbone that one of our files describes, without weights."""
     with torch.device("meta"):
-        embed = TimmBackbone(**metadata["backbone"])._embed()
+        return TimmBackbone(**read_metadata(checkpoint)["backbone"])
+
+
+def _grid(backbone: TimmBackbone) -> tuple[int, int] | None:
+    """Patches (high, wide) of a transformer; None without patches."""
+    embed = backbone._embed()
     return None if embed is None or embed.grid_size is None else (embed.grid_size[0], embed.grid_size[1])
 
 

@@ -69,7 +69,7 @@ class IterationSeedHook(Hook):
 
 
 class QuietRunner(Runner):
-    """MMEngine's Runner, which ends its progress bar and its log file however training ends."""
+    """MMEngine's Runner, which ends its progress bar, log file and data workers however training ends."""
 
     def train(self) -> nn.Module:
         """Train; the network is trained in place and returned."""
@@ -82,6 +82,16 @@ class QuietRunner(Runner):
             for handler in [h for h in self.logger.handlers if isinstance(h, logging.FileHandler)]:
                 handler.close()
                 self.logger.removeHandler(handler)
+            _end_workers(self._train_loop)
+
+
+def _end_workers(loop: Any) -> None:
+    """Stop persistent data workers now: garbage collection breaks their queue first and then waits for seconds."""
+    for owner in (getattr(loop, "dataloader", None), getattr(loop, "dataloader_iterator", None)):
+        iterator: Any = getattr(owner, "_iterator", None)
+        if hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()
+            owner._iterator = None  # type: ignore[union-attr]  # the next pass starts new ones
 
 
 def join_processes(launcher: str) -> None:
@@ -111,9 +121,9 @@ def quiet_runner(model: nn.Module, work_dir: str | Path, *, title: str, seed: in
     """
     join_processes(launcher)
     folder = Path(work_dir)
+    found = newest_checkpoint(folder, fingerprint) if resume else None
     if not resume:
         discard(folder)
-    found = newest_checkpoint(folder, fingerprint)
     own: list[Hook] = [IterationSeedHook(seed), ProgressHook(title)]
     own += [SyncBuffersHook()] if launcher != "none" else []
     own += [SafeCheckpointHook(folder, save_every, by_epoch, fingerprint)] if save_every else []

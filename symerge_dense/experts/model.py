@@ -72,6 +72,9 @@ class MultiTaskModel(BaseModel):
 
     def _head(self, head: nn.Module | Spec, task: DenseTask) -> Head:
         if isinstance(head, Head):
+            if head.channels != task.channels:
+                raise ValueError(f"the head of {task.name} has {head.channels} channels, the task {task.channels}; "
+                                 "build the head with the task's channels.")
             return head
         if not isinstance(head, Mapping) or "type" not in head:
             raise ValueError(f"head {head} of {task.name}: give a Head, or a spec with 'type', one of "
@@ -90,7 +93,7 @@ class MultiTaskModel(BaseModel):
     @property
     def spec(self) -> dict[str, Any]:
         """JSON-able description from which ``from_spec`` builds the same network (without its weights)."""
-        return {"backbone": self.backbone.spec, "heads": {name: head.spec for name, head in self._named_heads()},
+        return {"backbone": self.backbone.spec, "heads": {name: head.spec for name, head in self.named_heads()},
                 "tasks": {name: self._task_specs[name] for name in self.tasks},
                 "preprocessing": self._preprocessing,
                 "align_corners": self.align_corners}
@@ -124,7 +127,7 @@ class MultiTaskModel(BaseModel):
 
     def raw_outputs(self, image: Tensor, only: Collection[str] | None = None) -> dict[str, Tensor]:
         """{task: raw head output (N,C,h,w)} of all tasks, or of those in ``only``; one pass through the backbone."""
-        chosen = [(name, head) for name, head in self._named_heads() if only is None or name in only]
+        chosen = [(name, head) for name, head in self.named_heads() if only is None or name in only]
         for _, head in chosen:
             head.refuse_single_image(len(image))
         features = self.features(image)
@@ -169,7 +172,8 @@ class MultiTaskModel(BaseModel):
         total, logs = super().parse_losses(losses)
         return total, logs
 
-    def _named_heads(self) -> list[tuple[str, Head]]:
+    def named_heads(self) -> list[tuple[str, Head]]:
+        """(task, head) of every task."""
         return [(name, head) for name, head in self.heads.items() if isinstance(head, Head)]
 
 

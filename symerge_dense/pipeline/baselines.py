@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from symerge_dense.engine.batchnorm import recalibrate
 from symerge_dense.evaluation.delta import delta_m
 from symerge_dense.evaluation.scores import Scores
 from symerge_dense.experts.model import MultiTaskModel
-from symerge_dense.merging.kinds import tensor_specs
 from symerge_dense.merging.base import merge_state
+from symerge_dense.merging.kinds import tensor_specs
 from symerge_dense.registry import MERGERS
 
 
@@ -47,7 +46,8 @@ class Contest:
         """Scores of a registered static method."""
         return self.score(self.merge(method, **options), title)
 
-    def best_task_arithmetic(self, scales: Iterable[float], reference: Scores) -> tuple[float, Scores, dict[str, float]]:
+    def best_task_arithmetic(self, scales: Iterable[float],
+                             reference: Scores) -> tuple[float, Scores, dict[str, float]]:
         """The scale with the best mean Delta_m on the split that is scored, its scores, and Delta_m of every scale.
 
         The choice uses the labels of that split: an upper bound, in the baseline's favour.

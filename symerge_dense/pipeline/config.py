@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
 
 from symerge_dense.engine.options import SyMergeOptions, make_options
 from symerge_dense.registry import discover, nearest
@@ -27,7 +28,7 @@ class RunConfig:
     Args:
         tasks: {task name: task spec}, the tasks of the merged model in table order.
         data: specs of the data sets 'train' (labels, for experts), 'unlabelled' (the pool) and 'test' (labels).
-        backbone, head: specs; ``heads`` overrides ``head`` for single tasks. align_corners: of the upsampling of outputs.
+        backbone, head: specs; ``heads`` overrides ``head`` for single tasks. align_corners: of the outputs' upsampling.
         preprocessing: mean and std on the 0..255 scale.
         base: 'checkpoint' path, or 'pretrained' True, or 'train' {tasks, recipe}: where the shared base comes from.
         experts: 'recipe' to train missing ones, 'checkpoints' {task: path} of existing ones, 'folder' to keep them in,
@@ -104,10 +105,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), seed: int | Non
         near = [str(p) for p in Path("configs").rglob("*.py") if "_base_" not in p.parts]
         raise ValueError(nearest(str(path), near, "config file"))
     discover()
-    config = Config.fromfile(path)
-    config.merge_from_dict(parse_overrides(overrides))
+    values = _read(path, overrides)
     known = [f.name for f in dataclasses.fields(RunConfig) if f.name != "name"]
-    values = {key: plain(value) for key, value in config.items()}
     values = {key: value for key, value in values.items() if isinstance(value, dict | list | tuple | str | int | float)}
     for key in values:
         if key not in known:
@@ -120,6 +119,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), seed: int | Non
     run = RunConfig(name=path.stem, **values)
     _ = run.options  # fail now, not after the experts are trained
     return run
+
+
+def _read(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The top-level values of a config file; whatever its Python code stumbles over becomes a ValueError."""
+    try:
+        config = Config.fromfile(path)
+        config.merge_from_dict(parse_overrides(overrides))
+        return {key: plain(value) for key, value in config.items()}
+    except (ImportError, SyntaxError, AttributeError, NameError, TypeError, KeyError, ConfigParsingError) as error:
+        raise ValueError(f"config {path} cannot be read: {error}") from error
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:

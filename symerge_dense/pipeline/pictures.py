@@ -58,7 +58,8 @@ class Panels:
         return np.asarray(task.colorize(prediction, limits=task.limits(truth)))
 
 
-def draw_learning(folder: Path, coefficients: dict[str, list[float]], tasks: list[str], history: list[dict[str, Any]]) -> None:
+def draw_learning(folder: Path, coefficients: dict[str, list[float]], tasks: list[str],
+                  history: list[dict[str, Any]]) -> None:
     """Coefficient heat map and loss curves."""
     draw_heatmap(folder / "coefficients.png", coefficients, tasks)
     if history:

@@ -27,9 +27,8 @@ def pool(config: RunConfig) -> Unlabelled:
     return Unlabelled(arguments.pop("type")(tasks={}, **arguments), limit=limit)
 
 
-def loader(config: RunConfig, split: str) -> DataLoader[Any]:
-    """Every image of a labelled split once, in order, shared among the processes of a distributed run."""
-    data = dataset(config, split, config.tasks)
+def loader(config: RunConfig, data: DenseDataset) -> DataLoader[Any]:
+    """Every image of a labelled set once, in order, shared among the processes of a distributed run."""
     return DataLoader(data, batch_size=config.evaluation.get("batch_size", 16), collate_fn=default_collate,
                       sampler=DefaultSampler(data, shuffle=False, round_up=False),
                       num_workers=config.evaluation.get("num_workers", 0))

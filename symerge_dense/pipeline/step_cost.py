@@ -84,7 +84,7 @@ class Bench:
 
         def step() -> None:
             outputs = model(self.image, mode="tensor")
-            loss = sum((self._loss(task, output, self.labels[task]) for task, output in outputs.items()), torch.zeros(()))
+            loss = torch.stack([self._loss(task, output, self.labels[task]) for task, output in outputs.items()]).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -97,7 +97,7 @@ class Bench:
         deltas = [{name: (p - base[name]).detach() for name, p in expert.backbone.named_parameters()}
                   for expert in self.experts.values()]
         coefficients = nn.Parameter(torch.full((len(base), len(deltas)), self.options.initial))
-        layers = [p for task, head in model.heads.items() for name in head.layer_modules(self.options.layer)
+        layers = [p for task, head in model.named_heads() for name in head.layer_modules(self.options.layer)
                   for p in head.get_submodule(name).parameters()]
         model.requires_grad_(False)
         for parameter in layers:
@@ -155,7 +155,8 @@ def peak_memory(arguments: tuple[Any, ...], name: str) -> float:
     return round(peak, 1)
 
 
-def measure(config: RunConfig, batch_size: int, size: tuple[int, int], rounds: int, device: torch.device) -> dict[str, Any]:
+def measure(config: RunConfig, batch_size: int, size: tuple[int, int], rounds: int,
+            device: torch.device) -> dict[str, Any]:
     """Median seconds of each contender over ``rounds`` interleaved rounds, their ratios, and peak memory of each.
 
     ``ratio_to_floor`` is symerge / plain and ``speedup_over_reference`` is reference / symerge, each the median of the

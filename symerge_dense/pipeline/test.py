@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,8 @@ def test(config: RunConfig, checkpoint: str | Path, split: str, quiet: bool = Fa
         raise ValueError(nearest(split, config.data, "split"))
     model, _ = load_model(checkpoint)
     device = torch.device(get_device())
-    specs = {task: config.tasks.get(task, model.tasks[task]) for task in model.tasks}
     with silent(quiet):
-        loader = sources.loader(dataclasses.replace(config, tasks=specs), split)
+        loader = sources.loader(config, sources.dataset(config, split, model.tasks))
         scores = scores_to_json(evaluate(model.to(device), loader, f"{Path(checkpoint).name} on {split}", device))
     if not quiet:
         table = Table("task", "metric", "value", "better", title=f"{checkpoint} on {split}")

@@ -54,14 +54,15 @@ class Job:
         """All stages; returns (and the main process writes) the run record."""
         config = self.config
         with self.stages("data", "Data"):
-            self.loader, self.pool = sources.loader(config, "test"), sources.pool(config)
-            sources.dataset(config, "train", config.tasks)
+            self.data, self.pool = sources.dataset(config, "test", config.tasks), sources.pool(config)
+            self.loader = sources.loader(config, self.data)
+            sources.dataset(config, "train", config.tasks)  # objects now, not after the base is trained
         with self.stages("experts", "Base and experts"):
             stock = Stock(config, self.train_experts, self.launcher, self.amp)
             base = stock.base()
             experts = stock.experts(base)
         self.model = assemble(base, experts).to(self.device)
-        self.panels = Panels(self.loader.dataset, self.model.tasks, config.evaluation.get("panels", 4))
+        self.panels = Panels(self.data, self.model.tasks, config.evaluation.get("panels", 4))
         with self.stages("experts_evaluation", "Experts on their own tasks"):
             self._score_experts(experts)
         with self.stages("baselines", "Training-free merges (BatchNorm re-estimated)"):

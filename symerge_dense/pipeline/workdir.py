@@ -62,7 +62,8 @@ def open_run(folder: Path, config: RunConfig, resume: bool) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             write_text(record, json.dumps(asked, indent=1))
         except OSError as error:
-            raise ValueError(f"work dir {folder} cannot be written ({error.strerror}); choose another --work-dir.") from error
+            raise ValueError(f"work dir {folder} cannot be written ({error.strerror}); "
+                             "choose another --work-dir.") from error
     barrier()
     return folder
 

@@ -27,6 +27,7 @@ class DenseTask(ABC):
 
     Class attributes say what never changes: ``name`` (registry key, sample key, table heading), ``metrics``
     (metric name -> True where higher is better, in table order) and ``headline`` (the metric that enters Delta_m).
+    ``source`` names the data set's target that ``derive`` makes this task's labels from; None is the task's own name.
     ``interpolation`` is how a target may be resized: 'nearest', or 'masked' (bilinear over valid neighbours only).
     ``channels`` is C, the width that a head of this task must give.
     """
@@ -35,6 +36,7 @@ class DenseTask(ABC):
     metrics: ClassVar[dict[str, bool]]
     headline: ClassVar[str]
     interpolation: ClassVar[Literal["nearest", "masked"]] = "nearest"
+    source: ClassVar[str | None] = None
     channels: int
 
     # -- learning ---------------------------------------------------------------------------------------------------
@@ -118,6 +120,10 @@ class DenseTask(ABC):
     @abstractmethod
     def invalid_value(self) -> float:
         """The value that marks a pixel without label."""
+
+    def derive(self, target: Array) -> Array:
+        """This task's target, in the same layout rules, from the data set's target named by ``source``."""
+        return target
 
     def flip(self, target: Array) -> Array:
         """Value change under a horizontal mirror; the pixels themselves are already mirrored."""

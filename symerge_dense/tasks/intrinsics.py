@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import Array
 from symerge_dense.tasks.regression import Regression
 
@@ -27,19 +26,3 @@ class Intrinsic(Regression):
         pixels = value.where(valid, value.new_zeros(())).clamp(0, 1).mul(255).round().byte()
         picture: Array = pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
         return picture
-
-
-@TASKS.register
-class Albedo(Intrinsic):
-    """Surface colour, RGB in 0..1."""
-
-    name: ClassVar[str] = "albedo"
-    channels: int = 3
-
-
-@TASKS.register
-class Shading(Intrinsic):
-    """Light level, one channel in 0..1."""
-
-    name: ClassVar[str] = "shading"
-    channels: int = 1
