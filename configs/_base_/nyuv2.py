@@ -5,10 +5,10 @@ from symerge_dense.tasks.depth import Depth
 from symerge_dense.tasks.normals import Normals
 from symerge_dense.tasks.segmentation import Segmentation
 
-root = "data/nyuv2"
+_root = "data/nyuv2"
 tasks = dict(segmentation=dict(type=Segmentation), depth=dict(type=Depth), normals=dict(type=Normals))
 data = dict(
-    train=dict(type=NYUv2, root=root, split="train"),
-    unlabelled=dict(type=NYUv2, root=root, split="val"),
-    test=dict(type=NYUv2, root=root, split="val"),
+    train=dict(type=NYUv2, root=_root, split="train"),
+    unlabelled=dict(type=NYUv2, root=_root, split="val"),
+    test=dict(type=NYUv2, root=_root, split="val"),
 )

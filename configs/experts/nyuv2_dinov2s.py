@@ -12,11 +12,11 @@ from symerge_dense.experts.heads import MultiScale
 with read_base():
     from .._base_.nyuv2 import *
 
-size = (140, 196)
-for split in data.values():
-    split["size"] = size
-data["train"]["augment"] = dict(type=Augment, flip=0.5)
-backbone = dict(name="vit_small_patch14_dinov2.lvd142m", img_size=size)
+_size = (140, 196)
+data["train"].update(size=_size, augment=dict(type=Augment, flip=0.5))
+data["unlabelled"].update(size=_size)
+data["test"].update(size=_size)
+backbone = dict(name="vit_small_patch14_dinov2.lvd142m", img_size=_size)
 head = dict(type=MultiScale, width=128)
 preprocessing = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 base = dict(pretrained=True)

@@ -62,6 +62,7 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
     """
 
     serves: ClassVar[frozenset[str]] = frozenset()
+    DEFAULT_SIZE: ClassVar[tuple[int, int]]  # (H, W) of the images where no size is asked for
     classes: tuple[str, ...] | None = None
 
     def __init__(self, tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,

@@ -57,6 +57,7 @@ class NYUv2(DenseDataset):
     file that is truncated, pickled, of another shape, an image that is not finite, a label outside the classes.
     """
 
+    DEFAULT_SIZE: ClassVar[tuple[int, int]] = (288, 384)
     serves: ClassVar[frozenset[str]] = frozenset(FOLDERS)
 
     def __init__(self, root: str | Path = "data/nyuv2", split: Literal["train", "val"] = "train",

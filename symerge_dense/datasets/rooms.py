@@ -42,6 +42,7 @@ class Rooms(DenseDataset):
     Raises ValueError for an unknown split, a count below 1, and a damaged file among the kept ones.
     """
 
+    DEFAULT_SIZE: ClassVar[tuple[int, int]] = SIZE
     serves: ClassVar[frozenset[str]] = frozenset(SOURCES)
     classes = NYU13
 

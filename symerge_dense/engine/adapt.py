@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import get_world_size
+from mmengine.optim import CosineAnnealingLR
 from torch.utils.data import DataLoader, default_collate
 
 from symerge_dense.datasets.sampling import PoolSampler
@@ -67,9 +68,11 @@ def adapt(model: SyMergeModel, experts: Mapping[str, MultiTaskModel], pool: Unla
     train_cfg = {"by_epoch": False, "max_iters": iterations(options, len(model.model.tasks)),
                  "val_interval": extra.pop("val_interval", 10**9)}
     optimizer = torch.optim.Adam(parameter_groups(model))
+    decay = {"type": CosineAnnealingLR, "T_max": train_cfg["max_iters"], "eta_min": 0.0, "by_epoch": False}
     runner = quiet_runner(
         model, folder / "checkpoints", title="SyMerge", seed=seed, launcher=launcher, resume=resume,
         train_dataloader=_loader(model, pool, folder, seed), train_cfg=train_cfg,
+        param_scheduler=[decay] if options.lr_decay == "cosine" else None,
         optim_wrapper=optim_wrapper(optimizer, amp or options.amp),
         hooks=[SyMergeHook(experts, pool, folder)], save_every=options.save_every, by_epoch=False,
         find_unused_parameters=options.schedule == "per_task", **extra)

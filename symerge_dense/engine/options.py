@@ -14,9 +14,10 @@ Filter = Literal["none", "confidence"]
 Schedule = Literal["sum", "per_task"]
 Balance = Literal["initial", "none"]
 Statistics = Literal["batch", "running"]
+Decay = Literal["none", "cosine"]
 CHOICES: dict[str, tuple[str, ...]] = {
     "granularity": get_args(Granularity), "labels": get_args(Labels), "filter": get_args(Filter),
-    "schedule": get_args(Schedule), "balance": get_args(Balance), "statistics": get_args(Statistics),
+    "schedule": get_args(Schedule), "balance": get_args(Balance), "statistics": get_args(Statistics), "lr_decay": get_args(Decay),
 }
 
 
@@ -31,6 +32,7 @@ class SyMergeOptions:
         layer: the layer of each head that is adapted: 'pre_final', 'final', or a dotted submodule name.
         learn_coefficients, learn_layer: switch one half off for the controls of the paper's ablation.
         coefficient_lr, layer_lr, weight_decay: Adam settings of the two parameter groups.
+        lr_decay: 'cosine' lets both learning rates fall to 0 over the run; 'none' keeps them.
         rounds: a round shows every task one batch: one optimizer step with ``schedule='sum'``, one per task with
             ``'per_task'`` (tasks shuffled within the round).
         batch_size: images per step, over all processes.
@@ -54,6 +56,7 @@ class SyMergeOptions:
     coefficient_lr: float = 1e-2
     layer_lr: float = 1e-3
     weight_decay: float = 0.0
+    lr_decay: Decay = "cosine"
     rounds: int = 300
     batch_size: int = 16
     labels: Labels = "cached"
@@ -92,7 +95,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # step per task, losses as they are, mixed precision.
     "paper": {
         "layer": "final", "layer_lr": 1e-2, "rounds": 500, "batch_size": 32, "soft": False, "filter": "confidence",
-        "schedule": "per_task", "balance": "none", "amp": True,
+        "schedule": "per_task", "balance": "none", "lr_decay": "none", "amp": True,
     },
 }
 

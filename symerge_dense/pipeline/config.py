@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.config.utils import ConfigParsingError
 
 from symerge_dense.engine.options import SyMergeOptions, make_options
+from symerge_dense.pipeline.checks import check_keys, check_sections, explained
 from symerge_dense.registry import discover, nearest
 
 Spec = dict[str, Any]
@@ -53,14 +53,11 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for split in ("train", "unlabelled", "test"):
-            if split not in self.data:
-                raise ValueError(f"config {self.name}: data has no {split!r}; it needs train, unlabelled and test.")
-        for owner in ("heads", "experts.checkpoints"):
-            names = self.heads if owner == "heads" else self.experts.get("checkpoints", {})
-            for task in names:
-                if task not in self.tasks:
-                    raise ValueError(f"config {self.name}, {owner}: {nearest(task, self.tasks, 'task')}")
+        with explained(f"config {self.name}"):
+            for section in dataclasses.fields(self):
+                if section.type == "Spec" and not isinstance(getattr(self, section.name), Mapping):
+                    raise ValueError(f"{section.name} is {getattr(self, section.name)!r}; it must be a dict.")
+            check_sections(vars(self))
 
     @property
     def options(self) -> SyMergeOptions:
@@ -105,30 +102,26 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), seed: int | Non
         near = [str(p) for p in Path("configs").rglob("*.py") if "_base_" not in p.parts]
         raise ValueError(nearest(str(path), near, "config file"))
     discover()
-    values = _read(path, overrides)
+    values = _read(path, parse_overrides(overrides))
     known = [f.name for f in dataclasses.fields(RunConfig) if f.name != "name"]
     values = {key: value for key, value in values.items() if isinstance(value, dict | list | tuple | str | int | float)}
-    for key in values:
-        if key not in known:
-            raise ValueError(f"config {path.name}: {nearest(key, known, 'key')}")
+    check_keys(values, known, f"config {path.name}")
     for key in ("tasks", "data", "backbone", "head", "base", "experts"):
         if key not in values:
             raise ValueError(f"config {path.name} has no {key!r}; start from one in configs/.")
     if seed is not None:
         values["seed"] = seed
-    run = RunConfig(name=path.stem, **values)
-    _ = run.options  # fail now, not after the experts are trained
-    return run
+    return RunConfig(name=path.stem, **values)
 
 
-def _read(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """The top-level values of a config file; whatever its Python code stumbles over becomes a ValueError."""
+def _read(path: Path, overrides: Spec) -> Spec:
+    """The top-level values of a config file, but its own ``_names``; what its code stumbles over is a ValueError."""
     try:
         config = Config.fromfile(path)
-        config.merge_from_dict(parse_overrides(overrides))
-        return {key: plain(value) for key, value in config.items()}
-    except (ImportError, SyntaxError, AttributeError, NameError, TypeError, KeyError, ConfigParsingError) as error:
-        raise ValueError(f"config {path} cannot be read: {error}") from error
+        config.merge_from_dict(overrides)
+        return {key: plain(value) for key, value in config.items() if not key.startswith("_")}
+    except Exception as error:  # the file is a program: it can fail in any way
+        raise ValueError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:

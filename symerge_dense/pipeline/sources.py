@@ -10,13 +10,15 @@ from torch.utils.data import DataLoader
 
 from symerge_dense.datasets.base import DenseDataset
 from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.pipeline.checks import explained
 from symerge_dense.pipeline.config import RunConfig
 
 
 def dataset(config: RunConfig, split: str, tasks: Mapping[str, Any]) -> DenseDataset:
     """The data set that ``data[split]`` describes, serving ``tasks``."""
-    arguments = dict(config.data[split])
-    built: DenseDataset = arguments.pop("type")(tasks=dict(tasks), **arguments)
+    arguments = {name: value for name, value in config.data[split].items() if name != "limit"}  # which is the pool's
+    with explained(f"data.{split}"):
+        built: DenseDataset = arguments.pop("type")(tasks=dict(tasks), **arguments)
     return built
 
 
@@ -24,7 +26,8 @@ def pool(config: RunConfig) -> Unlabelled:
     """The unlabelled images: a view that cannot return targets."""
     arguments = dict(config.data["unlabelled"])
     limit = arguments.pop("limit", None)
-    return Unlabelled(arguments.pop("type")(tasks={}, **arguments), limit=limit)
+    with explained("data.unlabelled"):
+        return Unlabelled(arguments.pop("type")(tasks={}, **arguments), limit=limit)
 
 
 def loader(config: RunConfig, data: DenseDataset) -> DataLoader[Any]:

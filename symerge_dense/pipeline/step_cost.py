@@ -14,6 +14,8 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
@@ -25,9 +27,10 @@ from symerge_dense.engine.symerge_model import PREFIX, SyMergeModel
 from symerge_dense.experts.backbone import TimmBackbone
 from symerge_dense.experts.model import MultiTaskModel
 from symerge_dense.pipeline.config import RunConfig
+from symerge_dense.pipeline.stock import network
 from symerge_dense.progress import track
 
-Step = Callable[[], None]
+Step = Callable[[], Tensor]  # does one step and returns the loss that it started from
 CONTENDERS = ("plain", "symerge", "reference")
 NOISE = 1e-3  # random experts lie this far from the base, relative: timings do not depend on what was learned
 
@@ -37,9 +40,7 @@ class Bench:
 
     def __init__(self, config: RunConfig, batch_size: int, size: tuple[int, int], device: torch.device) -> None:
         torch.manual_seed(0)
-        heads = {task: config.head_of(task) for task in config.tasks}
-        self.model = MultiTaskModel(TimmBackbone(**config.backbone), heads, config.tasks, **config.preprocessing,
-                                    align_corners=config.align_corners).to(device)
+        self.model = network(config, TimmBackbone(**config.backbone), config.tasks).to(device)
         self.experts = {task: self._expert(task) for task in config.tasks}
         self.options = config.options
         self.image = torch.rand(batch_size, 3, *size, device=device) * 255
@@ -69,12 +70,13 @@ class Bench:
         optimizer = torch.optim.Adam(parameter_groups(model))
         batch = {PREFIX + task: label for task, label in self.labels.items()}
 
-        def step() -> None:
+        def step() -> Tensor:
             total, _ = model.parse_losses(model(self.image, mode="loss", **batch))
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
             model.merge.project_()
+            return total.detach()
 
         return step
 
@@ -82,12 +84,13 @@ class Bench:
         model = copy.deepcopy(self.model).train()
         optimizer = torch.optim.Adam(model.parameters(), 1e-4)
 
-        def step() -> None:
+        def step() -> Tensor:
             outputs = model(self.image, mode="tensor")
             loss = torch.stack([self._loss(task, output, self.labels[task]) for task, output in outputs.items()]).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            return loss.detach()
 
         return step
 
@@ -96,7 +99,8 @@ class Bench:
         base = dict(model.backbone.named_parameters())
         deltas = [{name: (p - base[name]).detach() for name, p in expert.backbone.named_parameters()}
                   for expert in self.experts.values()]
-        coefficients = nn.Parameter(torch.full((len(base), len(deltas)), self.options.initial))
+        start = torch.full((len(base), len(deltas)), self.options.initial, device=self.image.device)
+        coefficients = nn.Parameter(start)
         layers = [p for task, head in model.named_heads() for name in head.layer_modules(self.options.layer)
                   for p in head.get_submodule(name).parameters()]
         model.requires_grad_(False)
@@ -104,7 +108,7 @@ class Bench:
             parameter.requires_grad_(True)
         optimizer = torch.optim.Adam([coefficients, *layers], 1e-2)
 
-        def task_step(task: str) -> None:
+        def task_step(task: str) -> Tensor:
             rows = coefficients.clamp(0, 1)
             merged = {f"backbone.{name}": base[name] + sum(row[t] * deltas[t][name] for t in range(len(deltas)))
                       for row, name in zip(rows, base, strict=True)}
@@ -113,12 +117,9 @@ class Bench:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            return loss.detach()
 
-        def step() -> None:
-            for task in model.tasks:
-                task_step(task)
-
-        return step
+        return lambda: torch.stack([task_step(task) for task in model.tasks]).sum()
 
     def _loss(self, name: str, output: Tensor, expert_output: Tensor) -> Tensor:
         task = self.model.tasks[name]
@@ -134,25 +135,24 @@ def _seconds(step: Step, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def _peak(arguments: tuple[Any, ...], name: str, queue: Any) -> None:
+def _peak(arguments: tuple[Any, ...], name: str) -> float:
     bench, device = Bench(*arguments), arguments[-1]
     step = bench.contender(name)
     for _ in range(2):
         step()
     on_gpu = device.type == "cuda"
-    queue.put(torch.cuda.max_memory_allocated() / 2**20 if on_gpu else
-              resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+    return torch.cuda.max_memory_allocated() / 2**20 if on_gpu else (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
 
 
 def peak_memory(arguments: tuple[Any, ...], name: str) -> float:
-    """Peak memory in MiB of two steps of one contender in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=_peak, args=(arguments, name, queue))
-    process.start()
-    peak: float = queue.get()
-    process.join()
-    return round(peak, 1)
+    """Peak memory in MiB of two steps of a contender in a process of its own. ValueError where that is killed."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        try:
+            return round(process.submit(_peak, arguments, name).result(), 1)
+        except BrokenProcessPool as error:
+            raise ValueError(f"the process that measures {name!r} was killed, most likely for want of memory; "
+                             "lower the batch size.") from error
 
 
 def measure(config: RunConfig, batch_size: int, size: tuple[int, int], rounds: int,
@@ -160,8 +160,11 @@ def measure(config: RunConfig, batch_size: int, size: tuple[int, int], rounds: i
     """Median seconds of each contender over ``rounds`` interleaved rounds, their ratios, and peak memory of each.
 
     ``ratio_to_floor`` is symerge / plain and ``speedup_over_reference`` is reference / symerge, each the median of the
-    ratios within a round, so that a machine that drifts does not decide.
+    ratios within a round, so that a machine that drifts does not decide. Raises ValueError for counts below 1.
     """
+    for name, value in {"batch_size": batch_size, "rounds": rounds, "height": size[0], "width": size[1]}.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1.")
     arguments = (config, batch_size, size, device)
     bench = Bench(*arguments)
     steps = {name: bench.contender(name) for name in CONTENDERS}

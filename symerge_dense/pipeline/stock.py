@@ -17,6 +17,7 @@ from symerge_dense.experts.backbone import TimmBackbone, load_base
 from symerge_dense.experts.checkpoint import check_same_base, load_model, save_model, state_hash
 from symerge_dense.experts.model import MultiTaskModel
 from symerge_dense.experts.training import Recipe, fit
+from symerge_dense.pipeline.checks import explained
 from symerge_dense.pipeline.config import RunConfig, Spec, fingerprint, to_json
 from symerge_dense.pipeline.sources import dataset
 from symerge_dense.pipeline.workdir import ROOT
@@ -25,9 +26,38 @@ from symerge_dense.progress import console
 HOW = "Train it (leave out --no-train-experts), or name a file in the config"
 
 
+def network(config: RunConfig, backbone: TimmBackbone, tasks: Spec) -> MultiTaskModel:
+    """``backbone`` with the config's head for each of ``tasks``."""
+    heads = {task: config.head_of(task) for task in tasks}
+    return MultiTaskModel(backbone, heads, tasks, **config.preprocessing, align_corners=config.align_corners)
+
+
+def check_network(config: RunConfig) -> None:
+    """Build the config's network once. Raises ValueError where that fails, and where a head lacks the adapted layer.
+
+    Costs a second at the start, and spares hours of training before the same message. Heads that come from a file are
+    not asked for the layer here: the config does not describe them.
+    """
+    with torch.device("meta"):  # no memory for weights that nobody asks for
+        backbone = TimmBackbone(**config.backbone)
+    model = network(config, backbone, config.tasks)
+    for task, head in model.named_heads():
+        if task not in config.experts.get("checkpoints", {}):
+            with explained(f"adaptation.layer, task {task}"):
+                head.layer_modules(config.options.layer)
+
+
+def read_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
+    """``load_model`` with a word on files that cannot be one of its."""
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(f"{path} is not read: experts and merged models are .safetensors files, as training here "
+                         "writes them. Weights of other origin have no record of their head and task.")
+    return load_model(path)
+
+
 @dataclass
 class Stock:
-    """Trains what is missing. ``allowed=False`` refuses instead; ``changes`` are recipe overrides for all trainings."""
+    """Trains what is missing; ``allowed=False`` refuses instead. ``amp``: in mixed precision."""
 
     config: RunConfig
     allowed: bool = True
@@ -37,33 +67,31 @@ class Stock:
     @property
     def folder(self) -> Path:
         """Where base and experts of this config are kept."""
-        return Path(self.config.experts.get("folder") or ROOT / "experts" / self.config.experts["name"])
+        experts = self.config.experts
+        return Path(experts.get("folder") or ROOT / "experts" / experts.get("name", self.config.name))
 
     # -- the base ---------------------------------------------------------------------------------------------------
     def base(self) -> TimmBackbone:
         """The shared pretrained backbone: from a checkpoint, timm's download, or trained on the config's base tasks."""
         config = self.config
         backbone = TimmBackbone(**config.backbone)
-        train = config.base.get("train")
         if config.base.get("checkpoint"):
             load_base(backbone, checkpoint=config.base["checkpoint"])
         elif config.base.get("pretrained"):
             load_base(backbone, pretrained=True)
-        elif train:
-            load_base(backbone, checkpoint=self._trained_base(train))
         else:
-            raise ValueError("config.base says nowhere where the shared weights come from: give base.checkpoint=PATH, "
-                             "base.pretrained=True (downloads from timm's hub), or base.train.")
+            load_base(backbone, checkpoint=self._trained_base(config.base["train"]))
         return backbone
 
     def _trained_base(self, train: Spec) -> Path:
         config, seed = self.config, self.config.experts.get("seed", 0)
+        train = {**train, "recipe": {**train["recipe"], **self._precision}}
         path = self.folder / f"base-{fingerprint(self._common(), train, config.head, seed)}.safetensors"
         if not path.exists():
             torch.manual_seed(seed)
             backbone = TimmBackbone(**config.backbone)
             load_base(backbone, random_init=True)
-            self._train(path, backbone, train["tasks"], dict(train["recipe"]), "shared base", seed)
+            self._train(path, backbone, train["tasks"], train["recipe"], "shared base", seed)
         return path
 
     # -- the experts ------------------------------------------------------------------------------------------------
@@ -73,18 +101,22 @@ class Stock:
         given = self.config.experts.get("checkpoints", {})
         experts, about = {}, {}
         for task in self.config.tasks:
-            path = Path(given[task]) if task in given else self._trained_expert(task, base, origin)
-            experts[task], about[task] = load_model(path)
+            path = given[task] if task in given else self._trained_expert(task, base, origin)
+            experts[task], about[task] = read_model(path)
             if task not in experts[task].tasks:
                 raise ValueError(f"expert {path} serves {', '.join(experts[task].tasks)}, not {task!r}; "
                                  f"name an expert of {task} in experts.checkpoints.")
             experts[task].keep_tasks([task])
-        check_same_base({"base": {"base_hash": origin}, **about}, allow=self.config.experts.get("other_base", False))
+        if not self.config.experts.get("other_base", False):
+            try:
+                check_same_base({"base": {"base_hash": origin}, **about})
+            except ValueError as error:
+                raise ValueError(f"{error} In the config that is experts.other_base=True.") from error
         return experts
 
     def _trained_expert(self, task: str, base: TimmBackbone, origin: str) -> Path:
         config, seed = self.config, self.config.experts.get("seed", 0)
-        recipe = {**config.experts["recipe"], **config.experts.get("recipes", {}).get(task, {})}
+        recipe = {**config.experts["recipe"], **config.experts.get("recipes", {}).get(task, {}), **self._precision}
         key = fingerprint(self._common(), config.tasks[task], config.head_of(task), recipe, origin, seed)
         path = self.folder / f"{task}-{key}.safetensors"
         if not path.exists():
@@ -101,16 +133,20 @@ class Stock:
         return [config.data["train"], len(dataset(config, "train", config.tasks)), config.backbone,
                 config.preprocessing, config.align_corners]
 
+    @property
+    def _precision(self) -> Spec:
+        """What --amp adds to a recipe, and so to the name of what is trained by it."""
+        return {"amp": True} if self.amp else {}
+
     def _train(self, path: Path, backbone: TimmBackbone, tasks: Spec, recipe: Spec, title: str, seed: int) -> None:
         if not self.allowed:
             raise ValueError(f"{title} is missing: {path} does not exist. {HOW}.")
         config = self.config
         if is_main_process():
             console.print(f"{title} is missing, training it: {path}")
-        model = MultiTaskModel(backbone, {task: config.head_of(task) for task in tasks}, tasks,
-                               **config.preprocessing, align_corners=config.align_corners)
+        model = network(config, backbone, tasks)
         origin = state_hash(backbone.state_dict())
-        fit(model, dataset(config, "train", tasks), Recipe(**recipe, amp=self.amp), path.with_suffix(""),
+        fit(model, dataset(config, "train", tasks), Recipe(**recipe), path.with_suffix(""),
             title=title, seed=seed, launcher=self.launcher)
         if is_main_process():
             save_model(path, model, {"base_hash": origin, "training": to_json({**recipe, "seed": seed}),

@@ -11,11 +11,12 @@ from rich.table import Table
 
 from symerge_dense.evaluation.evaluate import evaluate
 from symerge_dense.evaluation.scores import scores_to_json
-from symerge_dense.experts.checkpoint import load_model
 from symerge_dense.pipeline import sources
 from symerge_dense.pipeline.config import RunConfig
+from symerge_dense.pipeline.stock import read_model
 from symerge_dense.progress import console, silent
 from symerge_dense.registry import nearest
+from symerge_dense.report.table import UNDEFINED
 
 
 def test(config: RunConfig, checkpoint: str | Path, split: str, quiet: bool = False) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def test(config: RunConfig, checkpoint: str | Path, split: str, quiet: bool = Fa
     """
     if split not in config.data:
         raise ValueError(nearest(split, config.data, "split"))
-    model, _ = load_model(checkpoint)
+    model, _ = read_model(checkpoint)
     device = torch.device(get_device())
     with silent(quiet):
         loader = sources.loader(config, sources.dataset(config, split, model.tasks))
@@ -34,6 +35,7 @@ def test(config: RunConfig, checkpoint: str | Path, split: str, quiet: bool = Fa
         table = Table("task", "metric", "value", "better", title=f"{checkpoint} on {split}")
         for task, metrics in scores.items():
             for name, metric in metrics.items():
-                table.add_row(task, name, f"{metric['value']:.4g}", "higher" if metric["higher_is_better"] else "lower")
+                value = UNDEFINED if metric["value"] is None else f"{metric['value']:.4g}"
+                table.add_row(task, name, value, "higher" if metric["higher_is_better"] else "lower")
         console.print(table)
     return scores

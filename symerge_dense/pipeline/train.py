@@ -27,7 +27,7 @@ from symerge_dense.pipeline.baselines import Contest
 from symerge_dense.pipeline.config import RunConfig, to_json
 from symerge_dense.pipeline.pictures import Panels, draw_learning
 from symerge_dense.pipeline.record import Stages, peak_memory_mb, run_facts
-from symerge_dense.pipeline.stock import Stock
+from symerge_dense.pipeline.stock import Stock, check_network
 from symerge_dense.progress import console
 from symerge_dense.report.results import read_results, write_results
 from symerge_dense.report.table import print_results
@@ -53,6 +53,7 @@ class Job:
     def run(self) -> dict[str, Any]:
         """All stages; returns (and the main process writes) the run record."""
         config = self.config
+        check_network(config)
         with self.stages("data", "Data"):
             self.data, self.pool = sources.dataset(config, "test", config.tasks), sources.pool(config)
             self.loader = sources.loader(config, self.data)
@@ -145,4 +146,9 @@ def train(config: RunConfig, *, work_dir: str | None = None, resume: bool = Fals
         console.print(f"{folder} is complete.")
         print_results(results, console)
         return results
-    return Job(config, folder, launcher, amp, resume, train_experts).run()
+    try:
+        return Job(config, folder, launcher, amp, resume, train_experts).run()
+    except (ValueError, OSError):
+        if not resume:
+            workdir.abandon(folder)
+        raise

@@ -52,7 +52,7 @@ def open_run(folder: Path, config: RunConfig, resume: bool) -> Path:
     if resume and not exists:
         raise ValueError(f"--resume: {folder} holds no run (no run.json); leave out --resume to start one there.")
     if exists:
-        before = json.loads(record.read_text())
+        before = _asked_before(record)
         changed = sorted(key for key in asked if asked[key] != before.get(key))
         if changed:
             raise ValueError(f"--resume: the config is not the one {folder} began with; changed: {', '.join(changed)}. "
@@ -66,6 +66,21 @@ def open_run(folder: Path, config: RunConfig, resume: bool) -> Path:
                              "choose another --work-dir.") from error
     barrier()
     return folder
+
+
+def _asked_before(record: Path) -> dict[str, Any]:
+    try:
+        before: dict[str, Any] = json.loads(record.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{record} is damaged ({error}); start a new run in another --work-dir.") from error
+    return before
+
+
+def abandon(folder: Path) -> None:
+    """Remove a folder that holds nothing but what was asked: the run failed before it made anything."""
+    if is_main_process() and [path.name for path in folder.iterdir()] == ["run.json"]:
+        (folder / "run.json").unlink()
+        folder.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -54,19 +54,3 @@ class Depth(Regression):
     def zoom(self, target: Array, scale: float) -> Array:
         """What looks ``scale`` times larger is that much nearer."""
         return (target / scale).astype(target.dtype)
-
-    def limits(self, target: Tensor) -> tuple[float, float] | None:
-        """Nearest and farthest valid depth, or None where no pixel is valid."""
-        known = target[0][self.valid(target[None])[0]]
-        return (float(known.min()), float(known.max())) if known.numel() else None
-
-    def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
-        """Near is yellow, far is deep blue; ``limits`` in metres."""
-        from matplotlib import colormaps  # slow to import, needed for pictures only
-
-        depth = prediction.detach().float().cpu()
-        low, high = limits or self.limits(depth) or (0.0, 1.0)
-        level = ((depth[0].nan_to_num() - low) / max(high - low, 1e-12)).clamp(0, 1)
-        picture: Array = colormaps["plasma_r"](level.numpy(), bytes=True)[..., :3]
-        picture[~self.valid(depth[None])[0].numpy()] = 0
-        return picture

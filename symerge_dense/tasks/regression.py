@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from symerge_dense.tasks.base import DenseTask, Metric
+from symerge_dense.tasks.base import Array, DenseTask, Metric
 
 
 class Regression(DenseTask):
@@ -49,6 +49,22 @@ class Regression(DenseTask):
     def invalid_value(self) -> float:
         """Any negative number would do."""
         return -1.0
+
+    def limits(self, target: Tensor) -> tuple[float, float] | None:
+        """Smallest and largest valid value of the first channel, or None where no pixel is valid."""
+        known = target[0][self.valid(target[None])[0]]
+        return (float(known.min()), float(known.max())) if known.numel() else None
+
+    def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
+        """The first channel on a colour scale, low yellow and high deep blue; ``limits`` in the target's unit."""
+        from matplotlib import colormaps  # slow to import, needed for pictures only
+
+        value = prediction.detach().float().cpu()
+        low, high = limits or self.limits(value) or (0.0, 1.0)
+        level = ((value[0].nan_to_num() - low) / max(high - low, 1e-12)).clamp(0, 1)
+        picture: Array = colormaps["plasma_r"](level.numpy(), bytes=True)[..., :3]
+        picture[~self.valid(value[None])[0].numpy()] = 0
+        return picture
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
