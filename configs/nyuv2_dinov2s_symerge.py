@@ -1,4 +1,5 @@
-"""TODO
+"""NYUv2 on a small budget: DINOv2 ViT-S/14 at 140x196.
+
     python tools/train.py configs/nyuv2_dinov2s_symerge.py
 """
 

@@ -1,4 +1,5 @@
-"""TODO
+"""NYUv2 with the published architecture: ResNet-50 dilated to stride 8, DeepLab heads, 288x384.
+
     python tools/train.py configs/nyuv2_symerge.py
 """
 

@@ -1,4 +1,5 @@
-"""TODO
+"""NYUv2 with the published architecture and the adaptation settings of SyMerge's public code.
+
     python tools/train.py configs/nyuv2_symerge_paper.py
 """
 

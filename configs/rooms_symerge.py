@@ -1,4 +1,5 @@
-"""TODO
+"""Merge three ResNet-18 experts on rendered rooms into one model: the default, everything from nothing.
+
     python tools/train.py configs/rooms_symerge.py
 """
 

@@ -1,4 +1,5 @@
-"""TODO
+"""The rooms with the adaptation settings of SyMerge's public code.
+
     python tools/train.py configs/rooms_symerge_paper.py
 """
 

@@ -1,4 +1,5 @@
-"""TODO
+"""The same on a small vision transformer, with an FCN head of mmsegmentation.
+
     python tools/train.py configs/rooms_vit_symerge.py
 """
 

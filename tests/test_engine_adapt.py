@@ -60,7 +60,8 @@ def test_cached_and_online_labels_agree(tmp_path, schedule):
 
 def test_augmented_labels_move_with_the_image(tmp_path):
     adapt_tiny(tmp_path, augment={"flip": 0.5, "zoom": (1.0, 1.5)}, rounds=30, coefficient_lr=3e-2)
-    totals = [sum(v for k, v in row.items() if k.startswith("loss_")) for row in read_history(tmp_path / "history.jsonl")]
+    rows = read_history(tmp_path / "history.jsonl")
+    totals = [sum(value for key, value in row.items() if key.startswith("loss_")) for row in rows]
     assert np.mean(totals[-5:]) < 0.9 * np.mean(totals[:5])
 
 

@@ -32,7 +32,8 @@ def copy(tmp_path_factory):
 
 def run(arguments, folder):
     env = {**os.environ, "PYTHONPATH": str(folder)}
-    result = subprocess.run([sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True,
+                            check=False)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     return result.stdout
 
@@ -49,7 +50,7 @@ def test_the_example_runs_as_printed(copy):
 
 
 def test_the_contract_tests_pick_the_newcomer_up(copy):
-    output = run(["-m", "pytest", "-q", "tests/test_tasks_contract.py", "-k", "disparity", "-p", "no:cacheprovider"], copy)
+    output = run(["-m", "pytest", "-q", "tests/test_tasks_contract.py", "-k", "disparity"], copy)
     passed = re.search(r"(\d+) passed", output)
     assert passed and int(passed[1]) >= 10
 

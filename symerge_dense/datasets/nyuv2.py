@@ -84,8 +84,8 @@ class NYUv2(DenseDataset):
             present = {path.name for path in (self.folder / part).glob("*.npy")}
             missing = [name for name in wanted if name not in present]
             if missing:
-                raise ValueError(f"{self.folder / part / missing[0]}: missing, as are {len(missing) - 1} more in this "
-                                 f"folder; expected 0.npy to {wanted[-1]}, one per image.")
+                raise ValueError(f"{self.folder / part / missing[0]}: missing, one of {len(missing)} in this folder; "
+                                 f"expected 0.npy to {wanted[-1]}, one per image.")
             if len(present) > len(wanted):
                 extra = min(present - set(wanted))
                 raise ValueError(f"{self.folder / part / extra}: there is no image of that name, only 0.npy to "

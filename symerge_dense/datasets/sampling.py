@@ -55,6 +55,10 @@ class PoolSampler(Sampler[int]):
         self.rank, self.world = get_dist_info()
         self.length, self.shuffle, self.seed, self.start = _length(dataset), shuffle, seed or 0, 0
 
+    def __len__(self) -> int:
+        """Keys of this rank in one pass; the stream itself does not end."""
+        return math.ceil(self.length / self.world)
+
     def skip(self, count: int) -> None:
         """Start after ``count`` keys of this rank: what MMEngine's loop asks for on resume."""
         self.start = count

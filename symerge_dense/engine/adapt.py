@@ -53,7 +53,7 @@ def _loader(model: SyMergeModel, pool: Unlabelled, folder: Path, seed: int) -> D
 
 
 def adapt(model: SyMergeModel, experts: Mapping[str, MultiTaskModel], pool: Unlabelled, folder: Path, *, seed: int = 0,
-          launcher: str = "none", amp: bool = False, resume: bool = False, validation: dict[str, Any] | None = None,
+          launcher: str = "none", resume: bool = False, validation: dict[str, Any] | None = None,
           ) -> SyMergeModel:
     """Optimise coefficients and adapted layers on ``pool``; the model comes back folded, BatchNorm re-estimated.
 
@@ -73,7 +73,7 @@ def adapt(model: SyMergeModel, experts: Mapping[str, MultiTaskModel], pool: Unla
         model, folder / "checkpoints", title="SyMerge", seed=seed, launcher=launcher, resume=resume,
         train_dataloader=_loader(model, pool, folder, seed), train_cfg=train_cfg,
         param_scheduler=[decay] if options.lr_decay == "cosine" else None,
-        optim_wrapper=optim_wrapper(optimizer, amp or options.amp),
+        optim_wrapper=optim_wrapper(optimizer, options.amp),
         hooks=[SyMergeHook(experts, pool, folder)], save_every=options.save_every, by_epoch=False,
         find_unused_parameters=options.schedule == "per_task", **extra)
     runner.train()

@@ -17,7 +17,8 @@ Statistics = Literal["batch", "running"]
 Decay = Literal["none", "cosine"]
 CHOICES: dict[str, tuple[str, ...]] = {
     "granularity": get_args(Granularity), "labels": get_args(Labels), "filter": get_args(Filter),
-    "schedule": get_args(Schedule), "balance": get_args(Balance), "statistics": get_args(Statistics), "lr_decay": get_args(Decay),
+    "schedule": get_args(Schedule), "balance": get_args(Balance), "statistics": get_args(Statistics),
+    "lr_decay": get_args(Decay),
 }
 
 

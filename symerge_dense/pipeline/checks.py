@@ -17,7 +17,7 @@ from symerge_dense.registry import HEADS, TASKS, Registry, nearest
 Spec = Mapping[str, Any]
 KEYS: dict[str, tuple[str, ...]] = {
     "preprocessing": ("mean", "std"),
-    "base": ("checkpoint", "pretrained", "train"),
+    "base": ("checkpoint", "pretrained", "random_init", "train"),
     "experts": ("name", "folder", "seed", "recipe", "recipes", "checkpoints", "other_base"),
     "baselines": ("scales",),
     "evaluation": ("batch_size", "num_workers", "panels"),
@@ -92,7 +92,7 @@ def check_base(base: Spec) -> None:
     """Raise ValueError where the shared weights come from nowhere, or by a training that cannot be."""
     if not any(base.values()):
         raise ValueError("base says nowhere where the shared weights come from: give base.checkpoint=PATH, "
-                         "base.pretrained=True (downloads from timm's hub), or base.train.")
+                         "base.pretrained=True (downloads from timm's hub), base.train, or base.random_init=True.")
     if train := base.get("train"):
         check_keys(train, ("tasks", "recipe"), "base.train", every=True)
         check_tasks(train["tasks"], "base.train.tasks")

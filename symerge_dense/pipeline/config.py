@@ -30,7 +30,7 @@ class RunConfig:
         data: specs of the data sets 'train' (labels, for experts), 'unlabelled' (the pool) and 'test' (labels).
         backbone, head: specs; ``heads`` overrides ``head`` for single tasks. align_corners: of the outputs' upsampling.
         preprocessing: mean and std on the 0..255 scale.
-        base: 'checkpoint' path, or 'pretrained' True, or 'train' {tasks, recipe}: where the shared base comes from.
+        base: 'checkpoint' path, 'pretrained' True, 'train' {tasks, recipe}, or 'random_init' True: the first weights.
         experts: 'recipe' to train missing ones, 'checkpoints' {task: path} of existing ones, 'folder' to keep them in,
             'seed' of their training.
         adaptation: options of SyMerge, with an optional 'preset'. baselines: 'scales' of task arithmetic.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, get_world_size, is_main_process
 
 from symerge_dense.experts.backbone import TimmBackbone, load_base
 from symerge_dense.experts.checkpoint import check_same_base, load_model, save_model, state_hash
@@ -70,6 +70,14 @@ class Stock:
         experts = self.config.experts
         return Path(experts.get("folder") or ROOT / "experts" / experts.get("name", self.config.name))
 
+    @property
+    def may_train(self) -> bool:
+        """Whether the config leaves anything to train: then it needs labelled training data."""
+        config = self.config
+        given = config.experts.get("checkpoints", {})
+        base = config.base.get("checkpoint") or config.base.get("pretrained")
+        return self.allowed and not (base and all(task in given for task in config.tasks))
+
     # -- the base ---------------------------------------------------------------------------------------------------
     def base(self) -> TimmBackbone:
         """The shared pretrained backbone: from a checkpoint, timm's download, or trained on the config's base tasks."""
@@ -79,6 +87,9 @@ class Stock:
             load_base(backbone, checkpoint=config.base["checkpoint"])
         elif config.base.get("pretrained"):
             load_base(backbone, pretrained=True)
+        elif config.base.get("random_init"):
+            torch.manual_seed(config.experts.get("seed", 0))
+            load_base(backbone, random_init=True)
         else:
             load_base(backbone, checkpoint=self._trained_base(config.base["train"]))
         return backbone
@@ -130,8 +141,10 @@ class Stock:
     def _common(self) -> list[Any]:
         """What base and experts share; the length of the training set tells data sets of one layout apart."""
         config = self.config
-        return [config.data["train"], len(dataset(config, "train", config.tasks)), config.backbone,
+        made = [config.data["train"], len(dataset(config, "train", config.tasks)), config.backbone,
                 config.preprocessing, config.align_corners]
+        processes = get_world_size()  # batch_size is per process: more of them train another expert
+        return made if processes == 1 else [*made, processes]
 
     @property
     def _precision(self) -> Spec:

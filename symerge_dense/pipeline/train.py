@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,9 +58,10 @@ class Job:
         with self.stages("data", "Data"):
             self.data, self.pool = sources.dataset(config, "test", config.tasks), sources.pool(config)
             self.loader = sources.loader(config, self.data)
-            sources.dataset(config, "train", config.tasks)  # objects now, not after the base is trained
-        with self.stages("experts", "Base and experts"):
             stock = Stock(config, self.train_experts, self.launcher, self.amp)
+            if stock.may_train:
+                sources.dataset(config, "train", config.tasks)  # objects now, not after the base is trained
+        with self.stages("experts", "Base and experts"):
             base = stock.base()
             experts = stock.experts(base)
         self.model = assemble(base, experts).to(self.device)
@@ -75,7 +77,8 @@ class Job:
             self.panels.predict("merged", symerge.model)
         if is_main_process():
             with self.stages("report"):
-                self._report(symerge)
+                self._draw(symerge)
+            self._report(symerge)
         return self.results
 
     # -- stages -----------------------------------------------------------------------------------------------------
@@ -118,15 +121,18 @@ class Job:
         with folded(symerge, self._images()) as initial:
             self._score("initial", initial, "initial merge")
         return adapt(symerge, experts, self.pool, self.folder, seed=self.config.seed, launcher=self.launcher,
-                     amp=self.amp, resume=self.resume)
+                     resume=self.resume)
+
+    def _draw(self, symerge: SyMergeModel) -> None:
+        self.panels.draw(self.folder / "panels.png")
+        draw_learning(self.folder, symerge.merge.table(), list(self.model.tasks),
+                      read_history(self.folder / "history.jsonl"))
 
     def _report(self, symerge: SyMergeModel) -> None:
-        table = symerge.merge.table()
-        self.results |= {"coefficients": table, "timings": self.stages.seconds, "peak_memory_mb": peak_memory_mb()}
+        self.results |= {"coefficients": symerge.merge.table(), "timings": self.stages.seconds,
+                         "peak_memory_mb": peak_memory_mb()}
         save_model(self.folder / "merged.safetensors", symerge.model,
                    {"results": self.results["merged"], "training": to_json(vars(self.config.options))})
-        self.panels.draw(self.folder / "panels.png")
-        draw_learning(self.folder, table, list(self.model.tasks), read_history(self.folder / "history.jsonl"))
         write_results(self.folder / "results.json", self.results)
         print_results(self.results, console)
         console.print(f"{sum(self.stages.seconds.values()):.0f} s, {self.results['peak_memory_mb']:.0f} MiB at peak. "
@@ -139,6 +145,8 @@ def train(config: RunConfig, *, work_dir: str | None = None, resume: bool = Fals
 
     Raises ValueError for anything a user can mend: see ``workdir.open_run``, data sets, checkpoints and options.
     """
+    if amp:
+        config = dataclasses.replace(config, adaptation={**config.adaptation, "amp": True})
     folder = workdir.open_run(workdir.choose(config, work_dir, resume), config, resume)
     done = folder / "results.json"
     if resume and done.exists():
