@@ -17,6 +17,7 @@ T = TypeVar("T")
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)  # a log file has room for a wide table
 LOG_EVERY_SECONDS = 15.0
 _quiet = False
+_said: set[str] = set()
 
 
 @contextmanager
@@ -28,6 +29,14 @@ def silent(on: bool = True) -> Iterator[None]:
         yield
     finally:
         _quiet = before
+
+
+def say(text: str, once: bool = False) -> None:
+    """Print a line as it is, on the main process and outside ``silent``; ``once`` leaves out what was said before."""
+    if not is_main_process() or _quiet or (once and text in _said):
+        return
+    _said.add(text)
+    console.print(text, markup=False, emoji=False, soft_wrap=True)
 
 
 class Bar:
@@ -73,8 +82,7 @@ class Bar:
         return time.monotonic() - self._start
 
     def _say(self, clock: str) -> None:
-        if is_main_process() and not _quiet:
-            print(f"{self.description}: {self.done}/{self.total}, {clock} {self._note}".rstrip(), flush=True)
+        say(f"{self.description}: {self.done}/{self.total}, {clock} {self._note}".rstrip())
 
 
 def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

@@ -16,7 +16,7 @@ from symerge_dense.engine.options import make_options
 from symerge_dense.engine.symerge_model import SyMergeModel
 from symerge_dense.experts.hooks import join_processes
 
-OPTIONS = {"rounds": 12, "batch_size": 4, "save_every": 3, "recalibration_images": 8}
+OPTIONS = {"rounds": 12, "batch_size": 4, "save_every": 3, "recalibration_images": 8, "augment": None}
 
 
 def adapt_tiny(folder, resume=False, launcher="none", spec=tiny.CNN, validation=None, data=None, **options):

@@ -200,7 +200,7 @@ def test_unlabelled_works_after_the_targets_are_deleted(tmp_path, rules):
 def test_unlabelled_is_the_image_of_its_source(root, rules):
     source = rooms(root, tasks=rules, augment=Augment(flip=1.0))
     view = Unlabelled(source, limit=3)
-    assert len(view) == 3 and view.source is source
+    assert len(view) == 3 and view._source is source
     for key in (1, 4, 7):
         assert view[key]["index"] == 1
         np.testing.assert_array_equal(view[key]["image"].permute(1, 2, 0).numpy(), source.image(1))
@@ -209,7 +209,7 @@ def test_unlabelled_is_the_image_of_its_source(root, rules):
 def test_unlabelled_builds_its_source_and_bounds_its_limit(root):
     tasks = {"depth": {"type": "depth"}}
     spec = {"type": Rooms, "split": "val", "root": root, "count": 5, "size": SIZE, "tasks": tasks}
-    assert isinstance(Unlabelled(spec).source, DenseDataset)
+    assert isinstance(Unlabelled(spec)._source, DenseDataset)
     assert len(Unlabelled(spec, limit=100)) == 5
     with pytest.raises(ValueError, match="at least 1"):
         Unlabelled(spec, limit=0)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from symerge_dense.engine.history import read_history
 from symerge_dense.evaluation.metric import TaskMetric
 from symerge_dense.experts.model import NonFiniteLoss
-from symerge_dense.experts.resume import newest_checkpoint
+from symerge_dense.experts.resume import checkpoints
 
 SCRIPT = str(Path(__file__).with_name("adapt_once.py"))
 HERE = Path(__file__).parent
@@ -93,7 +93,7 @@ def test_killed_and_resumed_ends_like_unbroken(tmp_path, schedule):
     killed = tmp_path / "killed"
     arguments = [f"{key}={value!r}" for key, value in options.items()]
     process = subprocess.Popen([sys.executable, SCRIPT, str(killed), *arguments], env=ENV, stdout=subprocess.DEVNULL)
-    while newest_checkpoint(killed / "checkpoints") is None:
+    while not checkpoints(killed / "checkpoints"):
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -124,5 +124,5 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
 
     with pytest.raises(NonFiniteLoss, match="segmentation"):
         adapt_tiny(tmp_path, data=Poisoned({}, split="pool"), balance="none", save_every=1, rounds=50, batch_size=2)
-    kept = torch.load(newest_checkpoint(tmp_path / "checkpoints"), weights_only=True)["state_dict"]
+    kept = torch.load(checkpoints(tmp_path / "checkpoints")[0], weights_only=True)["state_dict"]
     assert all(torch.isfinite(value).all() for value in kept.values())

@@ -38,7 +38,7 @@ def test_only_coefficients_and_the_adapted_layer_get_gradients(spec):
     assert trained == layers | {"merge.coefficients"}
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters() if parameter.grad is not None)
     groups = parameter_groups(model)
-    assert [group["lr"] for group in groups] == [1e-2, 1e-3]
+    assert [group["lr"] for group in groups] == [3e-2, 3e-3]
     assert sum(len(group["params"]) for group in groups) == len(trained)
 
 

@@ -24,7 +24,7 @@ def test_an_override_beats_the_preset():
     ({"initial": 1.5}, "outside clamp"),
     ({"rounds": 0}, "rounds=0"),
     ({"learn_coefficients": False, "learn_layer": False}, "learns nothing"),
-    ({"labels": "online", "augment": {}}, "labels='cached'"),
+    ({"labels": "online"}, "augment=None with 'online'"),
     ({"batch_size": 1}, "no batch statistics"),
 ])
 def test_refusals_name_the_value_and_the_remedy(arguments, told):

@@ -12,7 +12,7 @@ from pipeline_tiny import tool, write_config, write_nyuv2
 from safetensors.torch import load_file, save_file
 
 from symerge_dense.experts.checkpoint import load_model, read_metadata, save_model
-from symerge_dense.experts.resume import newest_checkpoint
+from symerge_dense.experts.resume import checkpoints
 from symerge_dense.experts.state import KEY
 from symerge_dense.pipeline.cli import run_tool
 from symerge_dense.pipeline.config import load_config
@@ -316,7 +316,7 @@ def test_a_loss_that_is_not_finite_stops_and_the_last_good_state_is_kept(home, r
     text = refused("train.py", home.config, "--work-dir", "run", "--cfg-options", "adaptation.clamp=None",
                    "adaptation.coefficient_lr=1e36", "adaptation.save_every=1", writes=("run",))
     assert re.search(r"the loss of .* is not finite", text) and "learning rate" in text
-    kept = torch.load(newest_checkpoint(tmp_path / "run" / "checkpoints"), weights_only=True)["state_dict"]
+    kept = torch.load(checkpoints(tmp_path / "run" / "checkpoints")[0], weights_only=True)["state_dict"]
     assert all(torch.isfinite(value).all() for value in kept.values())
     assert (tmp_path / "run" / "run.json").exists() and not (tmp_path / "run" / "results.json").exists()
 

@@ -15,7 +15,7 @@ from pipeline_tiny import ENV, ROOT, TASKS, tool, write_config
 
 from symerge_dense.engine.history import read_history
 from symerge_dense.experts.checkpoint import load_model, state_hash
-from symerge_dense.experts.resume import newest_checkpoint
+from symerge_dense.experts.resume import checkpoints
 from symerge_dense.pipeline import workdir
 from symerge_dense.pipeline.config import load_config, to_json
 from symerge_dense.pipeline.train import train
@@ -163,7 +163,7 @@ def test_a_run_killed_while_adapting_and_resumed_ends_like_an_unbroken_one(home)
     killed = home.folder / "killed"
     command = [sys.executable, str(ROOT / "tools" / "train.py"), str(home.config), "--work-dir", str(killed), *options]
     process = subprocess.Popen(command, env=ENV, cwd=home.folder, stdout=subprocess.DEVNULL)
-    while newest_checkpoint(killed / "checkpoints") is None:
+    while not checkpoints(killed / "checkpoints"):
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Small-ViT experts on rendered rooms: four blocks' features into an FCN head of mmsegmentation."""
+"""Experts on a small vision transformer, on rendered rooms: its last features into an FCN head of mmsegmentation."""
 
 from mmengine.config import read_base
 

@@ -119,7 +119,10 @@ class NYUv2(DenseDataset):
         if name in ("segmentation", "edges"):
             labels = self._labels(index)
             return labels if name == "segmentation" else boundary(labels, labels != INVALID_LABEL)
-        values = self._read(FOLDERS[name], index)[0].astype(np.float32)
+        stored, path = self._read(FOLDERS[name], index)
+        values = stored.astype(np.float32)
+        if not np.isfinite(values).any():
+            raise ValueError(f"{path}: holds no finite number, only NaN or infinity; fetch this file again.")
         if name == "depth":
             values = values.reshape(self.frame)
             return np.where(np.isfinite(values) & (values > 0), values, np.float32(0))

@@ -23,8 +23,8 @@ class Unlabelled(Dataset[dict[str, Any]]):
     def __init__(self, dataset: DenseDataset | dict[str, Any], limit: int | None = None) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"limit={limit}: must be at least 1, or None for all images.")
-        self.source: DenseDataset = TASKS.build(dataset)
-        self.length = len(self.source) if limit is None else min(limit, len(self.source))
+        self._source: DenseDataset = TASKS.build(dataset)
+        self.length = len(self._source) if limit is None else min(limit, len(self._source))
 
     def __len__(self) -> int:
         return self.length
@@ -33,4 +33,4 @@ class Unlabelled(Dataset[dict[str, Any]]):
         if key < 0:
             raise IndexError(f"key {key} is negative: keys are draw * {len(self)} + index.")
         index = int(key) % self.length
-        return {"image": to_tensor(self.source.resized_image(index)), "index": index}
+        return {"image": to_tensor(self._source.resized_image(index)), "index": index}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from symerge_dense.engine.expert_labels import LabelledPool
 from symerge_dense.engine.hook import SyMergeHook
 from symerge_dense.engine.options import SyMergeOptions
 from symerge_dense.engine.symerge_model import SyMergeModel
+from symerge_dense.experts.checkpoint import state_hash
 from symerge_dense.experts.hooks import quiet_runner
 from symerge_dense.experts.model import MultiTaskModel
 from symerge_dense.experts.optim import optim_wrapper
@@ -44,12 +46,21 @@ def _loader(model: SyMergeModel, pool: Unlabelled, folder: Path, seed: int) -> D
     if options.batch_size % processes:
         raise ValueError(f"adaptation.batch_size={options.batch_size} cannot be shared by {processes} processes; "
                          "use a multiple.")
+    if options.batch_size // processes < 2 and options.statistics == "batch":
+        raise ValueError(f"adaptation.batch_size={options.batch_size} leaves each of {processes} processes one image, "
+                         "which has no batch statistics; use a larger batch, or adaptation.statistics='running'.")
     augment = Augment(**options.augment) if options.augment is not None else None
     online = options.labels == "online"
     dataset: Any = pool if online else LabelledPool(pool, folder / "labels", model.model.tasks, augment, seed)
     return DataLoader(dataset, options.batch_size // processes, sampler=PoolSampler(dataset, seed=seed),
                       collate_fn=default_collate, num_workers=options.num_workers,
                       persistent_workers=options.num_workers > 0, pin_memory=torch.cuda.is_available())
+
+
+def _fingerprint(options: SyMergeOptions, experts: Mapping[str, MultiTaskModel]) -> str:
+    """Of what a resumed run must share with the interrupted one."""
+    hashes = [f"{task}:{state_hash(expert.state_dict())}" for task, expert in experts.items()]
+    return hashlib.sha256(repr((options, hashes)).encode()).hexdigest()
 
 
 def adapt(model: SyMergeModel, experts: Mapping[str, MultiTaskModel], pool: Unlabelled, folder: Path, *, seed: int = 0,
@@ -65,16 +76,17 @@ def adapt(model: SyMergeModel, experts: Mapping[str, MultiTaskModel], pool: Unla
     Raises NonFiniteLoss (a ValueError) when a loss is not finite; the last checkpoint before it is kept.
     """
     options, extra = model.options, dict(validation or {})
-    train_cfg = {"by_epoch": False, "max_iters": iterations(options, len(model.model.tasks)),
-                 "val_interval": extra.pop("val_interval", 10**9)}
+    steps = iterations(options, len(model.model.tasks))
+    train_cfg = {"by_epoch": False, "max_iters": steps, "val_interval": extra.pop("val_interval", 10**9)}
     optimizer = torch.optim.Adam(parameter_groups(model))
-    decay = {"type": CosineAnnealingLR, "T_max": train_cfg["max_iters"], "eta_min": 0.0, "by_epoch": False}
+    decay = {"type": CosineAnnealingLR, "T_max": steps, "eta_min": 0.0, "by_epoch": False}
     runner = quiet_runner(
         model, folder / "checkpoints", title="SyMerge", seed=seed, launcher=launcher, resume=resume,
         train_dataloader=_loader(model, pool, folder, seed), train_cfg=train_cfg,
         param_scheduler=[decay] if options.lr_decay == "cosine" else None,
         optim_wrapper=optim_wrapper(optimizer, options.amp),
-        hooks=[SyMergeHook(experts, pool, folder)], save_every=options.save_every, by_epoch=False,
+        hooks=[SyMergeHook(experts, pool, folder)], fingerprint=_fingerprint(options, experts),
+        save_every=options.save_every * steps // options.rounds, by_epoch=False,
         find_unused_parameters=options.schedule == "per_task", **extra)
     runner.train()
     return model

@@ -15,19 +15,30 @@ from symerge_dense.experts.model import MultiTaskModel
 
 
 def image_batches(pool: Unlabelled, count: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
-    """Up to ``count`` evenly spaced images of the pool, as batches (N,3,H,W); the same in every process."""
+    """Up to ``count`` evenly spaced images of the pool, as batches (N,3,H,W) of even size; the same in every process.
+
+    No batch has a single image (unless the pool has): a layer that pools the whole image could not normalise it.
+    """
     indices = torch.linspace(0, len(pool) - 1, min(count, len(pool))).long().unique()
-    for chunk in indices.split(batch_size):
+    for chunk in indices.tensor_split(max(1, len(indices) // max(batch_size, 2))):
         yield torch.stack([pool[int(i)]["image"] for i in chunk]).to(device)
+
+
+def deliver(model: SyMergeModel, images: Iterable[Tensor]) -> None:
+    """Fold, and give BatchNorm the statistics of the options' policy; ``images`` are looked at to re-estimate."""
+    model.fold()
+    if model.options.batchnorm == "recalibrate":
+        recalibrate(model.model, images)
+    else:
+        model.load_state_dict(model.policy_statistics, strict=False)
 
 
 @contextmanager
 def folded(model: SyMergeModel, images: Iterable[Tensor]) -> Iterator[MultiTaskModel]:
-    """Fold and re-estimate BatchNorm on ``images``; afterwards weights and statistics are as they were."""
+    """``deliver`` inside the context; afterwards weights and statistics are as they were."""
     before = [value.clone() for value in statistics(model.model)]
-    model.fold()
     try:
-        recalibrate(model.model, images)
+        deliver(model, images)
         yield model.model
     finally:
         model.unfold()

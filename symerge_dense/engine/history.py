@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,28 @@ FLUSH_EVERY = 20
 
 
 class History:
-    """Collects scalars per iteration and appends them to ``path`` now and then (reading a GPU scalar is a wait)."""
+    """Collects scalars per iteration and appends them to ``path`` now and then (reading a GPU scalar is a wait).
+
+    A context manager: what was collected is written however the block ends, so that a run which stops by an exception
+    (a loss that is not finite, Ctrl-C) keeps the rows that tell why.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows: list[tuple[int, dict[str, Tensor]]] = []
 
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
     def cut(self, iteration: int) -> None:
-        """Forget what was written from ``iteration`` on: a resumed run writes it again."""
+        """Forget what was written from ``iteration`` on: a resumed run writes it again. The file is replaced whole."""
         kept = [row for row in read_history(self.path) if row["iteration"] < iteration]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        os.replace(temporary, self.path)
 
     def add(self, iteration: int, values: dict[str, Tensor]) -> None:
         """Record scalar tensors of one iteration."""
@@ -31,12 +44,16 @@ class History:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was collected."""
+        """Write what was collected; without rows the file is not touched."""
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        lines = []
+        for iteration, values in rows:
+            numbers = torch.stack([v.float() for v in values.values()]).tolist() if values else []
+            lines.append(json.dumps({"iteration": iteration, **dict(zip(values, numbers, strict=True))}) + "\n")
         with self.path.open("a") as file:
-            for iteration, values in self._rows:
-                numbers = torch.stack([v.float() for v in values.values()]).tolist() if values else []
-                file.write(json.dumps({"iteration": iteration, **dict(zip(values, numbers, strict=True))}) + "\n")
-        self._rows.clear()
+            file.write("".join(lines))
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

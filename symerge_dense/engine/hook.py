@@ -27,9 +27,8 @@ from torch import Tensor
 
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.engine.balance import initial_scale, task_of
-from symerge_dense.engine.batchnorm import recalibrate
 from symerge_dense.engine.expert_labels import OnlineLabels, write_labels
-from symerge_dense.engine.folding import folded, image_batches
+from symerge_dense.engine.folding import deliver, folded, image_batches
 from symerge_dense.engine.history import History
 from symerge_dense.engine.symerge_model import SyMergeModel
 from symerge_dense.experts.model import MultiTaskModel
@@ -57,7 +56,9 @@ class SyMergeHook(Hook):
         model.attach(experts)
         if model.options.labels == "cached":
             write_labels(experts, self.pool, self.folder / "labels", model.options.batch_size)
-            self.experts = {}  # nobody asks them again: their memory is free
+            for expert in experts.values():
+                expert.cpu()  # nobody asks them again: an accelerator's memory is for the task vectors
+            self.experts = {}
         else:
             model.labeller = OnlineLabels(experts)
         if runner.iter == 0:
@@ -68,8 +69,7 @@ class SyMergeHook(Hook):
     def _start(self, model: SyMergeModel, runner: Any) -> None:
         """What an unbroken run does once: a resumed one finds it in its checkpoint."""
         if model.options.statistics == "running":
-            model.fold()
-            recalibrate(model.model, self._images(model))
+            deliver(model, self._images(model))
             model.unfold()
         if model.options.balance == "initial":
             model.loss_scale.mul_(initial_scale(model, runner.train_dataloader.dataset))
@@ -113,8 +113,7 @@ class SyMergeHook(Hook):
         """Leave the merged model behind: folded, BatchNorm re-estimated."""
         self.history.flush()
         model = unwrap(runner)
-        model.fold()
-        recalibrate(model.model, self._images(model))
+        deliver(model, self._images(model))
 
     def _images(self, model: SyMergeModel) -> Iterator[Tensor]:
         options = model.options

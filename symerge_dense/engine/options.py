@@ -14,11 +14,12 @@ Filter = Literal["none", "confidence"]
 Schedule = Literal["sum", "per_task"]
 Balance = Literal["initial", "none"]
 Statistics = Literal["batch", "running"]
+BatchNorm = Literal["recalibrate", "mean", "moments", "pretrained"]
 Decay = Literal["none", "cosine"]
 CHOICES: dict[str, tuple[str, ...]] = {
     "granularity": get_args(Granularity), "labels": get_args(Labels), "filter": get_args(Filter),
     "schedule": get_args(Schedule), "balance": get_args(Balance), "statistics": get_args(Statistics),
-    "lr_decay": get_args(Decay),
+    "lr_decay": get_args(Decay), "batchnorm": get_args(BatchNorm),
 }
 
 
@@ -43,6 +44,9 @@ class SyMergeOptions:
         balance: 'initial' divides each task's loss by its value before the first step; 'none' adds raw losses.
         task_weights: factor per task on top of the balance, default 1.
         statistics: what BatchNorm normalises with while adapting: the 'batch', or re-estimated 'running' statistics.
+        batchnorm: running statistics of every merged model, the training-free ones included: 'recalibrate' re-estimates
+            them on unlabelled images; 'mean' and 'moments' of the experts' or the base's own ('pretrained') look at no
+            image, and leave the heads their experts' statistics.
         recalibration_images: unlabelled images for BatchNorm re-estimation.
         augment: arguments of ``datasets.Augment`` for images and labels together (cached labels only); None for none.
         save_every: rounds between two checkpoints.
@@ -54,12 +58,12 @@ class SyMergeOptions:
     layer: str = "pre_final"
     learn_coefficients: bool = True
     learn_layer: bool = True
-    coefficient_lr: float = 1e-2
-    layer_lr: float = 1e-3
+    coefficient_lr: float = 3e-2
+    layer_lr: float = 3e-3
     weight_decay: float = 0.0
     lr_decay: Decay = "cosine"
     rounds: int = 300
-    batch_size: int = 16
+    batch_size: int = 8
     labels: Labels = "cached"
     soft: bool = True
     filter: Filter = "none"
@@ -67,8 +71,9 @@ class SyMergeOptions:
     balance: Balance = "initial"
     task_weights: dict[str, float] = field(default_factory=dict)
     statistics: Statistics = "batch"
+    batchnorm: BatchNorm = "recalibrate"
     recalibration_images: int = 200
-    augment: dict[str, Any] | None = None
+    augment: dict[str, Any] | None = field(default_factory=lambda: {"flip": 0.5})
     save_every: int = 50
     num_workers: int = 0
     amp: bool = False
@@ -80,12 +85,18 @@ class SyMergeOptions:
         for name in ("coefficient_lr", "layer_lr", "rounds", "batch_size", "save_every", "recalibration_images"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"adaptation.{name}={getattr(self, name)!r} must be positive.")
+        if self.clamp is not None and len(self.clamp) != 2:
+            raise ValueError(f"adaptation.clamp={self.clamp} must be (lowest, highest), or None.")
+        numbers = {"num_workers": self.num_workers, "weight_decay": self.weight_decay, **self.task_weights}
+        for name, value in numbers.items():
+            if not value >= 0:
+                raise ValueError(f"adaptation: {name}={value!r} must not be negative.")
         if self.clamp is not None and not self.clamp[0] <= self.initial <= self.clamp[1]:
             raise ValueError(f"adaptation.initial={self.initial} lies outside clamp={self.clamp}; change one of them.")
         if not (self.learn_coefficients or self.learn_layer):
             raise ValueError("adaptation learns nothing: set learn_coefficients or learn_layer to True.")
         if self.augment is not None and self.labels == "online":
-            raise ValueError("adaptation.augment acts on cached labels; set labels='cached' or augment=None.")
+            raise ValueError("adaptation.augment acts on cached labels; set adaptation.augment=None with 'online'.")
         if self.batch_size < 2 and self.statistics == "batch":
             raise ValueError("adaptation.batch_size=1 has no batch statistics; use 2 or more, or statistics='running'.")
 
@@ -95,8 +106,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The settings of the public classification code: one learning rate, hard labels with its confidence filter, one
     # step per task, losses as they are, mixed precision.
     "paper": {
-        "layer": "final", "layer_lr": 1e-2, "rounds": 500, "batch_size": 32, "soft": False, "filter": "confidence",
-        "schedule": "per_task", "balance": "none", "lr_decay": "none", "amp": True,
+        "layer": "final", "coefficient_lr": 1e-2, "layer_lr": 1e-2, "rounds": 500, "batch_size": 32,
+        "soft": False, "filter": "confidence",
+        "schedule": "per_task", "balance": "none", "lr_decay": "none", "augment": None,
+        "amp": True,
     },
 }
 

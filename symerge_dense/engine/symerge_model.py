@@ -21,6 +21,7 @@ from symerge_dense.engine.options import SyMergeOptions
 from symerge_dense.experts.model import MultiTaskModel, check_finite
 from symerge_dense.merging.kinds import tensor_specs
 from symerge_dense.merging.layerwise import LayerwiseMerge
+from symerge_dense.merging.statistics import statistics_policy
 
 PREFIX = "label_"
 
@@ -55,12 +56,27 @@ class SyMergeModel(BaseModel):
         self.register_buffer("loss_scale", torch.tensor([float(weights.get(t, 1.0)) for t in model.tasks]))
         self.active: list[str] = list(model.tasks)  # the tasks of the coming step: all, or one with 'per_task'
         self.labeller: Callable[[Tensor], dict[str, Tensor]] | None = None
+        self.policy_statistics: dict[str, Tensor] = {}
         self._base: dict[str, Tensor] | None = None
 
     def attach(self, experts: Mapping[str, MultiTaskModel]) -> None:
         """Compute the experts' task vectors. Raises ValueError if an expert is missing or its backbone does not fit."""
         weights = {task: dict(experts[task].to(self.device).backbone.named_parameters()) for task in self.model.tasks}
         self.merge.attach(dict(self.model.backbone.named_parameters()), weights)
+        if self.options.batchnorm != "recalibrate":
+            self.policy_statistics = self._policy_statistics(experts)
+
+    def _policy_statistics(self, experts: Mapping[str, MultiTaskModel]) -> dict[str, Tensor]:
+        """BatchNorm statistics that follow from weights alone: the backbone's by policy, each head's its expert's."""
+        policy, base = statistics_policy(self.options.batchnorm), self.model.backbone.state_dict()
+        sources = {task: experts[task].backbone.state_dict() for task in self.model.tasks}
+        found = {f"model.backbone.{spec.name}": policy(spec.name, base, sources)
+                 for spec in tensor_specs(self.model.backbone) if spec.kind == "bn_stat"}
+        for task, head in self.model.named_heads():
+            own = experts[task].heads[task].state_dict()
+            found |= {f"model.heads.{task}.{spec.name}": own[spec.name].clone()
+                      for spec in tensor_specs(head) if spec.kind == "bn_stat"}
+        return found
 
     @property
     def device(self) -> torch.device:

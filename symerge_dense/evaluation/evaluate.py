@@ -20,19 +20,22 @@ __all__ = ["Scores", "evaluate", "evaluating"]
 
 
 def evaluate(model: Any, loader: DataLoader[dict[str, Any]], description: str,
-             device: torch.device | str | None = None) -> Scores:
+             device: torch.device | str | None = None, protocol: str = "default") -> Scores:
     """Scores of every task of ``model`` on the whole data set of ``loader``.
 
     ``model`` is a module with ``tasks`` (name -> DenseTask); called with images (N,3,H,W) in 0..255 and
     ``mode='predict'`` it gives one ``{task: raw output (C,H,W)}`` per image. It runs in evaluation mode and without
     gradients, and every part of it is put back into the mode that it had. ``device`` is where the images go: by
-    default, where the model is. On several processes each measures its share and all get the same scores. Raises
-    ValueError where a batch lacks the target of a task.
+    default, where the model is. On several processes each measures its share and all get the same scores.
+
+    ``protocol='mtan'`` measures as MTAN and its followers do (``symerge_dense.tasks.mtan``): names and units stay, but
+    depth and normals then depend on the batches of ``loader``. Raises ValueError where a batch lacks the target of a
+    task, and, before anything runs, for an unknown protocol or a task that it does not cover.
     """
     tasks: dict[str, DenseTask] = model.tasks
     if device is None:
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    evaluator = Evaluator([TaskMetric(task) for task in tasks.values()])
+    evaluator = Evaluator([TaskMetric(task, protocol) for task in tasks.values()])
     with evaluating(model), torch.no_grad():
         for batch in track(loader, description):
             evaluator.process(model(batch["image"].to(device), mode="predict"), batch)

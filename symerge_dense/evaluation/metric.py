@@ -1,4 +1,4 @@
-"""The metric of any dense task, for MMEngine: a thin shell around ``DenseTask.statistics`` and ``summarize``."""
+"""The metric of any dense task, for MMEngine: a thin shell around a ``Measure`` of it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 from torch import Tensor
 
+from symerge_dense.evaluation.protocols import measure
+from symerge_dense.progress import say
 from symerge_dense.registry import TASKS, discover
 from symerge_dense.tasks.base import DenseTask
 
@@ -21,12 +22,17 @@ class TaskMetric(BaseMetric):
     to the length of the data set, which drops exactly the images that a sampler padded with.
     """
 
-    def __init__(self, task: DenseTask | dict[str, Any], collect_device: str = "cpu", collect_dir: str | None = None
-                 ) -> None:
-        """``task`` is a task or ``{'type': class or registered name, **arguments}``; the rest is ``BaseMetric``'s."""
+    def __init__(self, task: DenseTask | dict[str, Any], protocol: str = "default", collect_device: str = "cpu",
+                 collect_dir: str | None = None) -> None:
+        """``task`` is a task or ``{'type': class or registered name, **arguments}``.
+
+        ``protocol`` is 'default' or 'mtan' (see ``symerge_dense.tasks.mtan``); the rest is ``BaseMetric``'s. Raises
+        ValueError for another protocol and for a task that it does not cover.
+        """
         if isinstance(task, dict) and isinstance(task.get("type"), str):
             discover()
         self.task: DenseTask = TASKS.build(task)
+        self.measure = measure(self.task, protocol)
         super().__init__(collect_device=collect_device, prefix=self.task.name, collect_dir=collect_dir)
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Tensor]]) -> None:
@@ -44,18 +50,21 @@ class TaskMetric(BaseMetric):
         target = data_batch[name].to(output.device)
         self.task.check(output, target)
         # most cells of a confusion matrix are empty, and there is one per image
-        self.results.extend(row.to_sparse() for row in self.task.statistics(output, target).cpu())
+        self.results.extend(row.to_sparse() for row in self.measure.statistics(output, target).cpu())
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
-        """Metric name -> value of the whole data set. Raises ValueError where no image was measured."""
+        """Metric name -> value of the whole data set. Raises ValueError where no image was measured.
+
+        What a reader must know about them is printed, once per run and not once per model.
+        """
         if not results:
             raise ValueError(f"task {self.task.name!r}: no image was evaluated; the data set or its split is empty.")
         total = results[0].to_dense()
         for row in results[1:]:
             total += row
-        for remark in self.task.remarks(total):
-            print_log(f"{self.task.name}: {remark}", logger="current")
-        return {name: metric.value for name, metric in self.task.summarize(total).items()}
+        for remark in self.measure.remarks(total):
+            say(f"{self.task.name}: {remark}", once=True)
+        return {name: metric.value for name, metric in self.measure.summarize(total).items()}
 
 
 def _require(name: str, given: Mapping[str, Any], what: str, remedy: str) -> None:

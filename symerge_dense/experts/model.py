@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import all_reduce
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
@@ -30,12 +31,19 @@ class NonFiniteLoss(ValueError):
 
 
 def check_finite(losses: Mapping[str, Tensor]) -> None:
-    """Raise NonFiniteLoss, naming the tasks, where a value under a ``loss_<task>`` key is NaN or infinite."""
+    """Raise NonFiniteLoss, naming the tasks, where a value under a ``loss_<task>`` key is NaN or infinite.
+
+    Called by every process or by none: all of them raise where one has to, for the others would wait for its gradient.
+    """
     named = {key.removeprefix("loss_"): value.detach() for key, value in losses.items() if key.startswith("loss_")}
-    if named and not bool(torch.stack([value.isfinite().all() for value in named.values()]).all()):
+    if not named:
+        return
+    finite = torch.stack([value.isfinite().all() for value in named.values()]).all().float()
+    all_reduce(finite, "min")  # does nothing in a single process
+    if not bool(finite):
         bad = [f"{task} ({float(value.mean())})" for task, value in named.items() if not bool(value.isfinite().all())]
-        raise NonFiniteLoss(f"the loss of {', '.join(bad)} is not finite; no weight was changed by it. Lower the "
-                            "learning rate, switch off mixed precision, or check the labels.")
+        raise NonFiniteLoss(f"the loss of {', '.join(bad) or 'another process'} is not finite; no weight was changed "
+                            "by it. Lower the learning rate, switch off mixed precision, or check the labels.")
 
 
 class MultiTaskModel(BaseModel):

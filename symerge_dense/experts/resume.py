@@ -80,6 +80,6 @@ def newest_checkpoint(folder: str | Path, fingerprint: str = "") -> Path | None:
             raise ValueError(f"{path} is no checkpoint of a run of this package; move it out of the folder.")
         if meta.get("fingerprint", "") != fingerprint:
             raise ValueError(f"{path} belongs to an unfinished run with other settings (recipe, seed, data, model or "
-                             "base weights); pass resume=False to discard it, or use another folder.")
+                             "base weights); start in another folder, or discard it (resume=False in Python).")
         return path
     return None

@@ -24,12 +24,14 @@ class Contest:
     Args:
         model: the base backbone with the experts' heads; its backbone is overwritten by every entry.
         experts: the experts. images: gives the unlabelled batches for BatchNorm. score: scores a model under a title.
+        batchnorm: policy for running statistics, see SyMergeOptions.
     """
 
     model: MultiTaskModel
     experts: Mapping[str, MultiTaskModel]
     images: Callable[[], Iterable[Tensor]]
     score: Callable[[MultiTaskModel, str], Scores]
+    batchnorm: str = "recalibrate"
 
     def __post_init__(self) -> None:
         self.base = {name: value.clone() for name, value in self.model.backbone.state_dict().items()}
@@ -37,9 +39,12 @@ class Contest:
     def merge(self, method: str, **options: Any) -> MultiTaskModel:
         """The model merged by a registered static method, BatchNorm re-estimated."""
         experts = {task: expert.backbone.state_dict() for task, expert in self.experts.items()}
-        merged = merge_state(MERGERS[method](**options), self.base, experts, tensor_specs(self.model.backbone))
+        statistics = "mean" if self.batchnorm == "recalibrate" else self.batchnorm
+        specs = tensor_specs(self.model.backbone)
+        merged = merge_state(MERGERS[method](**options), self.base, experts, specs, statistics)
         self.model.backbone.load_state_dict(merged)
-        recalibrate(self.model, self.images())
+        if self.batchnorm == "recalibrate":
+            recalibrate(self.model, self.images())
         return self.model
 
     def enter(self, method: str, title: str, **options: Any) -> Scores:

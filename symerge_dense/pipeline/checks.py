@@ -20,7 +20,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "base": ("checkpoint", "pretrained", "random_init", "train"),
     "experts": ("name", "folder", "seed", "recipe", "recipes", "checkpoints", "other_base"),
     "baselines": ("scales",),
-    "evaluation": ("batch_size", "num_workers", "panels"),
+    "evaluation": ("batch_size", "num_workers", "panels", "protocol"),
 }
 """What the sections read whose entries are not the arguments of a class."""
 SPLITS = ("train", "unlabelled", "test")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from mmengine.dist import is_main_process
+from mmengine.dist import get_dist_info
 
 
 def run_tool(work: Callable[[], object]) -> int:
@@ -13,13 +13,19 @@ def run_tool(work: Callable[[], object]) -> int:
     try:
         work()
     except (ValueError, OSError) as error:
-        if is_main_process():
-            print(f"error: {message(error)}", file=sys.stderr)
+        complain(f"error: {message(error)}")
         return 2
     except KeyboardInterrupt:
-        print("interrupted; go on with --resume", file=sys.stderr)
+        complain("interrupted; go on with --resume")
         return 130
     return 0
+
+
+def complain(text: str) -> None:
+    """Print to stderr; where there are several processes, every one of them does, and says which it is."""
+    rank, processes = get_dist_info()
+    # one write: with several, the lines of different processes would mix
+    sys.stderr.write(f"rank {rank}: {text}\n" if processes > 1 else f"{text}\n")
 
 
 def message(error: Exception) -> str:

@@ -6,13 +6,18 @@ configs that agree share one file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import barrier, get_world_size, is_main_process
 
+from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.engine.expert_labels import pool_fingerprint
+from symerge_dense.evaluation.scores import Scores, scores_to_json
 from symerge_dense.experts.backbone import TimmBackbone, load_base
 from symerge_dense.experts.checkpoint import check_same_base, load_model, save_model, state_hash
 from symerge_dense.experts.model import MultiTaskModel
@@ -57,12 +62,16 @@ def read_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
 
 @dataclass
 class Stock:
-    """Trains what is missing; ``allowed=False`` refuses instead. ``amp``: in mixed precision."""
+    """Trains what is missing; ``allowed=False`` refuses instead. ``amp``: in mixed precision.
+
+    ``score`` measures a trained expert for its record: (model, title) -> scores.
+    """
 
     config: RunConfig
     allowed: bool = True
     launcher: str = "none"
     amp: bool = False
+    score: Callable[[MultiTaskModel, str], Scores] | None = None
 
     @property
     def folder(self) -> Path:
@@ -118,6 +127,8 @@ class Stock:
                 raise ValueError(f"expert {path} serves {', '.join(experts[task].tasks)}, not {task!r}; "
                                  f"name an expert of {task} in experts.checkpoints.")
             experts[task].keep_tasks([task])
+            if is_main_process():
+                console.print(f"expert {task}: all {len(experts[task].state_dict())} tensors of {path}")
         if not self.config.experts.get("other_base", False):
             try:
                 check_same_base({"base": {"base_hash": origin}, **about})
@@ -139,12 +150,15 @@ class Stock:
 
     # -- training ---------------------------------------------------------------------------------------------------
     def _common(self) -> list[Any]:
-        """What base and experts share; the length of the training set tells data sets of one layout apart."""
+        """What base and experts share; a look at some training images tells data sets of one layout apart."""
         config = self.config
-        made = [config.data["train"], len(dataset(config, "train", config.tasks)), config.backbone,
-                config.preprocessing, config.align_corners]
+        made = [config.data["train"], self._images, config.backbone, config.preprocessing, config.align_corners]
         processes = get_world_size()  # batch_size is per process: more of them train another expert
         return made if processes == 1 else [*made, processes]
+
+    @cached_property
+    def _images(self) -> str:
+        return pool_fingerprint(Unlabelled(dataset(self.config, "train", {})))
 
     @property
     def _precision(self) -> Spec:
@@ -161,7 +175,9 @@ class Stock:
         origin = state_hash(backbone.state_dict())
         fit(model, dataset(config, "train", tasks), Recipe(**recipe), path.with_suffix(""),
             title=title, seed=seed, launcher=self.launcher)
+        scorable = set(tasks) <= set(config.tasks)  # the base's own tasks are not on the test split
+        metrics = scores_to_json(self.score(model, title)) if self.score is not None and scorable else {}
         if is_main_process():
             save_model(path, model, {"base_hash": origin, "training": to_json({**recipe, "seed": seed}),
-                                     "data": to_json(config.data["train"])})
+                                     "data": to_json(config.data["train"]), "metrics": metrics})
         barrier()

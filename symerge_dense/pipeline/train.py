@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
+from safetensors.torch import save_file
 from torch import Tensor
 
 from symerge_dense.engine.adapt import adapt
@@ -30,6 +32,8 @@ from symerge_dense.pipeline.pictures import Panels, draw_learning
 from symerge_dense.pipeline.record import Stages, peak_memory_mb, run_facts
 from symerge_dense.pipeline.stock import Stock, check_network
 from symerge_dense.progress import console
+from symerge_dense.registry import TASKS
+from symerge_dense.report.atomic import replacing
 from symerge_dense.report.results import read_results, write_results
 from symerge_dense.report.table import print_results
 
@@ -48,7 +52,9 @@ class Job:
     def __post_init__(self) -> None:
         self.stages = Stages()
         self.device = torch.device(get_device())
-        self.results: dict[str, Any] = {"config": to_json(vars(self.config)), "seed": self.config.seed, **run_facts()}
+        headlines = {task: TASKS[task].headline for task in self.config.tasks}
+        self.results: dict[str, Any] = {"config": to_json(vars(self.config)), "seed": self.config.seed, **run_facts(),
+                                        "delta_m_metrics": headlines}
         self.scores: dict[str, Scores] = {}
 
     def run(self) -> dict[str, Any]:
@@ -58,17 +64,17 @@ class Job:
         with self.stages("data", "Data"):
             self.data, self.pool = sources.dataset(config, "test", config.tasks), sources.pool(config)
             self.loader = sources.loader(config, self.data)
-            stock = Stock(config, self.train_experts, self.launcher, self.amp)
+            stock = Stock(config, self.train_experts, self.launcher, self.amp, self._evaluate)
             if stock.may_train:
                 sources.dataset(config, "train", config.tasks)  # objects now, not after the base is trained
         with self.stages("experts", "Base and experts"):
             base = stock.base()
             experts = stock.experts(base)
         self.model = assemble(base, experts).to(self.device)
-        self.panels = Panels(self.data, self.model.tasks, config.evaluation.get("panels", 4))
+        self.panels = Panels(self.data, self.model.tasks, config.evaluation.get("panels", 3))
         with self.stages("experts_evaluation", "Experts on their own tasks"):
             self._score_experts(experts)
-        with self.stages("baselines", "Training-free merges (BatchNorm re-estimated)"):
+        with self.stages("baselines", "Training-free merges"):
             self._score_baselines(experts)
         with self.stages("adaptation", "SyMerge"):
             symerge = self._adapt(experts)
@@ -83,7 +89,8 @@ class Job:
 
     # -- stages -----------------------------------------------------------------------------------------------------
     def _evaluate(self, model: MultiTaskModel, title: str) -> Scores:
-        return evaluate(model, self.loader, title, self.device)
+        protocol = self.config.evaluation.get("protocol", "default")
+        return evaluate(model, self.loader, title, self.device, protocol=protocol)
 
     def _score(self, entry: str, model: MultiTaskModel, title: str) -> None:
         self._record(entry, self._evaluate(model, title))
@@ -106,7 +113,7 @@ class Job:
         return image_batches(self.pool, options.recalibration_images, options.batch_size, self.device)
 
     def _score_baselines(self, experts: dict[str, MultiTaskModel]) -> None:
-        contest = Contest(self.model, experts, self._images, self._evaluate)
+        contest = Contest(self.model, experts, self._images, self._evaluate, self.config.options.batchnorm)
         self._record("average", contest.enter("average", "average"))
         scales = self.config.baselines["scales"]
         scale, scores, deltas = contest.best_task_arithmetic(scales, self.scores["experts"])
@@ -133,6 +140,9 @@ class Job:
                          "peak_memory_mb": peak_memory_mb()}
         save_model(self.folder / "merged.safetensors", symerge.model,
                    {"results": self.results["merged"], "training": to_json(vars(self.config.options))})
+        with replacing(self.folder / "coefficients.safetensors") as temporary:
+            save_file({name: value.contiguous() for name, value in symerge.slim_state().items()}, temporary,
+                      {"tasks": json.dumps(list(self.model.tasks)), "groups": json.dumps(list(symerge.merge.groups))})
         write_results(self.folder / "results.json", self.results)
         print_results(self.results, console)
         console.print(f"{sum(self.stages.seconds.values()):.0f} s, {self.results['peak_memory_mb']:.0f} MiB at peak. "

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import colorsys
 
-NYU13 = ("bed", "books", "ceiling", "chair", "floor", "furniture", "objects",
-         "picture", "sofa", "table", "tv", "wall", "window")
 NYU13_COLORS = (
     (232, 142, 152), (155, 103, 60), (226, 232, 238), (233, 128, 45), (196, 172, 137), (128, 98, 158), (241, 203, 70),
     (214, 85, 160), (70, 140, 90), (160, 60, 62), (52, 64, 92), (140, 170, 190), (98, 196, 226),
@@ -15,7 +13,7 @@ GOLDEN = 0.6180339887  # successive multiples, modulo 1, never crowd: neighbours
 
 def class_colors(classes: int) -> tuple[tuple[int, int, int], ...]:
     """``classes`` distinct RGB colours, none of them black; always the same for the same number."""
-    if classes == len(NYU13):
+    if classes == len(NYU13_COLORS):
         return NYU13_COLORS
     return tuple(_color(index) for index in range(classes))
 

@@ -10,15 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from symerge_dense.datasets.classes import NYU13
 from symerge_dense.registry import TASKS
-from symerge_dense.tasks.base import Array, DenseTask, Metric
-from symerge_dense.tasks.palette import NYU13, class_colors
+from symerge_dense.tasks.base import Array, Metric
+from symerge_dense.tasks.mtan import MTANTask
+from symerge_dense.tasks.palette import class_colors
 
 INVALID = 255
 
 
 @TASKS.register
-class Segmentation(DenseTask):
+class Segmentation(MTANTask):
     """``classes`` logits per pixel; targets int64 class ids 0..classes-1, 255 is invalid.
 
     Loss: cross-entropy; on a soft label its excess over the label's own entropy, KL(label || softmax(output)), which
@@ -100,11 +102,14 @@ class Segmentation(DenseTask):
 
     def summarize(self, total: Tensor) -> dict[str, Metric]:
         """mIoU and pixel_accuracy, percent."""
+        iou, accuracy = self._shares(total)
+        return self.table(float(100 * iou.nanmean()), 100 * accuracy)
+
+    def _shares(self, total: Tensor) -> tuple[Tensor, float]:
+        """Intersection over union of each class (C,), NaN for an absent one, and the share of pixels that are right."""
         matrix = total.view(self.channels, self.channels).double()
         hit = matrix.diagonal()
-        union = matrix.sum(0) + matrix.sum(1) - hit
-        iou = (hit / union)[union > 0]
-        return self.table(float(100 * iou.mean()), float(100 * hit.sum() / matrix.sum()))
+        return hit / (matrix.sum(0) + matrix.sum(1) - hit), float(hit.sum() / matrix.sum())
 
     def absent_classes(self, total: Tensor) -> list[str]:
         """Names of the classes that occur neither in truth nor in prediction, so that mIoU leaves them out."""
@@ -115,6 +120,20 @@ class Segmentation(DenseTask):
         """Names the absent classes."""
         absent = self.absent_classes(total)
         return [f"mIoU leaves out what neither truth nor prediction has: {', '.join(absent)}"] if absent else []
+
+    def mtan_statistics(self, output: Tensor, target: Tensor) -> Tensor:
+        """The confusion matrix of ``statistics``: over the whole data set, so that batches do not matter."""
+        return self.statistics(output, target)
+
+    def mtan_summarize(self, total: Tensor) -> dict[str, Metric]:
+        """mIoU, NaN as soon as one class is absent, and pixel_accuracy, percent."""
+        iou, accuracy = self._shares(total)
+        return self.table(float(100 * iou.mean()), 100 * accuracy)
+
+    def mtan_remarks(self, total: Tensor) -> list[str]:
+        """Names the absent classes."""
+        absent = ", ".join(self.absent_classes(total))
+        return [f"mIoU is NaN under protocol 'mtan': neither truth nor prediction has {absent}"] if absent else []
 
     @property
     def invalid_value(self) -> float:
