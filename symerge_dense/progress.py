@@ -35,7 +35,8 @@ def say(text: str, once: bool = False) -> None:
     """Print a line as it is, on the main process and outside ``silent``; ``once`` leaves out what was said before."""
     if not is_main_process() or _quiet or (once and text in _said):
         return
-    _said.add(text)
+    if once:
+        _said.add(text)
     console.print(text, markup=False, emoji=False, soft_wrap=True)
 
 

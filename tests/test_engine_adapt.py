@@ -30,9 +30,11 @@ def same(a, b):
 
 
 def test_it_learns_and_no_ground_truth_is_read(tmp_path):
+    pool = tiny.TinySet(tiny.tasks(), split="pool")  # could give targets, and would tell
     tiny.TinySet.targets_read.clear()
-    model, _ = adapt_tiny(tmp_path, rounds=40, coefficient_lr=3e-2)
+    model, _ = adapt_tiny(tmp_path, data=pool, rounds=40, coefficient_lr=3e-2)
     assert not tiny.TinySet.targets_read
+    assert pool[0].keys() >= tiny.tasks().keys() and len(tiny.TinySet.targets_read) == 3
     rows = read_history(tmp_path / "history.jsonl")
     assert [row["iteration"] for row in rows] == list(range(40))
     for task in model.model.tasks:
@@ -104,25 +106,36 @@ def test_killed_and_resumed_ends_like_unbroken(tmp_path, schedule):
     assert read_history(tmp_path / "unbroken" / "history.jsonl") == read_history(killed / "history.jsonl")
 
 
-@pytest.mark.parametrize("net", ["CNN", "VIT"])
-def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, net):
-    one, _ = adapt_tiny(tmp_path / "one", spec=getattr(tiny, net), statistics="running")
+@pytest.mark.parametrize(("net", "schedule"), [("CNN", "per_task"), ("VIT", "sum")])
+def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, net, schedule):
+    one, _ = adapt_tiny(tmp_path / "one", spec=getattr(tiny, net), statistics="running", schedule=schedule)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d",
               "--rdzv-endpoint=localhost:0", SCRIPT, str(tmp_path / "two"), "--launcher", "pytorch"]
-    result = subprocess.run([*launch, f"net={net!r}", "statistics='running'"], env=ENV, capture_output=True, text=True,
-                            check=False)
+    result = subprocess.run([*launch, f"net={net!r}", "statistics='running'", f"schedule={schedule!r}"], env=ENV,
+                            capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     two = load_file(tmp_path / "two" / "end.safetensors")
     for name, value in state(one).items():
         torch.testing.assert_close(value, two[name], rtol=1e-3, atol=2e-5, msg=lambda text, name=name: name + text)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path):
-    class Poisoned(tiny.TinySet):
-        def image(self, index):
-            return super().image(index) if index != 5 else np.full((*tiny.SIZE, 3), np.nan, np.float32)
+class Poisoned(tiny.TinySet):
+    """One of its images is not a number."""
 
+    def image(self, index):
+        return super().image(index) if index != 5 else np.full((*tiny.SIZE, 3), np.nan, np.float32)
+
+
+@pytest.mark.parametrize("save_every", [1, 1000])
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path, save_every):
     with pytest.raises(NonFiniteLoss, match="segmentation"):
-        adapt_tiny(tmp_path, data=Poisoned({}, split="pool"), balance="none", save_every=1, rounds=50, batch_size=2)
-    kept = torch.load(checkpoints(tmp_path / "checkpoints")[0], weights_only=True)["state_dict"]
-    assert all(torch.isfinite(value).all() for value in kept.values())
+        adapt_tiny(tmp_path, data=Poisoned({}, split="pool"), balance="none", save_every=save_every, rounds=50,
+                   batch_size=2)
+    steps = len(read_history(tmp_path / "history.jsonl"))  # all before are on record, though no flush was due
+    assert 0 < steps < 20
+    found = checkpoints(tmp_path / "checkpoints")
+    assert bool(found) == (save_every <= steps)
+    if found:
+        kept = torch.load(found[0], weights_only=True)
+        assert kept["meta"]["iter"] == steps
+        assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())

@@ -25,8 +25,7 @@ def experts():
 @pytest.fixture
 def pool():
     """Six images of a set that could give targets, and would tell."""
-    tiny.TinySet.targets_read.clear()
-    return Unlabelled(tiny.TinySet(tiny.tasks(), split="pool"), limit=6)
+    return Unlabelled(tiny.TinySet(TASKS, split="pool"), limit=6)
 
 
 def counting(experts):
@@ -57,14 +56,17 @@ def test_labels_are_the_raw_outputs_in_half_precision_one_row_per_image(tmp_path
     assert len(labelled) == 6
 
 
-def test_the_view_gives_an_image_and_labels_but_never_a_target(tmp_path, experts, pool):
+def test_the_view_gives_an_image_and_labels_but_never_a_target(tmp_path, experts):
+    labelled = tiny.TinySet(TASKS, split="pool")
+    pool = Unlabelled(labelled, limit=6)
+    tiny.TinySet.targets_read.clear()
     assert set(pool[3]) == {"image", "index"}
     write_labels(experts, pool, tmp_path, 4)
     sample = LabelledPool(pool, tmp_path, TASKS, Augment(flip=0.5, zoom=(1.0, 1.5)), seed=1)[3]
     assert set(sample) == {"image", "index", *(PREFIX + task for task in TASKS)}
     assert not tiny.TinySet.targets_read
-    pool.source[0]
-    assert len(tiny.TinySet.targets_read) == len(TASKS)  # the set itself reads them, and it is noticed
+    assert set(labelled[0]) == {"image", "index", *TASKS}
+    assert len(tiny.TinySet.targets_read) == len(TASKS)  # the set itself reads them, and that is noticed
 
 
 def test_an_empty_pool_is_refused(tmp_path, experts):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
-from mmengine.logging import MMLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from symerge_dense.evaluation.evaluate import evaluate
 from symerge_dense.evaluation.metric import TaskMetric
+from symerge_dense.progress import silent
 from symerge_dense.tasks.base import DenseTask
 from symerge_dense.tasks.depth import Depth
 from symerge_dense.tasks.normals import Normals
@@ -90,34 +89,24 @@ def test_a_missing_target_names_the_task_and_what_there_is() -> None:
         evaluate(Model(Normals(), Depth()), DataLoader(Scenes(), 4), "scenes")
 
 
-class Listener(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
-def test_a_metric_keeps_one_small_record_per_image_and_logs_absent_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    logger, listener = MMLogger.get_current_instance(), Listener()
-    monkeypatch.setattr(logger, "handlers", [listener])
-    monkeypatch.setattr(logger, "level", logging.INFO)
-    monkeypatch.setattr(logger, "_cache", {})
-    data, metric = Scenes(), TaskMetric(Segmentation(100))
+def test_a_metric_keeps_one_small_record_per_image_and_prints_absent_classes_once(
+        capsys: pytest.CaptureFixture[str]) -> None:
+    data, task = Scenes(), Segmentation(100, class_names=[f"[{index}] :bed:" for index in range(100)])
     samples = [{"segmentation": torch.randn(100, 6, 8)} for _ in range(7)]
-    metric.process({"segmentation": data.segmentation}, samples)
-    assert len(metric.results) == 7 and all(row.values().numel() <= 40 for row in metric.results)
-    values = metric.evaluate(7)
-    assert set(values) == {"segmentation/mIoU", "segmentation/pixel_accuracy"} and metric.results == []
     absent = set(range(100)) - set(data.segmentation.unique().tolist())
     for sample, truth in zip(samples, data.segmentation, strict=True):
         absent -= set(sample["segmentation"].argmax(0)[truth != 255].tolist())
-    names = ", ".join(f"class {index}" for index in sorted(absent))
+    names = ", ".join(f"[{index}] :bed:" for index in sorted(absent))
     assert absent
-    assert listener.messages == [f"segmentation: mIoU leaves out what neither truth nor prediction has: {names}"]
+    expected = f"segmentation: mIoU leaves out what neither truth nor prediction has: {names}\n"
+    for quiet, printed in ((True, ""), (False, expected), (False, "")):  # the last: a second model, the same remark
+        metric = TaskMetric(task)
+        metric.process({"segmentation": data.segmentation}, samples)
+        assert len(metric.results) == 7 and all(row.values().numel() <= 40 for row in metric.results)
+        with silent(quiet):
+            values = metric.evaluate(7)
+        assert set(values) == {"segmentation/mIoU", "segmentation/pixel_accuracy"} and metric.results == []
+        assert capsys.readouterr().out == printed
 
 
 def test_padding_images_are_cut_off() -> None:

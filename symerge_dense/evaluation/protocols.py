@@ -32,6 +32,6 @@ def measure(task: DenseTask, protocol: str = "default") -> Measure:
     if protocol == "default":
         return Measure(task.statistics, task.summarize, task.remarks)
     if not isinstance(task, MTANTask):
-        raise ValueError(f"task {task.name!r} has no convention under protocol 'mtan', which covers segmentation, depth "
-                         f"and normals; evaluate with protocol 'default', or leave the task out.")
+        raise ValueError(f"task {task.name!r} has no convention under protocol 'mtan', which covers segmentation, "
+                         f"depth and normals; evaluate with protocol 'default', or leave the task out.")
     return Measure(task.mtan_statistics, task.mtan_summarize, task.mtan_remarks)
