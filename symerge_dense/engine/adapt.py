@@ -80,13 +80,15 @@ def adapt(model: SyMergeModel, experts: Mapping[str, MultiTaskModel], pool: Unla
     train_cfg = {"by_epoch": False, "max_iters": steps, "val_interval": extra.pop("val_interval", 10**9)}
     optimizer = torch.optim.Adam(parameter_groups(model))
     decay = {"type": CosineAnnealingLR, "T_max": steps, "eta_min": 0.0, "by_epoch": False}
+    hook = SyMergeHook(experts, pool, folder)
     runner = quiet_runner(
         model, folder / "checkpoints", title="SyMerge", seed=seed, launcher=launcher, resume=resume,
         train_dataloader=_loader(model, pool, folder, seed), train_cfg=train_cfg,
         param_scheduler=[decay] if options.lr_decay == "cosine" else None,
         optim_wrapper=optim_wrapper(optimizer, options.amp),
-        hooks=[SyMergeHook(experts, pool, folder)], fingerprint=_fingerprint(options, experts),
+        hooks=[hook], fingerprint=_fingerprint(options, experts),
         save_every=options.save_every * steps // options.rounds, by_epoch=False,
         find_unused_parameters=options.schedule == "per_task", **extra)
-    runner.train()
+    with hook.history:  # writes its rows also where the run stops by an exception
+        runner.train()
     return model

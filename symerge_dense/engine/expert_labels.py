@@ -73,6 +73,7 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
             path, about = folder / f"{task}.npy", folder / f"{task}.json"
             if path.exists() and about.exists() and about.read_text() == record:
                 continue
+            about.unlink(missing_ok=True)  # a record never stands beside labels that it does not describe
             was_training = expert.training
             _predict(task, expert.eval(), pool, path, batch_size)
             expert.train(was_training)

@@ -25,9 +25,11 @@ class History:
         self._rows: list[tuple[int, dict[str, Tensor]]] = []
 
     def __enter__(self) -> History:
+        """Nothing to open."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """``flush``."""
         self.flush()
 
     def cut(self, iteration: int) -> None:

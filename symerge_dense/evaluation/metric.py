@@ -22,7 +22,7 @@ class TaskMetric(BaseMetric):
     to the length of the data set, which drops exactly the images that a sampler padded with.
     """
 
-    def __init__(self, task: DenseTask | dict[str, Any], protocol: str = "default", collect_device: str = "cpu",
+    def __init__(self, task: DenseTask | dict[str, Any], protocol: str = "default", collect_device: str = "gpu",
                  collect_dir: str | None = None) -> None:
         """``task`` is a task or ``{'type': class or registered name, **arguments}``.
 
