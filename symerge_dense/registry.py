@@ -39,10 +39,11 @@ class Registry(Generic[T]):
         return cls
 
     def __getitem__(self, name: str) -> T:
-        try:
-            return self._classes[name]
-        except KeyError:
-            raise ValueError(nearest(name, self._classes, self.kind)) from None
+        if name not in self._classes:
+            discover()  # its module may not have been imported yet
+        if name not in self._classes:
+            raise ValueError(nearest(name, self._classes, self.kind))
+        return self._classes[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._classes))

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from symerge_dense.datasets import resize
 from symerge_dense.datasets.transforms import Augment, TargetRule, renormalize
-from symerge_dense.registry import TASKS, discover, nearest
+from symerge_dense.registry import TASKS, nearest
 
 Array = NDArray[Any]
 
@@ -29,9 +29,8 @@ def to_tensor(array: Array) -> Tensor:
 
 def build_rules(tasks: Mapping[str, Any], serves: frozenset[str], owner: str) -> dict[str, TargetRule]:
     """Task objects from objects or spec dicts. Raises ValueError for a target that ``owner`` does not serve."""
-    if any(isinstance(spec, dict) and isinstance(spec.get("type"), str) for spec in tasks.values()):
-        discover()
-    rules: dict[str, TargetRule] = {name: TASKS.build(spec) for name, spec in tasks.items()}
+    rules: dict[str, TargetRule] = {name: TASKS.build({"type": name, **spec} if isinstance(spec, dict) else spec)
+                                    for name, spec in tasks.items()}
     for name, rule in rules.items():
         if rule.name != name:
             raise ValueError(f"tasks[{name!r}] is a task named {rule.name!r}: use {rule.name!r} as its key.")

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Literal
 
 from symerge_dense.evaluation.scores import Scores, scores_from_json, scores_to_json
-from symerge_dense.registry import TASKS, discover, nearest
+from symerge_dense.registry import TASKS, nearest
 from symerge_dense.tasks.base import DenseTask, Metric
 
 __all__ = ["Scores", "delta_m", "relative_change", "scores_from_json", "scores_to_json"]
@@ -58,7 +58,5 @@ def _change(task: str, name: str, measured: Mapping[str, Metric], reference: Map
 def _headline(task: str, tasks: Mapping[str, DenseTask] | None) -> str:
     if tasks is not None and task in tasks:
         return tasks[task].headline
-    if task not in TASKS:
-        discover()
     headline: str = TASKS[task].headline
     return headline

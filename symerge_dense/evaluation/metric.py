@@ -11,7 +11,7 @@ from torch import Tensor
 
 from symerge_dense.evaluation.protocols import measure
 from symerge_dense.progress import say
-from symerge_dense.registry import TASKS, discover
+from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import DenseTask
 
 
@@ -29,8 +29,6 @@ class TaskMetric(BaseMetric):
         ``protocol`` is 'default' or 'mtan' (see ``symerge_dense.tasks.mtan``); the rest is ``BaseMetric``'s. Raises
         ValueError for another protocol and for a task that it does not cover.
         """
-        if isinstance(task, dict) and isinstance(task.get("type"), str):
-            discover()
         self.task: DenseTask = TASKS.build(task)
         self.measure = measure(self.task, protocol)
         super().__init__(collect_device=collect_device, prefix=self.task.name, collect_dir=collect_dir)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from symerge_dense.experts import mmseg_head  # noqa: F401 - enters its head into HEADS
 from symerge_dense.experts.backbone import TimmBackbone
 from symerge_dense.experts.heads import Head
-from symerge_dense.registry import HEADS, TASKS, discover, nearest
+from symerge_dense.registry import HEADS, TASKS, nearest
 from symerge_dense.tasks.base import DenseTask
 
 Spec = Mapping[str, Any]
@@ -189,8 +189,6 @@ def build_task(name: str, task: DenseTask | Spec) -> DenseTask:
     """The task object of a spec; its own name must be ``name``, under which samples carry its target (ValueError)."""
     if isinstance(task, Mapping):
         task = {"type": name, **task}
-        if task["type"] not in list(TASKS):
-            discover()
         built: DenseTask = TASKS.build(task)
     else:
         built = task
