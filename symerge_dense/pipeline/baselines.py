@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +16,20 @@ from symerge_dense.evaluation.scores import Scores
 from symerge_dense.experts.model import MultiTaskModel
 from symerge_dense.merging.base import merge_state
 from symerge_dense.merging.kinds import tensor_specs
+from symerge_dense.progress import say
 from symerge_dense.registry import MERGERS
+
+
+def compare(scores: Scores, reference: Scores) -> dict[str, float]:
+    """Delta_m per task and as 'mean'; NaN, with a remark, for a task whose expert scores 0: a run goes on over it."""
+    changes = {}
+    for task, measured in scores.items():
+        try:
+            changes[task] = delta_m({task: measured}, reference)[task]
+        except ValueError as error:
+            say(f"{task}: {error}", once=True)
+            changes[task] = math.nan
+    return {"mean": fmean(changes.values()), **changes}
 
 
 @dataclass
@@ -58,7 +73,7 @@ class Contest:
         The choice uses the labels of that split: an upper bound, in the baseline's favour.
         """
         entries = {scale: self.enter("task_arithmetic", f"task arithmetic {scale:g}", scale=scale) for scale in scales}
-        deltas = {scale: delta_m(scores, reference)["mean"] for scale, scores in entries.items()}
+        deltas = {scale: compare(scores, reference)["mean"] for scale, scores in entries.items()}
         best = max(deltas, key=lambda scale: deltas[scale] if deltas[scale] == deltas[scale] else -float("inf"))
         return best, entries[best], {f"{scale:g}": delta for scale, delta in deltas.items()}
 

@@ -19,14 +19,13 @@ from symerge_dense.engine.adapt import adapt
 from symerge_dense.engine.folding import folded, image_batches
 from symerge_dense.engine.history import read_history
 from symerge_dense.engine.symerge_model import SyMergeModel
-from symerge_dense.evaluation.delta import delta_m
 from symerge_dense.evaluation.evaluate import evaluate
 from symerge_dense.evaluation.scores import Scores, scores_to_json
 from symerge_dense.experts.assemble import assemble
 from symerge_dense.experts.checkpoint import save_model
 from symerge_dense.experts.model import MultiTaskModel
 from symerge_dense.pipeline import sources, workdir
-from symerge_dense.pipeline.baselines import Contest
+from symerge_dense.pipeline.baselines import Contest, compare
 from symerge_dense.pipeline.config import RunConfig, to_json
 from symerge_dense.pipeline.pictures import Panels, draw_learning
 from symerge_dense.pipeline.record import Stages, peak_memory_mb, run_facts
@@ -99,7 +98,7 @@ class Job:
         self.scores[entry] = scores
         self.results[entry] = {"tasks": scores_to_json(scores)}
         if entry != "experts":
-            self.results.setdefault("delta_m", {})[entry] = delta_m(scores, self.scores["experts"])
+            self.results.setdefault("delta_m", {})[entry] = compare(scores, self.scores["experts"])
 
     def _score_experts(self, experts: dict[str, MultiTaskModel]) -> None:
         scores: Scores = {}
