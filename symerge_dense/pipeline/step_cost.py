@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from symerge_dense.progress import track
 
 Step = Callable[[], Tensor]  # does one step and returns the loss that it started from
 CONTENDERS = ("plain", "symerge", "reference")
+CLEAR_PEAK = Path("/proc/self/clear_refs")
 NOISE = 1e-3  # random experts lie this far from the base, relative: timings do not depend on what was learned
 
 
@@ -140,15 +141,28 @@ def _peak(arguments: tuple[Any, ...], name: str) -> float:
     step = bench.contender(name)
     if name != "reference":
         bench.experts = {}  # only the public order of work keeps asking them
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif CLEAR_PEAK.exists():
+        CLEAR_PEAK.write_text("5")  # forget the peak of building
     for _ in range(2):
         step()
-    on_gpu = device.type == "cuda"
-    return torch.cuda.max_memory_allocated() / 2**20 if on_gpu else (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+    return torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else _peak_resident()
+
+
+def _peak_resident() -> float:
+    """Peak resident memory in MiB since it was cleared. Not ru_maxrss, which a child inherits from its parent."""
+    if not CLEAR_PEAK.exists():
+        return float("nan")  # no Linux: nobody keeps such a count
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**10
 
 
 def peak_memory(arguments: tuple[Any, ...], name: str) -> float:
-    """Peak memory in MiB of two steps of a contender in a process of its own. ValueError where that is killed."""
+    """Peak memory in MiB of two steps of a contender in a process of its own: of the GPU, else resident (Linux).
+
+    Raises ValueError where that process is killed.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         try:
             return round(process.submit(_peak, arguments, name).result(), 1)
