@@ -3,8 +3,8 @@
 import os
 
 # Set before torch, OpenMP and matplotlib are loaded; subprocesses (two-process tests) inherit it.
-THREADS = "1" if "PYTEST_XDIST_WORKER" in os.environ else str(min(2, os.cpu_count() or 1))
-os.environ.setdefault("OMP_NUM_THREADS", THREADS)
+# One thread: tensors here are tiny, and several processes of several threads would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
