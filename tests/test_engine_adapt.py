@@ -67,7 +67,8 @@ def test_augmented_labels_move_with_the_image(tmp_path):
     assert np.mean(totals[-5:]) < 0.9 * np.mean(totals[:5])
 
 
-def test_watching_validation_changes_nothing(tmp_path):
+@pytest.mark.parametrize("schedule", ["sum", "per_task"])
+def test_watching_validation_changes_nothing(tmp_path, schedule):
     from mmengine.dataset import DefaultSampler
 
     watched = tiny.TinySet(tiny.tasks(), count=4, split="val")
@@ -75,8 +76,8 @@ def test_watching_validation_changes_nothing(tmp_path):
         "val_dataloader": {"dataset": watched, "batch_size": 2, "sampler": {"type": DefaultSampler, "shuffle": False},
                            "collate_fn": {"type": "default_collate"}},
         "val_cfg": {}, "val_evaluator": [TaskMetric(task) for task in tiny.tasks().values()], "val_interval": 4}
-    plain, _ = adapt_tiny(tmp_path / "a")
-    seen, _ = adapt_tiny(tmp_path / "b", validation=validation)
+    plain, _ = adapt_tiny(tmp_path / "a", schedule=schedule)
+    seen, _ = adapt_tiny(tmp_path / "b", schedule=schedule, validation=validation)
     assert ("val", 0, "depth") in tiny.TinySet.targets_read and same(state(plain), state(seen))
 
 

@@ -105,7 +105,7 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
         rule, size = self.tasks[name], self.size
         target = self.target(index, source_of(rule))
         if source_of(rule) != name:
-            target = rule.derive(target)  # type: ignore[attr-defined]  # a task with a source has it
+            target = rule.derive(target)
         if size is None or target.shape[:2] == size:
             return target
         if rule.interpolation == "nearest":

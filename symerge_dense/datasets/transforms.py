@@ -35,6 +35,9 @@ class TargetRule(Protocol):
     def invalid_value(self) -> float:
         """Marks a pixel without label."""
 
+    def derive(self, target: Array) -> Array:
+        """The target from another of the data set's; asked only of a rule whose ``source`` names that other."""
+
     def flip(self, target: Array) -> Array:
         """Value change under a horizontal mirror of the pixels."""
 

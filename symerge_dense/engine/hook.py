@@ -93,6 +93,7 @@ class SyMergeHook(Hook):
     def before_val(self, runner: Any) -> None:
         """Evaluate the merged model as it will be delivered."""
         model = unwrap(runner)
+        model.active = list(model.model.tasks)  # 'per_task' left it at one
         self._validation.enter_context(folded(model, self._images(model)))
 
     def after_val(self, runner: Any) -> None:
