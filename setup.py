@@ -39,6 +39,9 @@ setup(
         "rich>=13.9",
         "matplotlib>=3.10",
         "numpy>=2.1",
+        "scipy>=1.15",
+        "pyarrow>=19",
+        "pillow>=11",
     ],
     extras_require={"dev": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.14"]},
 )

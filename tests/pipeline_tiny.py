@@ -80,3 +80,16 @@ def write_nyuv2(root, counts=None, frame=FRAME):
                 folder.mkdir(parents=True, exist_ok=True)
                 np.save(folder / f"{index}.npy", array)
     return Path(root)
+
+
+def write_cityscapes(root, count, frame):
+    """Cityscapes as MTAN's .npy packaging has it: images in 0..1, labels -1..6, inverse depth in 0..0.5."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for index in range(count):
+            arrays = {"image": rng.integers(0, 256, (*frame, 3)) / 255, "label": rng.integers(-1, 7, frame),
+                      "depth": rng.uniform(0.0, 0.5, (*frame, 1))}
+            for part, array in arrays.items():
+                folder = Path(root) / split / part
+                folder.mkdir(parents=True, exist_ok=True)
+                np.save(folder / f"{index}.npy", array)

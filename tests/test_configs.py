@@ -5,8 +5,9 @@ import json
 
 import pytest
 import torch
-from pipeline_tiny import ROOT, write_nyuv2
+from pipeline_tiny import ROOT, write_cityscapes, write_nyuv2
 
+from symerge_dense.datasets.cityscapes import Cityscapes
 from symerge_dense.datasets.nyuv2 import NYUv2
 from symerge_dense.datasets.rooms import Rooms
 from symerge_dense.engine.symerge_model import SyMergeModel
@@ -18,7 +19,7 @@ from symerge_dense.pipeline.config import fingerprint, load_config
 from symerge_dense.pipeline.stock import check_network, network
 
 CONFIGS = ROOT / "configs"
-FOUND = {".": 6, "_base_": 2, "experts": 4, "merge": 2}  # how many files each folder holds: count a new one here
+FOUND = {".": 11, "_base_": 3, "experts": 7, "merge": 2}  # how many files each folder holds: count a new one here
 TOP = sorted(path.name for path in CONFIGS.glob("*.py"))
 SPLITS = ("train", "unlabelled", "test")
 
@@ -45,7 +46,9 @@ def data(tmp_path_factory):
     """{data set class: overrides per split} that point a config at a few frames."""
     folder = tmp_path_factory.mktemp("data")
     write_nyuv2(folder / "nyuv2", {"train": 2, "val": 2}, frame=(288, 384))
-    return {Rooms: {"root": str(folder / "rooms"), "count": 2}, NYUv2: {"root": str(folder / "nyuv2")}}
+    write_cityscapes(folder / "cityscapes", count=2, frame=(128, 256))
+    return {Rooms: {"root": str(folder / "rooms"), "count": 2}, NYUv2: {"root": str(folder / "nyuv2")},
+            Cityscapes: {"root": str(folder / "cityscapes")}}
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from symerge_dense.datasets.classes import NYU13, NYU40
 from symerge_dense.datasets.nyuv2 import NYUv2
 from symerge_dense.registry import TASKS, discover
 
@@ -112,12 +113,38 @@ def test_resize_keeps_labels_pure_and_depth_metric(root, rules):
 
 def test_class_count_follows_the_task(root):
     discover()
-    wide = TASKS["segmentation"](classes=40)
+    for index in range(3):
+        label = np.arange(index, index + SIZE[0] * SIZE[1]).reshape(SIZE) % 41 - 1
+        np.save(root / "train" / "label" / f"{index}.npy", label.astype(np.float32))
+    dataset = NYUv2(root, "train", {"segmentation": TASKS["segmentation"](classes=40), "edges": {}})
+    labels = dataset[2]["segmentation"].numpy()
+    np.testing.assert_array_equal(labels, np.where(label < 0, 255, label))
+    assert set(np.unique(labels)) == {*range(40), 255}
+    np.testing.assert_array_equal(dataset[2]["edges"][0] == 255, label < 0)
+    assert dataset.classes == NYU40 == dataset.metainfo["classes"] and NYUv2(root).classes == NYU13
+    with pytest.raises(ValueError, match=r"label/0\.npy: label values \[13\.0, .*allowed are -1\.\.12"):
+        NYUv2(root, "train", {"segmentation": {}})[0]
+
+
+def test_edges_alone_take_labels_of_either_list(root):
     label = np.full(SIZE, 39)
+    label[:, :4] = 12
     np.save(root / "train" / "label" / "0.npy", label)
-    dataset = NYUv2(root, "train", {"segmentation": wide})
-    assert int(dataset[0]["segmentation"].max()) == 39
-    assert dataset.classes is None and len(NYUv2(root).classes) == 13
+    discover()
+    edges = NYUv2(root, tasks={"edges": {}})[0]["edges"][0]
+    assert edges.sum(0).tolist() == [0, 0, 0, SIZE[0], SIZE[0], *[0] * 11]
+    np.save(root / "train" / "label" / "0.npy", label + 1)
+    with pytest.raises(ValueError, match=r"label/0\.npy: label values \[40\], allowed are -1\.\.39"):
+        NYUv2(root, tasks={"edges": {}})[0]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_one_split_is_enough(tmp_path, rules, split):
+    root = write(tmp_path, {}, count=2, split=split)
+    assert len(NYUv2(root, split, rules)) == 2
+    other = {"train": "val", "val": "train"}[split]
+    with pytest.raises(ValueError, match=rf"{other} is not there(.|\n)*{other}/image/0\.npy"):
+        NYUv2(root, other)
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
@@ -125,7 +152,10 @@ def test_missing_root_says_what_to_fetch_and_where_to_put_it(tmp_path):
     with pytest.raises(ValueError) as error:
         NYUv2(tmp_path / "nowhere")
     place = f"{tmp_path}/nowhere/train/image/0.npy"
-    for piece in ("dropbox.com", "cloud.tsinghua", "image (288,384,3)", "-1..12", "795", "654", place):
+    assert str(error.value).startswith(f"{tmp_path}/nowhere is not there.\n")
+    for piece in ("dropbox.com", "cloud.tsinghua", "image (288,384,3)", "-1..12", "795", "654", place,
+                  f"python tools/prepare_data.py nyuv2 --from PACKAGING SOURCE --out {tmp_path}/nowhere\n",
+                  f"python tools/prepare_data.py check {tmp_path}/nowhere", "mat", "parquet", "nyud_mt", "nyudv2"):
         assert piece in str(error.value)
 
 
@@ -229,6 +259,7 @@ def test_label_outside_the_classes_is_named(root, rules, value, dtype):
     ({"split": "test"}, "'train' and 'val'"), ({"tasks": {"segmentatoin": {}}}, "Did you mean 'segmentation'"),
     ({"tasks": {"albedo": {}}}, "NYUv2: unknown target 'albedo'"), ({"size": (3,)}, "size="),
     ({"size": (3.5, 4)}, "size="),
+    ({"tasks": {"segmentation": {"classes": 14}}}, "14 classes: NYUv2 has 13 or 40; give the task classes=13"),
 ])
 def test_bad_arguments(root, arguments, message):
     with pytest.raises(ValueError, match=message):

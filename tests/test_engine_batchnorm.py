@@ -1,5 +1,6 @@
 """BatchNorm re-estimation against a direct computation."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -42,3 +43,10 @@ def test_modes_momentum_and_affine_parameters_are_left_alone():
 
 def test_a_network_without_batchnorm_is_not_run():
     recalibrate(nn.Conv2d(3, 3, 1), iter(lambda: 1 / 0, None))
+
+
+def test_one_image_is_refused_where_a_layer_pools_it_whole():
+    pooling = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4))
+    with pytest.raises(ValueError, match=r"two images or more.*batchnorm='mean'"):
+        recalibrate(pooling, [torch.randn(1, 3, 8, 8)])
+    recalibrate(pooling, [torch.randn(2, 3, 8, 8)])

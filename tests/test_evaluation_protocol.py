@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from symerge_dense.evaluation.evaluate import evaluate
 from symerge_dense.evaluation.metric import TaskMetric
-from symerge_dense.evaluation.protocols import measure
+from symerge_dense.evaluation.protocols import PROTOCOLS, measure
+from symerge_dense.pipeline.checks import check_protocol
 from symerge_dense.registry import TASKS, discover
 from symerge_dense.tasks.base import DenseTask
 from symerge_dense.tasks.depth import Depth
@@ -96,7 +97,7 @@ def test_the_protocol_can_stand_in_a_configuration() -> None:
 
 def test_an_absent_class_is_printed_with_its_consequence(capsys: pytest.CaptureFixture[str]) -> None:
     evaluate(Constant(Segmentation(2, ["here", "away"])), loader(2), "scenes", protocol="mtan")
-    assert "segmentation: mIoU is NaN under protocol 'mtan': neither truth nor prediction has away\n" in (
+    assert "segmentation: mIoU is NaN by the published rule: neither truth nor prediction has away\n" in (
         capsys.readouterr().out)
 
 
@@ -109,14 +110,66 @@ def test_what_the_protocol_does_not_cover_is_refused_before_anything_runs() -> N
     assert not model.called
 
 
-def test_exactly_the_three_published_tasks_are_covered() -> None:
+@pytest.mark.parametrize("protocol", ["mtan", "libmtl", "auto-lambda"])
+def test_the_published_tasks_are_covered(protocol: str) -> None:
     discover()
     covered = set()
     for name in TASKS:
         try:
-            measure(TASKS[name](), "mtan")
+            measure(TASKS[name](), protocol)
         except ValueError as error:
             assert repr(name) in str(error)
         else:
             covered.add(name)
-    assert covered == {"segmentation", "depth", "normals"}
+    assert covered == {"segmentation", "depth", "normals", "inverse_depth"}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_a_measure_says_of_itself_holds(protocol: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for task in (Segmentation(3), Depth(), Normals()):
+        found = measure(task, protocol)
+        output = torch.rand(3, task.channels, 6, 8, generator=generator)
+        target = task.self_label(torch.rand(3, task.channels, 6, 8, generator=generator), soft=False)
+        rows = found.statistics(output, target)
+        assert rows.dtype == torch.float64 and rows.ndim == 2 and len(rows) == 3
+        summary = found.summarize(rows.sum(0))
+        assert [(name, metric.higher_is_better) for name, metric in summary.items()] == list(found.metrics.items())
+        assert all(math.isfinite(metric.value) for metric in summary.values())
+        assert task.headline in found.metrics, "Delta_m needs it"
+        assert found.remarks(rows.sum(0)) == []
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_columns_reach_the_scores(protocol: str) -> None:
+    model = Constant(Depth(), Normals(), Segmentation(2))
+    scores = evaluate(model, loader(2), "scenes", protocol=protocol)
+    depth = ["abs", "rel", "rmse", "rmse_log", "log10", "delta1", "delta2", "delta3"]
+    expected = {"auto-lambda": [["abs"], ["mean"], ["mIoU"]], "eigen": [depth, list(Normals.metrics),
+                                                                        list(Segmentation.metrics)]}
+    full = [list(task.metrics) for task in model.tasks.values()]
+    assert [list(metrics) for metrics in scores.values()] == expected.get(protocol, full)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_forty_classes_in_every_protocol(protocol: str, batch_size: int) -> None:
+    """Every class occurs; classes 0..38 are right in two of three pixels, 39 in all: batches do not matter."""
+    task, labels = Segmentation(classes=40), torch.arange(120).remainder(40).view(3, 1, 40)
+    predicted = labels.clone()
+    predicted[0, 0, :39], predicted[1:, 0, :39] = 39, labels[1:, 0, :39]
+    output = torch.nn.functional.one_hot(predicted, 40).movedim(-1, 1).float()
+    found = measure(task, protocol)
+    batches = zip(output.split(batch_size), labels.split(batch_size), strict=True)
+    summary = found.summarize(torch.cat([found.statistics(*batch) for batch in batches]).sum(0))
+    assert summary["mIoU"].value == pytest.approx(100 * (39 * 2 / 3 + 3 / 42) / 40)
+    assert protocol == "auto-lambda" or summary["pixel_accuracy"].value == pytest.approx(100 * 81 / 120)
+
+
+def test_a_config_with_another_protocol_or_task_is_refused_before_anything_is_built() -> None:
+    check_protocol("auto-lambda", {"depth": {}, "segmentation": {"classes": 40}})
+    check_protocol("eigen", {"edges": {}})
+    for protocol, words in (("mtam", "unknown evaluation protocol 'mtam'"), ("", "unknown"), (["mtan"], "unknown"),
+                            (None, "unknown"), ("libmtl", "task 'edges' has no convention under protocol 'libmtl'")):
+        with pytest.raises(ValueError, match=rf"evaluation\.protocol: .*{words}"):
+            check_protocol(protocol, {"edges": {"type": "edges"}})

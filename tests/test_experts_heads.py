@@ -9,7 +9,7 @@ import torch
 from mmengine.runner import Runner
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
-from symerge_dense.experts.heads import DeepLab, MultiScale
+from symerge_dense.experts.heads import DeepLab, Linear, MultiScale
 from symerge_dense.experts.mmseg_head import MMSegHead
 from symerge_dense.registry import HEADS, discover
 
@@ -64,14 +64,16 @@ def test_named_layers_exist_and_learn(options):
     head = build(options)
     assert head.training
     head(features()).square().sum().backward()
-    for layer in ("final", "pre_final"):
+    has_pre_final = bool(head.layers["pre_final"])
+    assert has_pre_final or options["type"] == "Linear"
+    for layer in ("final", "pre_final")[:1 + has_pre_final]:
         modules = [head.get_submodule(name) for name in head.layer_modules(layer)]
         assert modules
         gradients = [p.grad for m in modules for p in m.parameters()]
         assert gradients and all(g is not None for g in gradients) and any(g.abs().sum() > 0 for g in gradients)
-    norms = [m for name in head.layer_modules("pre_final") for m in head.get_submodule(name).modules()
+    norms = [m for name in head.layers["pre_final"] for m in head.get_submodule(name).modules()
              if isinstance(m, torch.nn.BatchNorm2d)]
-    assert norms, "pre_final is the normalised convolution"
+    assert norms or not has_pre_final, "pre_final is the normalised convolution"
     shape = head.get_submodule(head.layer_modules("final")[0]).weight.shape
     assert shape[0] == 3
 
@@ -109,6 +111,18 @@ def test_multiscale_against_the_formula():
     torch.testing.assert_close(head(inputs), head.predict(torch.relu(head.norm(head.conv(total)))))
 
 
+@pytest.mark.parametrize("norm", [True, False])
+def test_linear_against_the_formula(norm):
+    head, inputs = build({"type": "Linear", "norm": norm}), features()
+    x = inputs[-1]
+    if norm:
+        mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), unbiased=False, keepdim=True)
+        x = (x - mean) / (variance + 1e-5).sqrt()
+    expected = torch.einsum("nchw,kc->nkhw", x, head.predict.weight[:, :, 0, 0]) + head.predict.bias.view(3, 1, 1)
+    torch.testing.assert_close(head(inputs), expected, rtol=1e-4, atol=1e-5)
+    assert len(head.state_dict()) == (7 if norm else 2)
+
+
 def test_dotted_names_reach_any_layer():
     assert build({"type": "DeepLab"}).layer_modules("0.project.1") == ["0.project.1"]
     head = build({"type": "MMSegHead", "width": 16, "pre_final": "head.convs.0"})
@@ -119,11 +133,14 @@ def test_dotted_names_reach_any_layer():
         build({"type": "MMSegHead", "width": 16, "pre_final": "head.convz.0"})
 
 
-def test_a_head_without_convolution_before_its_predictor_has_no_pre_final():
-    head = build({"type": "MMSegHead", "width": 32, "num_convs": 0, "concat_input": False})
-    with pytest.raises(ValueError, match="unknown layer 'pre_final'"):
+@pytest.mark.parametrize(("options", "final"), [
+    ({"type": "MMSegHead", "width": 32, "num_convs": 0, "concat_input": False}, "head.conv_seg"),
+    ({"type": "Linear"}, "predict")])
+def test_a_head_without_convolution_before_its_predictor_has_no_pre_final(options, final):
+    head = build(options)
+    with pytest.raises(ValueError, match=r"unknown layer 'pre_final'.*layer='final'"):
         head.layer_modules("pre_final")
-    assert head.layer_modules("final") == ["head.conv_seg"]
+    assert head.layer_modules("final") == [final]
 
 
 def test_mmsegs_dropout_and_initialisation_stay():
@@ -182,7 +199,7 @@ def test_one_image_is_enough_without_global_pooling():
     assert head(features(images=1)).shape == (1, 3, 16, 16)
 
 
-@pytest.mark.parametrize("cls", [DeepLab, MultiScale])
+@pytest.mark.parametrize("cls", [DeepLab, Linear, MultiScale])
 def test_impossible_shapes_are_refused(cls):
     for arguments in (([8], [4, 8], 3), ([], [], 3), ([8], [4], 0)):
         with pytest.raises(ValueError, match="channels="):

@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "symerge_dense"
-ROOMS = ("datasets", "tasks", "experts", "merging", "engine", "evaluation", "studies", "report", "pipeline")
+ROOMS = ("datasets", "tasks", "experts", "merging", "engine", "evaluation", "studies", "report", "preparation",
+         "pipeline")
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 DRAWERS = {"util", "utils", "misc", "common", "helper", "helpers"}
 UNSAFE_LOADS = {"torch.load": ("weights_only", True), "numpy.load": ("allow_pickle", False)}

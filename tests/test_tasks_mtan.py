@@ -1,27 +1,31 @@
-"""MTAN's conventions, by hand and against plain numpy written from the published definitions."""
+"""How MTAN's family measures a pixel, and MTAN averages, by hand."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from symerge_dense.evaluation.protocols import measure
 from symerge_dense.tasks.base import Metric
 from symerge_dense.tasks.depth import Depth
-from symerge_dense.tasks.mtan import MTANTask
+from symerge_dense.tasks.mtan import BatchMeans, MTANTask
 from symerge_dense.tasks.normals import Normals
 from symerge_dense.tasks.segmentation import Segmentation
 
 NAN = float("nan")
 
 
-def measured(task: MTANTask, *batches: tuple[Tensor, Tensor]) -> dict[str, Metric]:
-    rows = torch.cat([task.mtan_statistics(output, target) for output, target in batches])
+def gathered(task: MTANTask, *batches: tuple[Tensor, Tensor]) -> Tensor:
+    rows = torch.cat([measure(task, "mtan").statistics(output, target) for output, target in batches])
     assert len(rows) == sum(len(output) for output, _ in batches) and rows.dtype == torch.float64
-    summary = task.mtan_summarize(rows.sum(0))
+    return rows.sum(0)
+
+
+def measured(task: MTANTask, *batches: tuple[Tensor, Tensor]) -> dict[str, Metric]:
+    summary = measure(task, "mtan").summarize(gathered(task, *batches))
     assert [(name, metric.higher_is_better) for name, metric in summary.items()] == list(task.metrics.items())
     return summary
 
@@ -98,34 +102,10 @@ def test_segmentation_by_hand() -> None:
     assert math.isnan(poisoned) and accuracy == pytest.approx(100 * 2 / 3)
     total = task.mtan_statistics(output, truth).sum(0)
     assert task.summarize(total)["mIoU"].value == pytest.approx(50)
-    assert task.mtan_remarks(total) == ["mIoU is NaN under protocol 'mtan': neither truth nor prediction has c"]
+    assert task.mtan_remarks(total) == ["mIoU is NaN by the published rule: neither truth nor prediction has c"]
     truth[..., 3] = 0  # now c was predicted: 0 of 1
     assert values(task, (output, truth)) == pytest.approx([100 * (1 / 3 + 1 / 2 + 0) / 3, 50])
     assert task.mtan_remarks(task.mtan_statistics(output, truth).sum(0)) == []
-
-
-@pytest.mark.parametrize("size", [1, 2, 5])
-def test_random_batches_against_the_published_code_in_words(size: int) -> None:
-    rng = np.random.default_rng(size)
-    depth, true_depth = rng.uniform(0.5, 9, (2, 6, 1, 5, 7))
-    true_depth[rng.random(true_depth.shape) < 0.2] = 0
-    output, truth = rng.normal(size=(2, 6, 3, 5, 7))
-    truth /= np.linalg.norm(truth, axis=1, keepdims=True)
-    truth[:, :, :2, :3] = 0
-    rows: dict[str, list[list[float]]] = {"depth": [], "normals": []}
-    for start in range(0, 6, size):
-        batch = slice(start, start + size)
-        known = true_depth[batch].sum(1, keepdims=True) != 0
-        p, g = depth[batch][known], true_depth[batch][known]
-        rows["depth"].append([np.abs(p - g).sum() / known.sum(), (np.abs(p - g) / g).sum() / known.sum()])
-        unit = output[batch] / np.linalg.norm(output[batch], axis=1, keepdims=True)
-        cosine = (unit * truth[batch]).sum(1)[truth[batch].sum(1) != 0]
-        error = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-        rows["normals"].append([error.mean(), np.median(error), *(100 * (error < t).mean() for t in (11.25, 22.5, 30))])
-    for task, prediction, target, kept in ((Depth(), depth, true_depth, 2), (Normals(), output, truth, 5)):
-        batches = zip(torch.tensor(prediction).split(size), torch.tensor(target).split(size), strict=True)
-        ours = values(task, *batches)[:kept]
-        assert ours == pytest.approx(np.mean(rows[task.name], axis=0).tolist(), rel=1e-12)
 
 
 @pytest.mark.parametrize("task", [Depth(), Normals()])
@@ -134,9 +114,8 @@ def test_a_batch_without_labels_poisons_the_mean_and_is_remarked(task: MTANTask)
     full, empty = (output, output), (output, torch.zeros_like(output))
     assert all(math.isfinite(value) for value in values(task, full))
     assert all(math.isnan(value) for value in values(task, full, empty))
-    total = torch.cat([task.mtan_statistics(*batch) for batch in (full, empty)]).sum(0)
-    assert "without labelled pixel" in task.mtan_remarks(total)[0]
-    assert task.mtan_remarks(task.mtan_statistics(*full).sum(0)) == []
+    assert "without labelled pixel" in measure(task, "mtan").remarks(gathered(task, full, empty))[0]
+    assert measure(task, "mtan").remarks(gathered(task, full)) == []
 
 
 def test_a_zero_normal_is_ninety_degrees_off_and_a_broken_one_shows() -> None:
@@ -144,3 +123,26 @@ def test_a_zero_normal_is_ninety_degrees_off_and_a_broken_one_shows() -> None:
     assert values(Normals(), (torch.zeros_like(truth), truth))[:2] == pytest.approx([90, 90])
     mean, median, *_ = values(Normals(), (truth * NAN, truth))
     assert math.isnan(mean) and math.isnan(median)
+
+
+def test_dataset_totals_have_the_same_pixels_and_no_batches() -> None:
+    first = pixels([3.0, 10.0], [5.0, 99.0]), pixels([2.0, 8.0], [-1.0, 0.0])
+    second = pixels([3.0, 1.0]), pixels([4.0, 0.0])
+    task = Depth()
+    total = torch.cat([task.mtan_statistics(*batch) for batch in (first, second)]).sum(0)
+    assert task.mtan_summarize(total)["abs"].value == pytest.approx((1 + 2 + 6 + 1) / 4)
+    assert task.mtan_summarize(total)["rel"].value == pytest.approx((1 / 2 + 2 / 8 - 6 + 1 / 4) / 4)
+    normals, truth = Normals(), vectors((0.5, -0.5, 0.0), (0.0, -0.5, 0.0), (0.0, -0.1, 0.0))
+    total = normals.mtan_statistics(vectors(at(90), at(0), at(0)), truth).sum(0)
+    expected = [math.degrees(math.acos(cosine)) for cosine in (0.5, 0.1)]
+    assert total[:2].tolist() == pytest.approx([2, sum(expected)], abs=1e-4)
+    assert normals.mtan_summarize(total)["median"].value == pytest.approx(sum(expected) / 2, abs=0.005)
+
+
+@pytest.mark.parametrize("task", [Depth(), Normals()])
+def test_a_batch_is_what_its_totals_say(task: MTANTask) -> None:
+    assert isinstance(task, BatchMeans)
+    generator = torch.Generator().manual_seed(0)
+    output, target = torch.rand(2, 3, task.channels, 6, 7, generator=generator).unbind()
+    derived = BatchMeans.mtan_batch(task, output, target)
+    assert task.mtan_batch(output, target) == pytest.approx(derived, abs=0.005)

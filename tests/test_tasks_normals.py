@@ -96,3 +96,25 @@ def test_customary_colours() -> None:
     wall, floor, right = torch.tensor([0.0, -1, 0]), torch.tensor([0.0, 0, 1]), torch.tensor([1.0, 0, 0])
     picture = Normals().colorize(torch.stack([wall, floor, right], dim=-1).view(3, 1, 3))
     assert picture[0].tolist() == [[128, 128, 255], [128, 255, 128], [255, 128, 128]]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_renormalized_vectors_are_unit_or_zero(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    stored = rng.normal(size=(7, 9, 3)) * rng.uniform(0.2, 2, (7, 9, 1))
+    stored[0, 0], stored[1, 1], stored[2, 2] = 0, (0.1, 0.3, 0.2), (np.nan, 1, 0)
+    stored[3, 3], stored[4, 4], stored[5, 5] = (np.inf, 0, 0), (0, 0.5, 0), (0.3, -0.4, 0)
+    target = stored.astype(dtype)
+    before = target.copy()
+    result = Normals().renormalize(target)
+    assert result.dtype == dtype and result.shape == target.shape
+    np.testing.assert_array_equal(target, before)
+    for y, x in np.ndindex(7, 9):
+        vector = target[y, x].astype(float)
+        length = math.sqrt(sum(vector ** 2))
+        expected = vector / length if 0.5 <= length < math.inf else np.zeros(3)
+        np.testing.assert_allclose(result[y, x], expected, atol=np.finfo(dtype).eps)
+    np.testing.assert_allclose(result[4, 4], [0, 1, 0])
+    valid = Normals().valid(torch.from_numpy(np.moveaxis(target, -1, 0)[None].astype(np.float32)))[0].numpy()
+    np.testing.assert_array_equal(result.any(-1), valid)
+    np.testing.assert_allclose(Normals().renormalize(result), result, atol=2 * np.finfo(dtype).eps)

@@ -1,4 +1,4 @@
-"""ResNet-50 dilated to stride 8 with DeepLab heads on NYUv2: the published architecture and recipe.
+"""ResNet-50 dilated to stride 8 with DeepLab heads on NYUv2: the published architecture, FusionBench's recipe.
 
 The base is torchvision's ImageNet ResNet-50. Without a network, give its file:
     python tools/train.py configs/nyuv2_symerge.py --cfg-options base.checkpoint=resnet50-19c8e357.pth

@@ -61,6 +61,16 @@ def _batch_statistics(model: nn.Module, layers: list[_BatchNorm]) -> Iterator[No
             layer.track_running_stats = True
 
 
+def _show(model: nn.Module, images: Tensor) -> None:
+    try:
+        model(images)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError("BatchNorm cannot be re-estimated on one image in a layer that pools the whole image: give "
+                         "data.unlabelled two images or more, or set adaptation.batchnorm='mean'.") from error
+
+
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set every running mean and variance to the pooled moments of the layer's input over ``batches`` of images.
@@ -78,6 +88,6 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
         for layer, moment in zip(layers, moments, strict=True):
             stack.callback(layer.register_forward_pre_hook(moment.observe).remove)
         for images in batches:
-            model(images)
+            _show(model, images)
     for moment in moments:
         moment.write()

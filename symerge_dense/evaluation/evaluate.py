@@ -28,20 +28,22 @@ def evaluate(model: Any, loader: DataLoader[dict[str, Any]], description: str,
     gradients, and every part of it is put back into the mode that it had. ``device`` is where the images go: by
     default, where the model is. On several processes each measures its share and all get the same scores.
 
-    ``protocol='mtan'`` measures as MTAN and its followers do (``symerge_dense.tasks.mtan``): names and units stay, but
-    depth and normals then depend on the batches of ``loader``. Raises ValueError where a batch lacks the target of a
-    task, and, before anything runs, for an unknown protocol or a task that it does not cover.
+    ``protocol`` names published conventions (``symerge_dense.evaluation.protocols``): units stay, but which metrics a
+    task has may differ, and under 'mtan' and 'auto-lambda' depth and normals depend on the batches of ``loader``.
+    Raises ValueError where a batch lacks the target of a task, and, before anything runs, for an unknown protocol or a
+    task that it does not cover.
     """
     tasks: dict[str, DenseTask] = model.tasks
     if device is None:
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    evaluator = Evaluator([TaskMetric(task, protocol) for task in tasks.values()])
+    metrics = [TaskMetric(task, protocol) for task in tasks.values()]
+    evaluator = Evaluator(metrics)
     with evaluating(model), torch.no_grad():
         for batch in track(loader, description):
             evaluator.process(model(batch["image"].to(device), mode="predict"), batch)
     flat: dict[str, float] = evaluator.evaluate(len(cast(Sized, loader.dataset)))
-    return {task.name: {name: Metric(flat[f"{task.name}/{name}"], better) for name, better in task.metrics.items()}
-            for task in tasks.values()}
+    return {metric.task.name: {name: Metric(flat[f"{metric.task.name}/{name}"], better)
+                               for name, better in metric.measure.metrics.items()} for metric in metrics}
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class TaskMetric(BaseMetric):
                  collect_dir: str | None = None) -> None:
         """``task`` is a task or ``{'type': class or registered name, **arguments}``.
 
-        ``protocol`` is 'default' or 'mtan' (see ``symerge_dense.tasks.mtan``); the rest is ``BaseMetric``'s. Raises
+        ``protocol`` is a name of ``symerge_dense.evaluation.protocols``; the rest is ``BaseMetric``'s. Raises
         ValueError for another protocol and for a task that it does not cover.
         """
         self.task: DenseTask = TASKS.build(task)
@@ -47,7 +47,7 @@ class TaskMetric(BaseMetric):
         output = torch.stack([sample[name] for sample in data_samples]).detach()
         target = data_batch[name].to(output.device)
         self.task.check(output, target)
-        # most cells of a confusion matrix are empty, and there is one per image
+        # most cells of a confusion matrix or histogram are empty, and there is one per image
         self.results.extend(row.to_sparse() for row in self.measure.statistics(output, target).cpu())
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:

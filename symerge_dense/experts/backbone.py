@@ -16,8 +16,10 @@ from mmengine.dist import is_main_process
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
+from symerge_dense.experts.foreign import read_foreign
 from symerge_dense.experts.match import MatchReport, match_report
-from symerge_dense.experts.state import has_record, read_metadata, read_state, state_hash
+from symerge_dense.experts.resnets import with_timm_stem
+from symerge_dense.experts.state import has_record, read_metadata, state_hash
 from symerge_dense.experts.timm_weights import create, download, for_features
 from symerge_dense.registry import nearest
 
@@ -25,6 +27,8 @@ from symerge_dense.registry import nearest
 RESERVED = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only",
             "feature_cls", "out_indices", "scriptable", "exportable")
 LEVELS = 4
+# What the names of a backbone's tensors begin with in files of whole networks: ours, LibMTL's, OpenMMLab's.
+PREFIXES = ("backbone.body.", "encoder.", "backbone.")
 
 
 class TimmBackbone(nn.Module):
@@ -55,7 +59,7 @@ class TimmBackbone(nn.Module):
         self.body = create(name, self.timm_args, features_only=True, out_indices=tuple(self.out_indices))
         self.channels: list[int] = list(self.body.feature_info.channels())
         self.strides: list[int] = list(self.body.feature_info.reduction())
-        self._channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
+        self.channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
         if (embed := self._embed()) is not None and img_size is not None:
             _check_divides(embed, *img_size)
 
@@ -71,7 +75,7 @@ class TimmBackbone(nn.Module):
         if (embed := self._embed()) is not None:
             _check_image(embed, *image.shape[-2:])
         features: list[Tensor] = list(self.body(image))
-        return [feature.permute(0, 3, 1, 2).contiguous() for feature in features] if self._channels_last else features
+        return [feature.permute(0, 3, 1, 2).contiguous() for feature in features] if self.channels_last else features
 
     def _embed(self) -> PatchEmbed | None:
         """A transformer's patch embedding; looked up, since a second reference would be saved twice."""
@@ -132,8 +136,8 @@ def load_base(backbone: TimmBackbone, checkpoint: str | Path | None = None, pret
               random_init: bool = False, allow_partial: bool = False) -> str:
     """Give the backbone its shared base weights; returns the sha256 of the resulting state.
 
-    Exactly one source: ``checkpoint`` (a timm or torchvision ``.pth`` or ``.safetensors``, or one of this package's
-    model files, of which the backbone is taken), ``pretrained`` (timm's download) or ``random_init`` (keep what is
+    Exactly one source: ``checkpoint`` (a timm or torchvision ``.pth`` or ``.safetensors``, or a whole network, ours or
+    a foreign one, of which the backbone is taken), ``pretrained`` (timm's download) or ``random_init`` (keep what is
     there). Prints what matched. Raises ValueError where the file does not fill the backbone completely, unless
     ``allow_partial``, and where the download fails.
     """
@@ -145,7 +149,7 @@ def load_base(backbone: TimmBackbone, checkpoint: str | Path | None = None, pret
             state, source = download(backbone.name, backbone.timm_args), f"timm's download of {backbone.name}"
             grid = _grid(backbone)
         else:
-            state, source = read_state(checkpoint), str(checkpoint)
+            state, source = read_foreign(checkpoint).state, str(checkpoint)
             grid = _grid(_described(checkpoint)) if has_record(checkpoint) else None
         load_weights(backbone, state, source, allow_partial, grid)
     return state_hash(backbone.state_dict())
@@ -163,18 +167,26 @@ def _grid(backbone: TimmBackbone) -> tuple[int, int] | None:
     return None if embed is None or embed.grid_size is None else (embed.grid_size[0], embed.grid_size[1])
 
 
+def _inside(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's tensors of a whole network's; all, where the file holds a backbone alone."""
+    found = [prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in state)]
+    prefix = found[0] if found else ""
+    if set(state) & set(wanted) or any(name.startswith(prefix) for name in wanted):
+        return state
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
 def load_weights(backbone: TimmBackbone, state: dict[str, Tensor], source: str, allow_partial: bool = False,
                  grid: tuple[int, int] | None = None) -> MatchReport:
     """Load tensors of ``source`` (named in messages) into the backbone, print the report and return it.
 
+    Of a whole network's tensors, those under 'backbone.body.', 'encoder.' or 'backbone.' are taken.
     A position embedding of another grid is resampled; ``grid`` (patches high, wide) says which it has, by default the
     one of timm's pretrained weights or a square. Raises ValueError on anything less than a full match, unless
     ``allow_partial``: then tensors that do not match keep their values.
     """
-    prefix = "backbone.body."
-    if any(name.startswith(prefix) for name in state):
-        state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     wanted = backbone.body.state_dict()
+    state = with_timm_stem(_inside(state, wanted), wanted)
     given, dropped = for_features(state, backbone.name, backbone.timm_args, wanted, grid)
     report = match_report({f"backbone.{name}": value for name, value in given.items()},
                           {f"backbone.{name}": value for name, value in wanted.items()},

@@ -16,6 +16,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from symerge_dense.registry import HEADS, nearest
 
+WHOLE_HEAD = "head"
 
 class Head(nn.Module, ABC):
     """A task head: ``forward(features) -> (N,channels,h,w)``.
@@ -26,7 +27,7 @@ class Head(nn.Module, ABC):
         options: the head's own arguments, JSON-able; ``spec`` repeats them.
 
     ``layers`` names what may be adapted: 'final' is the predictor, 'pre_final' the normalised convolution before it
-    (convolution and norm), each as dotted submodule names seen from the head.
+    (convolution and norm; empty in heads without one), each as dotted submodule names seen from the head.
     """
 
     name: ClassVar[str]
@@ -51,13 +52,22 @@ class Head(nn.Module, ABC):
         return {"type": self.name, **self.options}
 
     def layer_modules(self, name: str) -> list[str]:
-        """Submodule names of layer ``name``: 'final', 'pre_final' or any dotted submodule name. Unknown: ValueError."""
+        """Submodule names of layer ``name``: 'final', 'pre_final' or any dotted submodule name. Unknown: ValueError.
+
+        'head' is all of it: the one name '', which is the head itself as ``get_submodule`` has it.
+        """
+        if name == WHOLE_HEAD:
+            return [""]
         if self.layers.get(name):
             return list(self.layers[name])
+        if name in self.layers:
+            raise ValueError(f"unknown layer {name!r}: head {self.name!r} has no convolution before its predictor; "
+                             "adapt the predictor itself, layer='final'.")
         modules = [module for module, _ in self.named_modules() if module]
         if name in modules:
             return [name]
-        raise ValueError(nearest(name, [*(key for key, value in self.layers.items() if value), *modules], "layer") +
+        named = [WHOLE_HEAD, *(key for key, value in self.layers.items() if value)]
+        raise ValueError(nearest(name, [*named, *modules], "layer") +
                          f" They are layers of head {self.name!r}.")
 
     def refuse_single_image(self, images: int) -> None:
@@ -124,4 +134,26 @@ class MultiScale(Head):
         for coarse in maps[1:]:
             total = total + F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
         output: Tensor = self.predict(F.relu(self.norm(self.conv(total))))
+        return output
+
+
+@HEADS.register
+class Linear(Head):
+    """One 1x1 convolution on the last feature: linear evaluation, as of DINOv2 (Oquab et al. 2023, arXiv 2304.07193).
+
+    Args:
+        norm: BatchNorm of the feature before it, as there.
+    """
+
+    name: ClassVar[str] = "Linear"
+
+    def __init__(self, in_channels: Sequence[int], strides: Sequence[int], channels: int, norm: bool = True) -> None:
+        super().__init__(in_channels, strides, channels, norm=norm)
+        self.norm = nn.BatchNorm2d(in_channels[-1]) if norm else nn.Identity()
+        self.predict = nn.Conv2d(in_channels[-1], channels, 1)
+        self.layers = {"final": ("predict",), "pre_final": ()}
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """At the last feature's resolution."""
+        output: Tensor = self.predict(self.norm(features[-1]))
         return output

@@ -10,6 +10,7 @@ from typing import Any
 
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.engine.options import SyMergeOptions, make_options
+from symerge_dense.evaluation.protocols import measure
 from symerge_dense.experts.model import build_task
 from symerge_dense.experts.recipe import Recipe
 from symerge_dense.registry import HEADS, TASKS, Registry, nearest
@@ -45,6 +46,7 @@ def check_sections(values: Spec) -> None:
     check_base(values["base"])
     check_experts(values["experts"], values["tasks"])
     check_adaptation(values.get("adaptation", {}), values["tasks"])
+    check_protocol(values.get("evaluation", {}).get("protocol", "default"), values["tasks"])
     check_numbers(values)
 
 
@@ -122,6 +124,13 @@ def check_adaptation(adaptation: Spec, tasks: Collection[str]) -> None:
     check_keys(options.task_weights, list(tasks), "adaptation.task_weights")
     if options.augment is not None:
         check_arguments({"type": Augment, **options.augment}, None, "adaptation.augment")
+
+
+def check_protocol(protocol: Any, tasks: Spec) -> None:
+    """Raise ValueError for unknown conventions of measuring, and for a task that they do not cover."""
+    for name, spec in tasks.items():
+        with explained("evaluation.protocol"):
+            measure(build_task(name, spec), protocol)
 
 
 def check_options(kind: Any, values: Any, where: str) -> None:

@@ -34,7 +34,7 @@ class RunConfig:
         experts: 'recipe' to train missing ones, 'checkpoints' {task: path} of existing ones, 'folder' to keep them in,
             'seed' of their training.
         adaptation: options of SyMerge, with an optional 'preset'. baselines: 'scales' of task arithmetic.
-        evaluation: 'batch_size', 'num_workers', 'panels' (images in the picture), 'protocol' ('default' or 'mtan').
+        evaluation: 'batch_size', 'num_workers', 'panels' (images in the picture), 'protocol' (``PROTOCOLS``).
     """
 
     name: str

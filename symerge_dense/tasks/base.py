@@ -26,7 +26,8 @@ class DenseTask(ABC):
     """A dense prediction task: one value or vector per pixel.
 
     Class attributes say what never changes: ``name`` (registry key, sample key, table heading), ``metrics``
-    (metric name -> True where higher is better, in table order) and ``headline`` (the metric that enters Delta_m).
+    (metric name -> True where higher is better, in table order), ``headline`` (the metric that enters Delta_m) and
+    ``delta_metrics`` (the published ones, which enter Delta_m where a definition of it takes several; None: all).
     ``source`` names the data set's target that ``derive`` makes this task's labels from; None is the task's own name.
     ``interpolation`` is how a target may be resized: 'nearest', or 'masked' (bilinear over valid neighbours only).
     ``channels`` is C, the width that a head of this task must give.
@@ -35,6 +36,7 @@ class DenseTask(ABC):
     name: ClassVar[str]
     metrics: ClassVar[dict[str, bool]]
     headline: ClassVar[str]
+    delta_metrics: ClassVar[tuple[str, ...] | None] = None
     interpolation: ClassVar[Literal["nearest", "masked"]] = "nearest"
     source: ClassVar[str | None] = None
     channels: int

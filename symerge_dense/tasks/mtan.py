@@ -1,16 +1,13 @@
 """The metrics of NYUv2 papers that follow MTAN (Liu, Johns, Davison, CVPR 2019, arXiv 1803.10704).
 
-CAGrad, Nash-MTL and others evaluate with the same code. Only conventions differ from a task's own metrics, never names
-or units:
+Their code shares how a pixel is measured, and only that; names and units are a task's own:
 
 - segmentation: a class in neither truth nor prediction is 0/0, so that mIoU is NaN;
-- depth: pixels whose target is not 0, and the mean over batches of each batch's mean;
-- normals: pixels whose target's components do not sum to 0, target not normalised, and the mean over batches of each
-  batch's mean, median and fractions.
+- depth: pixels whose target is not 0;
+- normals: pixels whose target's components do not sum to 0; the target is not normalised.
 
-A mean of batch means depends on the batch size (MTAN tests with 2), on which images share a batch, and on how
-processes share the images: that is the convention itself. A batch without labelled pixel makes it NaN. LibMTL and
-FusionBench use these masks, but average depth and normals over all pixels of the data set.
+How pixels become one number differs: MTAN, LibMTL and auto-lambda each average in their own way, as
+``symerge_dense.evaluation.averaging`` tells. A task says here what they have in common.
 """
 
 from __future__ import annotations
@@ -23,12 +20,17 @@ from torch import Tensor
 from symerge_dense.tasks.base import DenseTask, Metric
 
 
+def labelled(target: Tensor) -> Tensor:
+    """The family's mask, bool (N,H,W): the channels of a target (N,C,H,W) do not sum to 0."""
+    return target.sum(dim=1) != 0
+
+
 class MTANTask(DenseTask):
-    """A task that the protocol covers: a second set of what ``DenseTask`` declares for measuring."""
+    """A task that the family covers: a second set of what ``DenseTask`` declares for measuring."""
 
     @abstractmethod
     def mtan_statistics(self, output: Tensor, target: Tensor) -> Tensor:
-        """Additive statistics, float64 (N,K), of one batch of the protocol: raw output (N,C,H,W), ground truth."""
+        """Additive per-image statistics, float64 (N,K), in which every pixel that the family counts weighs the same."""
 
     @abstractmethod
     def mtan_summarize(self, total: Tensor) -> dict[str, Metric]:
@@ -40,26 +42,9 @@ class MTANTask(DenseTask):
 
 
 class BatchMeans(MTANTask):
-    """A task whose metrics are unweighted means over batches."""
+    """A task whose metrics some of the family average over batches; the others' come from dataset totals."""
 
-    @abstractmethod
     def mtan_batch(self, output: Tensor, target: Tensor) -> Sequence[float]:
         """Metrics of one batch, ordered as ``metrics``; NaN where no pixel is labelled."""
-
-    def mtan_statistics(self, output: Tensor, target: Tensor) -> Tensor:
-        """Row 0: [1 batch, its metrics]; every other row is 0.
-
-        There is one row per image because MMEngine counts records by image (it cuts them to the data set's length).
-        """
-        rows = output.new_zeros((len(output), 1 + len(self.metrics)), device="cpu").double()
-        rows[0] = rows.new_tensor([1.0, *self.mtan_batch(output, target)])
-        return rows
-
-    def mtan_summarize(self, total: Tensor) -> dict[str, Metric]:
-        """Sums of the batches' metrics over the number of batches."""
-        return self.table(*(total[1:] / total[0]).tolist())
-
-    def mtan_remarks(self, total: Tensor) -> list[str]:
-        """Why a mean is NaN."""
-        return ["NaN under protocol 'mtan': a batch without labelled pixel, or a prediction or target that is NaN; "
-                "larger batches or protocol 'default' help against the first"] if total.isnan().any() else []
+        total = self.mtan_statistics(output, target).sum(0)
+        return [metric.value for metric in self.mtan_summarize(total).values()]

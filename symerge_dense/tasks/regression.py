@@ -38,8 +38,7 @@ class Regression(DenseTask):
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:
         """Rows [valid pixels, sum of absolute error (mean over channels)]."""
         mask = self.valid(target)
-        error = self.pixel_loss(self.decide(output), target).double()
-        return torch.stack([mask.sum((1, 2)).double(), masked_sum(error, mask)], dim=1)
+        return pixel_sums(mask, self.pixel_loss(self.decide(output), target).double())
 
     def summarize(self, total: Tensor) -> dict[str, Metric]:
         """Mean absolute error."""
@@ -65,6 +64,24 @@ class Regression(DenseTask):
         picture: Array = colormaps["plasma_r"](level.numpy(), bytes=True)[..., :3]
         picture[~self.valid(value[None])[0].numpy()] = 0
         return picture
+
+
+class Positive(Regression):
+    """A quantity that is positive wherever it is known; a target <= 0 or not finite is invalid."""
+
+    def valid(self, target: Tensor) -> Tensor:
+        """Every channel finite and > 0."""
+        return ((target > 0) & target.isfinite()).all(dim=1)
+
+    @property
+    def invalid_value(self) -> float:
+        """No measurement."""
+        return 0.0
+
+
+def pixel_sums(mask: Tensor, *values: Tensor) -> Tensor:
+    """Statistics float64 (N,1+len(values)): rows [pixels of ``mask`` (N,H,W), sum of each of ``values`` over them]."""
+    return torch.stack([mask.sum((1, 2)).double(), *(masked_sum(value, mask) for value in values)], dim=1)
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:

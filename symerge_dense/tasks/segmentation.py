@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from symerge_dense.datasets.classes import NYU13
+from symerge_dense.datasets.classes import NAMES_BY_COUNT
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import Array, Metric
 from symerge_dense.tasks.mtan import MTANTask
@@ -38,7 +38,7 @@ class Segmentation(MTANTask):
         if not 2 <= classes <= INVALID:
             raise ValueError(f"classes={classes} must be 2..{INVALID}: {INVALID} marks pixels without label.")
         if class_names is None:
-            class_names = NYU13 if classes == len(NYU13) else [f"class {index}" for index in range(classes)]
+            class_names = NAMES_BY_COUNT.get(classes) or [f"class {index}" for index in range(classes)]
         palette = class_colors(classes) if palette is None else palette
         for what, entries in (("class_names", class_names), ("palette", palette)):
             if len(entries) != classes:
@@ -133,7 +133,7 @@ class Segmentation(MTANTask):
     def mtan_remarks(self, total: Tensor) -> list[str]:
         """Names the absent classes."""
         absent = ", ".join(self.absent_classes(total))
-        return [f"mIoU is NaN under protocol 'mtan': neither truth nor prediction has {absent}"] if absent else []
+        return [f"mIoU is NaN by the published rule: neither truth nor prediction has {absent}"] if absent else []
 
     @property
     def invalid_value(self) -> float:

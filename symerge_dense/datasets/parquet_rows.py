@@ -1,0 +1,149 @@
+"""Arrays out of Parquet files, row by row: nested lists, one column at a time, in the memory of a few rows."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+BUFFER = 1 << 20  # bytes; without it Arrow reads the whole column of a row group, in a shard of one group all of it
+
+
+class ColumnType(NamedTuple):
+    """What a column has to hold: so many nested lists of numbers of that kind."""
+
+    depth: int
+    numbers: Literal["floating point", "integer"]
+
+
+class RowGroup(NamedTuple):
+    """Rows ``first`` .. ``end - 1`` of a series of files: group ``number`` of the file ``path``."""
+
+    path: Path
+    number: int
+    first: int
+    end: int
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns what Arrow raises inside into a ValueError that names ``path``."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a readable Parquet file ({str(error).strip()[:200]}); fetch this file "
+                         "again.") from error
+
+
+def row_groups(files: Sequence[Path], columns: Mapping[str, ColumnType]) -> list[RowGroup]:
+    """Row groups of ``files`` in order; reads their footers only.
+
+    Raises ValueError naming the file that is no Parquet file, or lacks one of ``columns``, or holds it as another type.
+    """
+    groups: list[RowGroup] = []
+    first = 0
+    for path in files:
+        with readable(path), pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            counts = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
+        for name, wanted in columns.items():
+            _check_column(path, schema, name, wanted)
+        for number, count in enumerate(counts):
+            groups += [RowGroup(path, number, first, first + count)] if count else []
+            first += count
+    return groups
+
+
+def _check_column(path: Path, schema: Any, name: str, wanted: ColumnType) -> None:
+    if name not in schema.names:
+        raise ValueError(f"{path}: no column {name!r}, only {', '.join(schema.names) or 'none'}; fetch this file again "
+                         "or leave out the task that needs it.")
+    stored = kind = getattr(schema.field(name).type, "storage_type", schema.field(name).type)
+    depth = 0
+    while hasattr(kind, "value_type") and not pa.types.is_dictionary(kind):
+        kind, depth = kind.value_type, depth + 1
+    fits = pa.types.is_floating(kind) if wanted.numbers == "floating point" else pa.types.is_integer(kind)
+    if depth != wanted.depth or not fits:
+        raise ValueError(f"{path}: column {name!r} holds {stored}, expected {wanted.depth} nested lists of "
+                         f"{wanted.numbers} numbers; this is another data set, or another version of it.")
+
+
+class _Cursor:
+    """Where a column is being read: the process, the row group, the rest of it, and the row just read."""
+
+    def __init__(self, group: RowGroup, column: str) -> None:
+        self.process, self.group, self.index = os.getpid(), group, group.first - 1
+        file = pq.ParquetFile(group.path, buffer_size=BUFFER, pre_buffer=False)
+        self.rows = file.iter_batches(batch_size=1, row_groups=[group.number], columns=[column], use_threads=False)
+        self.row: Any = None
+
+    def reaches(self, index: int) -> bool:
+        # A forked worker inherits the cursor of its parent: it must not read on in it.
+        return self.process == os.getpid() and self.index <= index < self.group.end
+
+    def advance(self, index: int) -> Any:
+        while self.index < index:
+            batch = next(self.rows, None)
+            if batch is None:
+                raise OSError(f"row group {self.group.number} ends before the row that its footer promises")
+            self.index, self.row = self.index + 1, batch.column(0)
+        return self.row
+
+
+class ParquetColumn:
+    """One column of the files behind ``groups``: ``column[index]`` is a row as an array, its shape the lists' lengths.
+
+    Rows in ascending order are read in one pass, nothing twice, with a row and a few pages in memory. Any other order
+    works, but each step back, or into another file, reads its row group from the start.
+    Raises ValueError, naming file and row, for damaged data and for lists that make no array.
+    """
+
+    def __init__(self, groups: Sequence[RowGroup], name: str) -> None:
+        self.groups, self.name = list(groups), name
+        self._cursor: _Cursor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cursor": None}  # an open file does not travel to a worker
+
+    def group(self, index: int) -> RowGroup:
+        """The row group that holds row ``index``. Raises IndexError where there is no such row."""
+        if not 0 <= index < self.groups[-1].end:
+            raise IndexError(f"row {index}: there are {self.groups[-1].end}.")
+        return self.groups[bisect_right([group.first for group in self.groups], index) - 1]
+
+    def __getitem__(self, index: int) -> Array:
+        group, cursor, self._cursor = self.group(index), self._cursor, None  # no cursor is left behind by an error
+        with readable(group.path):
+            if cursor is None or not cursor.reaches(index):
+                cursor = _Cursor(group, self.name)
+            row = cursor.advance(index)
+        self._cursor = cursor
+        try:
+            return _unnest(row)
+        except ValueError as error:
+            raise ValueError(f"{group.path}: row {index - group.first} of row group {group.number}, column "
+                             f"{self.name!r}: {error}; fetch this file again.") from None
+
+
+def _unnest(row: Any) -> Array:
+    """The array of a one-row Arrow array of nested lists. Raises ValueError for unequal lengths and missing values."""
+    values, shape = getattr(row, "storage", row), []
+    while hasattr(values.type, "value_type"):
+        lengths = pc.unique(pc.list_value_length(values)).to_pylist()
+        if len(lengths) != 1 or not lengths[0]:  # None where a list is missing
+            raise ValueError(f"its lists have the lengths {lengths[:5]}, expected one length for all")
+        shape.append(lengths[0])
+        values = values.flatten()
+    if values.null_count:
+        raise ValueError(f"{values.null_count} of its numbers are missing")
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)

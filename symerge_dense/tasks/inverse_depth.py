@@ -1,0 +1,55 @@
+"""Inverse depth: what a stereo rig measures, large for what is near; the second task of Cityscapes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from symerge_dense.registry import TASKS
+from symerge_dense.tasks.base import Array, Metric
+from symerge_dense.tasks.mtan import BatchMeans, labelled
+from symerge_dense.tasks.regression import Positive, pixel_sums
+
+
+@TASKS.register
+class InverseDepth(Positive, BatchMeans):
+    """Inverse depth in any unit, one channel; a target <= 0 or not finite is invalid. Loss: L1.
+
+    Metrics over all valid pixels of the data set: ``abs`` mean |p-g| (the target's unit), ``rel`` mean |p-g|/g
+    (fraction), as in the Cityscapes tables of MTAN (Liu et al. 2019, arXiv 1803.10704) and its followers. Far pixels
+    have a small g, so that a few of them can make up most of ``rel``.
+    """
+
+    name: ClassVar[str] = "inverse_depth"
+    metrics: ClassVar[dict[str, bool]] = {"abs": False, "rel": False}
+    channels: int = 1
+
+    def statistics(self, output: Tensor, target: Tensor) -> Tensor:
+        """Rows [valid pixels, sum |e|, sum |e|/g]."""
+        return _sums(output, target, self.valid(target))
+
+    def summarize(self, total: Tensor) -> dict[str, Metric]:
+        """abs (the target's unit), rel (fraction)."""
+        return self.table(*(total[1:] / total[0]).tolist())
+
+    def mtan_statistics(self, output: Tensor, target: Tensor) -> Tensor:
+        """As ``statistics``, of pixels whose target is not 0, a negative one included."""
+        return _sums(output, target, labelled(target))
+
+    def mtan_summarize(self, total: Tensor) -> dict[str, Metric]:
+        """As ``summarize``."""
+        return self.summarize(total)
+
+    def zoom(self, target: Array, scale: float) -> Array:
+        """What looks ``scale`` times larger is that much nearer.
+
+        Some public copies of MTAN's augmentation divide here, as if these were metres.
+        """
+        return (target * scale).astype(target.dtype)
+
+
+def _sums(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    truth = target[:, 0].where(mask, target.new_ones(())).double()
+    error = (output[:, 0].double() - truth).abs()
+    return pixel_sums(mask, error, error / truth)
