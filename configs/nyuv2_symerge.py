@@ -2,7 +2,7 @@
 
     python tools/train.py configs/nyuv2_symerge.py
 
-It ends with one table row per merge; the paper reports Delta_m -6.7 % for SyMerge over all its metrics.
+It ends with one table row per merge; the numbers of the paper give Delta_m -6.7 % for SyMerge.
 `--cfg-options evaluation.protocol=libmtl` measures as the published code does; docs/nyuv2.md has it all.
 """
 

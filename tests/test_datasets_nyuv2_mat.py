@@ -198,13 +198,13 @@ def test_the_archive_is_unpacked_once_next_to_itself(packed, official):
     NYUv2Mat(packed, "train", {"normals": {}})
     assert (picture.stat().st_mtime_ns, picture.stat().st_ino) == written
     assert not list(packed.glob(".*"))
-    assert packed / "normals_gt.tgz" in dataset.source_files
-    assert truth.source_files[-2:] == [official / "normals_gt" / part / "0001.png" for part in ("normals", "masks")]
+    for data, root in ((dataset, packed), (truth, official)):  # what is read is what a manifest hashes
+        assert data.source_files[-2:] == [root / "normals_gt" / part / "0001.png" for part in ("normals", "masks")]
 
 
 def test_the_archive_stays_packed_where_no_normals_are_asked_for(packed):
     dataset = NYUv2Mat(packed, "val", {"depth": {}})
-    assert not (packed / "normals_gt").exists() and packed / "normals_gt.tgz" not in dataset.source_files
+    assert not (packed / "normals_gt").exists() and all("normals" not in path.name for path in dataset.source_files)
 
 
 def test_two_at_once_unpack_it_in_peace(packed):

@@ -256,6 +256,15 @@ def test_a_masks_white_among_the_normals(root):
     assert "of the pixels: vectors longer than 1.2" in found.text and found.files == 12
 
 
+def test_files_in_another_order(root):
+    folder = root / "train" / "label"
+    arrays = [np.load(folder / f"{number}.npy", allow_pickle=False) for number in range(12)]
+    for number, name in enumerate(sorted(map(str, range(12)))):  # 0, 1, 10, 11, 2, ...
+        np.save(folder / f"{number}.npy", arrays[int(name)])
+    found = only_fault(root)
+    assert found.path == folder and "fit those of no other folder" in found.text and found.files == 1
+
+
 # -- warnings ---------------------------------------------------------------------------------------------------------
 def warnings_of(root):
     report = check(root, samples=2)

@@ -71,6 +71,15 @@ def test_a_folder_in_another_order_is_a_stranger(maps):
     assert found.offsets == nothing() and found.strangers == ("label",)
 
 
+def test_a_frame_too_many_in_the_middle_shifts_what_comes_after_it():
+    rng = np.random.default_rng(5)
+    views = rng.random((24, *SIZE)) ** 4
+    sets = {folder: list((views + rng.normal(0, 0.05, views.shape)).astype(np.float32)) for folder in FOLDERS}
+    assert compare(sets).shifted == ()
+    found = compare({**sets, "depth": [*sets["depth"][:12], *sets["depth"][11:23]]})
+    assert found.offsets == {**nothing(), "depth": 1} and found.first == 12
+
+
 def test_too_few_images_say_nothing(maps):
     few = {folder: entries[:FEWEST - 1] for folder, entries in maps.items()}
     found = compare({**few, "label": ahead(few["label"], 1)})

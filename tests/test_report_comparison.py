@@ -116,7 +116,10 @@ def test_the_tool_prints_writes_and_refuses(tmp_path, capsys):
     assert tool("report.py", "table", *folders, "--paper", "nyuv2-symerge") == 0
     printed = capsys.readouterr().out
     assert "2 runs, seed 0, 1" in printed and printed.count("**nyuv2_symerge**") == 2
-    assert tool("report.py", "table", *folders, "--out", tmp_path / "t.md") == 0
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "run.json").write_text("{}")
+    assert tool("report.py", "table", *folders, tmp_path / "unfinished", "--out", tmp_path / "t.md") == 0
+    assert "unfinished is not finished yet" in capsys.readouterr().out
     assert (tmp_path / "t.md").read_text() == seeds_table("nyuv2_symerge", read_runs(folders))
     assert tool("report.py", "table", tmp_path / "seed0", "--paper", "nyuv2-symerg") == 2
     assert "Did you mean 'nyuv2-symerge'" in capsys.readouterr().err

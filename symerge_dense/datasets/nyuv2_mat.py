@@ -69,11 +69,9 @@ class NYUv2Mat(NYUFrames):
 
     @property
     def source_files(self) -> list[Path]:
-        """The MATLAB files; where stored normals are asked for, their archive, or else their pictures."""
+        """The MATLAB files and, where stored normals are asked for, their pictures, which are what is read."""
         names = [*URLS, *([MAPPING13] if (self.root / MAPPING13).is_file() else [])]
         files = [self.root / name for name in names]
-        if self.stores_normals and (self.root / ARCHIVE).is_file():
-            return [*files, self.root / ARCHIVE]
         if self.stores_normals:
             files += [path for index in range(len(self)) for path in self._normal_files(index)]
         return files

@@ -1,7 +1,7 @@
 """Delta_m, the mean relative change of a multi-task model against single-task references, as three schools define it.
 
 - ``headline``: one metric per task (Maninis, Radosavovic, Kokkinos, CVPR 2019, arXiv 1904.08918, eq. 4; auto-lambda).
-- ``task_mean``: the mean over the published metrics inside a task, then over tasks (LibMTL; SyMerge's results).
+- ``task_mean``: the mean over the published metrics inside a task, then over tasks (LibMTL).
 - ``metric_mean``: the mean over the published metrics of all tasks, so that a task with many counts for more (CAGrad,
   Nash-MTL). Those papers print it negated, lower being better; here positive is better, whatever the definition.
 """

@@ -91,13 +91,13 @@ class Stock:
     def base(self) -> TimmBackbone:
         """The shared pretrained backbone: from a checkpoint, timm's download, or trained on the config's base tasks."""
         config = self.config
+        torch.manual_seed(config.experts.get("seed", 0))  # random weights are drawn when the network is built
         backbone = TimmBackbone(**config.backbone)
         if config.base.get("checkpoint"):
             load_base(backbone, checkpoint=config.base["checkpoint"])
         elif config.base.get("pretrained"):
             load_base(backbone, pretrained=True)
         elif config.base.get("random_init"):
-            torch.manual_seed(config.experts.get("seed", 0))
             load_base(backbone, random_init=True)
         else:
             load_base(backbone, checkpoint=self._trained_base(config.base["train"]))
@@ -147,6 +147,22 @@ class Stock:
             backbone.load_state_dict(base.state_dict())
             self._train(path, backbone, {task: config.tasks[task]}, recipe, f"expert {task}", seed)
         return path
+
+    def joint(self, base: TimmBackbone) -> MultiTaskModel:
+        """All tasks trained together, with labels, from the base: the experts' recipe, each step on every loss."""
+        config, seed = self.config, self.config.experts.get("seed", 0)
+        if "recipe" not in config.experts:
+            raise ValueError("joint training has no recipe: give experts.recipe, or leave the method out.")
+        recipe = {**config.experts["recipe"], **self._precision}
+        key = fingerprint(self._common(), config.tasks, config.head, config.heads, recipe,
+                          state_hash(base.state_dict()), seed)
+        path = self.folder / f"joint-{key}.safetensors"
+        if not path.exists():
+            torch.manual_seed(seed)
+            backbone = TimmBackbone(**config.backbone)
+            backbone.load_state_dict(base.state_dict())
+            self._train(path, backbone, config.tasks, recipe, "joint model", seed)
+        return read_model(path)[0]
 
     # -- training ---------------------------------------------------------------------------------------------------
     def _common(self) -> list[Any]:

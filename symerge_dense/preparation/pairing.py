@@ -26,12 +26,13 @@ class Pairing(NamedTuple):
 
     ``offsets`` per folder: with +1, ``{folder}/8.npy`` shows what the other folders call 7; all 0 where the folders
     agree or nothing is certain. ``strangers``: folders that resemble none of the others. ``images``: how many numbers
-    have all folders.
+    have all folders. ``first``: the number from which on this was seen.
     """
 
     offsets: Offsets
     strangers: tuple[str, ...]
     images: int
+    first: int = 0
 
     @property
     def shifted(self) -> tuple[str, ...]:
@@ -40,6 +41,23 @@ class Pairing(NamedTuple):
 
 
 def compare(maps: Mapping[str, Maps]) -> Pairing:
+    """``compare_all`` of the whole set and, where that finds nothing, of its halves and quarters.
+
+    A frame too many in the middle shifts only what comes after it.
+    """
+    whole = compare_all(maps)
+    if whole.shifted or whole.strangers:
+        return whole
+    length = min(map(len, maps.values()), default=0)
+    for first, end in ((part * length // parts, (part + 1) * length // parts) for parts in (2, 4)
+                       for part in range(parts)):
+        found = compare_all({folder: stack[first:end] for folder, stack in maps.items()})
+        if found.shifted:
+            return found._replace(first=first, images=whole.images)
+    return whole
+
+
+def compare_all(maps: Mapping[str, Maps]) -> Pairing:
     """Edge maps (h,w) per folder, listed by number (None: missing or unreadable), against each other.
 
     Every assignment of offsets -2..2 to the folders is judged by the correlation of the maps that it brings together,
@@ -126,6 +144,7 @@ def _strangers(tables: Tables, folders: Sequence[str]) -> tuple[str, ...]:
     alike = {pair: table[0, 0] for pair, table in tables.items()}
     totals = {folder: _finite(np.sum([values for pair, values in alike.items() if folder in pair], axis=0))
               for folder in folders}
-    lonely = tuple(folder for folder, total in totals.items() if _errors_above_zero(total) < RELATED)
+    # a folder without any edge, of flat scenes, correlates with nothing and tells nothing
+    lonely = tuple(folder for folder, total in totals.items() if total.any() and _errors_above_zero(total) < RELATED)
     rest = [_errors_above_zero(_finite(values)) > SURE for pair, values in alike.items() if not set(pair) & set(lonely)]
     return lonely if rest and all(rest) else ()

@@ -92,5 +92,5 @@ class SplitCheck:
             note_axes(self.normals.path, diagnosis, self.faults, self.warnings)
             self.facts.append(axes_fact(diagnosis))
         pairing = compare({folder: maps for folder, maps in self._edges.items() if any(m is not None for m in maps)})
-        note_pairing(self.path, pairing, self.faults, self.warnings)
+        note_pairing(self.path, pairing, self.faults)
         self.facts.append(pairing_fact(pairing))

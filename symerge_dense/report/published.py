@@ -63,6 +63,7 @@ PUBLISHED = {
             "lines": PublishedRow("LiNeS, task arithmetic", (36.2, 64.0, 54.2, 22.4, 29.1)),
             "emr": PublishedRow("EMR", (41.5, 67.2, 48.6, 19.4, 26.5)),
             "surgery": PublishedRow("Surgery, task arithmetic", (43.3, 67.4, 55.3, 24.7, 34.7)),
+            "prob_surgery": PublishedRow("ProbSurgery, task arithmetic", (43.6, 67.6, 52.6, 22.3, 36.7)),
             "merged": PublishedRow("SyMerge", (49.8, 73.1, 45.3, 18.8, 26.2), (0.3, 0.2, 0.6, 0.5, 0.1)),
         }),
     "nyuv2-fusionbench": PublishedTable(

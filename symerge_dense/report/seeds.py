@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from symerge_dense.progress import say
 from symerge_dense.report.results import ROWS, read_results
 
 Results = Mapping[str, Any]
@@ -16,11 +17,15 @@ Results = Mapping[str, Any]
 def read_runs(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
     """The records of finished runs, given as results.json files or as the folders that hold them.
 
-    Raises ValueError for a folder without one, and for a file that is none.
+    A run that is not finished is left out, with a remark. Raises ValueError for any other folder without one, and for a
+    file that is none.
     """
     found = []
     for path in map(Path, paths):
         file = path / "results.json" if path.is_dir() else path
+        if not file.is_file() and (path / "run.json").is_file():
+            say(f"{path} is not finished yet and is left out")
+            continue
         if not file.is_file():
             above = path if path.is_dir() else path.parent
             near = ", ".join(sorted(str(other) for other in above.glob("*/results.json"))[:5])
