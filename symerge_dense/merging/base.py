@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,10 +15,13 @@ from torch import Tensor
 from symerge_dense.merging.compatibility import check_compatible
 from symerge_dense.merging.kinds import WEIGHT_KINDS, Kind, TensorSpec, specs_from_state
 from symerge_dense.merging.operands import Extras, Operands, add_task_vectors
+from symerge_dense.merging.parts import LEAST, PART, parts, windows
 from symerge_dense.merging.sources import TensorSource, checked
 from symerge_dense.merging.statistics import StatisticsPolicy, statistics_policy
+from symerge_dense.merging.threshold import Reading
 
 Treatment = Literal["method", "mean", "base"]
+Watch: TypeAlias = Callable[[Sequence[TensorSpec], str], Iterable[TensorSpec]]
 ALL_KINDS: Mapping[Kind, Treatment] = dict.fromkeys(sorted(WEIGHT_KINDS), "method")
 
 
@@ -28,18 +32,26 @@ class Merger(ABC):
     running statistics and counters never come here. ``passes`` is the number of times ``observe`` sees every tensor
     under 'method' before the merge, for methods with a global threshold or norm. ``needs`` names per-expert tensors
     beside the weights ('gram', 'fisher') that ``run`` must be given. A ``per_task`` method gives every task its own
-    weights: ``Operands.task`` is the one wanted. ``treats`` and ``passes`` may be set per instance. Constructor
-    arguments are kept under their own names, any other state under a name with an underscore.
+    weights: ``Operands.task`` is the one wanted, and ``extra_bits`` is what each task costs beside the shared weights,
+    in bits per weight. An ``elementwise`` method treats every element of a tensor alone, in ``observe`` and ``merge``,
+    and is handed large tensors in flat parts that fit a processor's cache. All but ``name`` may be set per instance.
+    Constructor arguments are kept under their own names, any other state under a name with an underscore.
     """
 
     name: ClassVar[str]
-    needs: ClassVar[frozenset[str]] = frozenset()
-    per_task: ClassVar[bool] = False
+    needs: frozenset[str] = frozenset()
+    per_task: bool = False
+    extra_bits: int = 0
     treats: Mapping[Kind, Treatment] = ALL_KINDS
     passes: int = 0
+    elementwise: bool = False
 
     def begin(self, specs: list[TensorSpec], tasks: tuple[str, ...]) -> None:  # noqa: B027 - nothing to do by default
         """Forget former runs. ``specs`` are the tensors under 'method', in the order in which they will come."""
+
+    def reads(self, number: int) -> Reading:
+        """What statistics pass ``number`` must see: 'all', a 'sample' (flat runs of elements), or 'nothing'."""
+        return "all"
 
     def observe(self, number: int, operands: Operands) -> None:
         """See one tensor in statistics pass ``number`` (from 0). Must be written where ``passes`` > 0."""
@@ -55,7 +67,12 @@ class Merger(ABC):
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """The constructor's arguments, for the record of a run."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    @property
+    def encoder_passes(self) -> Literal["one", "per task"]:
+        """How often one image goes through the merged encoder to get the outputs of all tasks."""
+        return "per task" if self.per_task else "one"
 
 
 def check_number(method: str, what: str, value: float) -> float:
@@ -67,13 +84,13 @@ def check_number(method: str, what: str, value: float) -> float:
 
 def run(merger: Merger, base: TensorSource, experts: Mapping[str, TensorSource], specs: Sequence[TensorSpec],
         statistics: str = "mean", *, seed: int = 0, extras: Extras | None = None, task: str | None = None,
-        device: torch.device | str | None = None) -> Iterator[tuple[str, Tensor]]:
+        device: torch.device | str | None = None, watch: Watch | None = None) -> Iterator[tuple[str, Tensor]]:
     """Merge: yield (name, tensor) in the order of ``specs``, in the base's data type, sharing no memory with inputs.
 
     ``specs`` must cover the base exactly. ``statistics`` is a BatchNorm policy (``statistics.STATISTICS``); counters
     are the base's. ``seed`` feeds random methods; ``extras[what][task]`` holds what ``merger.needs`` names; ``task``
     selects the weights of a ``per_task`` method; ``device`` computes elsewhere than where the tensors are, to which
-    results return. All inputs are checked before this returns. Raises ValueError for inputs that do not match,
+    results return; ``watch(specs, what)`` iterates over the tensors of a pass, to show progress. All inputs are checked before this returns. Raises ValueError for inputs that do not match,
     missing extras, an unknown policy, and (while streaming) for NaN or infinite values, naming expert and tensor.
     """
     check_compatible(base, experts)
@@ -81,7 +98,8 @@ def run(merger: Merger, base: TensorSource, experts: Mapping[str, TensorSource],
     _check_merger(merger, experts, extras or {}, task)
     # Sorted, so that sums of floats and ties are the same whichever way the experts were listed.
     ordered = dict(sorted(experts.items()))
-    job = _Job(merger, base, ordered, statistics_policy(statistics), extras or {}, seed, task, device)
+    job = _Job(merger, base, ordered, statistics_policy(statistics), extras or {}, seed, task, device,
+               watch or (lambda specs, what: specs))
     return job.stream(list(specs))
 
 
@@ -104,43 +122,77 @@ class _Job:
     seed: int
     task: str | None
     device: torch.device | str | None
+    watch: Watch
 
     def stream(self, specs: list[TensorSpec]) -> Iterator[tuple[str, Tensor]]:
-        treats = self.merger.treats
-        chosen = [spec for spec in specs if spec.kind in treats and treats[spec.kind] == "method"]
+        chosen = [spec for spec in specs if self.merger.treats.get(spec.kind) == "method"]
         self.merger.begin(chosen, tuple(self.experts))
         for number in range(self.merger.passes):
-            for spec in chosen:
-                self.merger.observe(number, self._operands(spec, self.base[spec.name]))
+            for operands in self._seen(chosen, number):
+                self.merger.observe(number, operands)
             self.merger.end_pass(number)
-        for spec in specs:
+        for spec in self.watch(specs, "merging"):
             yield spec.name, self._tensor(spec)
+
+    def _seen(self, specs: list[TensorSpec], number: int) -> Iterator[Operands]:
+        """What the method must see in a statistics pass."""
+        start, total = 0, sum(spec.numel for spec in specs)
+        reading = self.merger.reads(number)
+        if reading == "nothing" or (reading == "sample" and total < LEAST):
+            return
+        for spec in self.watch(specs, f"statistics pass {number + 1}"):
+            if reading == "sample":
+                yield from (operands for _, operands in self._cut(spec, windows(start, spec.numel, total)))
+            elif self._cuts(spec):
+                yield from (operands for _, operands in self._cut(spec, parts(spec.numel)))
+            else:
+                yield self._operands(spec)
+            start += spec.numel
 
     def _tensor(self, spec: TensorSpec) -> Tensor:
         if spec.kind == "bn_stat":
             return self.policy(spec.name, self.base, self.experts)
-        treatment = "base" if spec.kind == "counter" else self.merger.treats[spec.kind]
         original = self.base[spec.name]
+        treatment = "base" if spec.kind == "counter" else self.merger.treats[spec.kind]
         if treatment == "base":
             return original.clone()
-        operands = self._operands(spec, original)
-        if treatment == "mean":
-            merged = add_task_vectors(operands, 1 / len(self.experts))
-        else:
-            merged = self.merger.merge(operands)
-        return self._finish(merged, original, spec.name)
+        if not self._cuts(spec):
+            return self._merge(self._operands(spec), treatment, original)
+        result = torch.empty(original.shape, dtype=original.dtype)
+        for part, operands in self._cut(spec, parts(spec.numel)):
+            result.view(-1)[part] = self._merge(operands, treatment, result.view(-1)[part])
+        return result
 
-    def _operands(self, spec: TensorSpec, original: Tensor) -> Operands:
-        value = checked(original, "base", spec.name, self.device)
-        return Operands(spec, value, self.experts, self.extras, self.seed, self.task)
-
-    def _finish(self, merged: Tensor, original: Tensor, name: str) -> Tensor:
-        assert merged.shape == original.shape, f"{self.merger.name} gave {name} the shape {tuple(merged.shape)}"
-        result = merged.to(device=original.device, dtype=original.dtype)
+    def _merge(self, operands: Operands, treatment: Treatment, like: Tensor) -> Tensor:
+        """The merged tensor, or part of one, of the shape, data type and device of ``like``."""
+        mean = treatment == "mean"
+        merged = add_task_vectors(operands, 1 / len(self.experts)) if mean else self.merger.merge(operands)
+        name = operands.spec.name
+        assert merged.shape == like.shape, f"{self.merger.name} gave {name} the shape {tuple(merged.shape)}"
+        result = merged.to(device=like.device, dtype=like.dtype)
         if result.dtype != merged.dtype and not bool(result.isfinite().all()):
             raise ValueError(f"{self.merger.name}: merged {name!r} exceeds the range of {result.dtype}; "
                              "use a smaller scale or float32 checkpoints.")
         return result
+
+    def _operands(self, spec: TensorSpec) -> Operands:
+        value = checked(self.base[spec.name], "base", spec.name, self.device)
+        return Operands(spec, value, self.experts, self.extras, self.seed, self.task)
+
+    def _cuts(self, spec: TensorSpec) -> bool:
+        """Is this tensor merged in parts? Not on an accelerator, which is better at large ones."""
+        if not self.merger.elementwise or self.merger.needs or spec.numel <= PART:
+            return False
+        return torch.device(self.device or self.base[spec.name].device).type == "cpu"
+
+    def _cut(self, spec: TensorSpec, slices: Iterable[slice]) -> Iterator[tuple[slice, Operands]]:
+        """Operands of flat slices of one tensor."""
+        base = self.base[spec.name].reshape(-1)
+        experts = {task: source[spec.name].reshape(-1) for task, source in self.experts.items()}
+        for part in slices:
+            value = checked(base[part], "base", spec.name, self.device)
+            sources = {task: {spec.name: tensor[part]} for task, tensor in experts.items()}
+            yield part, Operands(spec, value, sources, {}, self.seed, self.task)
 
 
 def _check_specs(base: TensorSource, specs: Sequence[TensorSpec]) -> None:

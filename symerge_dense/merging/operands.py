@@ -73,3 +73,16 @@ def add_task_vectors(operands: Operands, scale: float) -> Tensor:
     for _, delta in deltas:
         total += delta
     return torch.add(operands.base, total, alpha=scale)
+
+
+def add_delta(operands: Operands, delta: Tensor, scale: float) -> Tensor:
+    """theta_0 + scale * delta, exact where a single expert's task vector came through unchanged.
+
+    There the result lies on the way from base to expert and, with scale 1, is the expert bit for bit, which no
+    addition of a rounded task vector can promise.
+    """
+    merged = torch.add(operands.base, delta, alpha=scale)
+    if len(operands.tasks) > 1:
+        return merged
+    ((_, expert),) = operands.experts()
+    return torch.where(delta == expert - operands.base, interpolate(operands.base, expert, scale), merged)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -10,10 +11,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from symerge_dense.experts.state import existing, map_state
+
 TensorSource: TypeAlias = Mapping[str, Tensor]
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
            "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32,
-           "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
+           "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}  # as safetensors call them
 
 
 class Layout(NamedTuple):
@@ -37,9 +40,7 @@ class SafetensorsSource(Mapping[str, Tensor]):
         self._files: dict[str, Any] = {}
         for path in paths:
             self._enter(path)
-        if not self.layouts:
-            raise ValueError(f"no tensor name starts with {prefix!r} in {', '.join(map(str, paths)) or 'no file'}; "
-                             "check the path and the prefix.")
+        _refuse_empty(self.layouts, prefix, paths)
 
     def _enter(self, path: str | Path) -> None:
         try:
@@ -52,10 +53,10 @@ class SafetensorsSource(Mapping[str, Tensor]):
             name, view = full[len(self.prefix):], file.get_slice(full)
             if name in self._files:
                 raise ValueError(f"tensor {full!r} is in two files, the second is {path}; pass each shard once.")
-            if view.get_dtype() not in _DTYPES:
-                raise ValueError(f"{path}: {full!r} has data type {view.get_dtype()}; known: {', '.join(_DTYPES)}.")
+            if view.get_dtype() not in DTYPES:
+                raise ValueError(f"{path}: {full!r} has data type {view.get_dtype()}; known: {', '.join(DTYPES)}.")
             self._files[name] = file
-            self.layouts[name] = Layout(tuple(view.get_shape()), _DTYPES[view.get_dtype()])
+            self.layouts[name] = Layout(tuple(view.get_shape()), DTYPES[view.get_dtype()])
 
     def __getitem__(self, name: str) -> Tensor:
         tensor: Tensor = self._files[name].get_tensor(self.prefix + name)
@@ -66,6 +67,33 @@ class SafetensorsSource(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.layouts)
+
+
+def open_source(path: str | Path, prefix: str = "") -> TensorSource:
+    """The tensors of a file whose names start with ``prefix``, which is stripped, read when they are used.
+
+    A ``.safetensors`` file, a folder of them (the shards of one model), or a file of ``torch.save``. Raises ValueError
+    where there is none, or none that is whole, safe to read and has such names.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return SafetensorsSource(*shards(path), prefix=prefix)
+    if existing(path).suffix == ".safetensors":
+        return SafetensorsSource(path, prefix=prefix)
+    state = {name[len(prefix):]: value for name, value in map_state(path).items() if name.startswith(prefix)}
+    _refuse_empty(state, prefix, [path])
+    return state
+
+
+def shards(folder: Path) -> list[Path]:
+    """The safetensors files in a folder."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _refuse_empty(found: Mapping[str, object], prefix: str, paths: Sequence[str | Path]) -> None:
+    if not found:
+        raise ValueError(f"no tensor name starts with {prefix!r} in {', '.join(map(str, paths)) or 'no file'}; check "
+                         "the path and the prefix.")
 
 
 def layouts(source: TensorSource) -> dict[str, Layout]:
@@ -91,6 +119,7 @@ def checked(tensor: Tensor, owner: str, name: str, device: torch.device | str | 
     Raises ValueError naming ``owner`` and tensor if a value is NaN or infinite.
     """
     tensor = tensor.detach().to(device=device, dtype=compute_dtype(tensor.dtype))
-    if tensor.numel() and not all(bool(bound.isfinite()) for bound in tensor.aminmax()):
+    # A sum is the fastest look at every value; where it is not finite it may just have overflown.
+    if not math.isfinite(tensor.sum()) and not all(bool(bound.isfinite()) for bound in tensor.aminmax()):
         raise ValueError(f"{owner}: tensor {name!r} holds NaN or infinite values; train or export it again.")
     return tensor

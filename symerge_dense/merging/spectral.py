@@ -1,0 +1,85 @@
+"""Singular values, the ground of the matrix methods: weights as matrices, truncated SVD, polar factor.
+
+Everything is computed in float64, in which the eigenvectors of the smaller Gram matrix are as good as an SVD in
+float32 and several times faster: values down to ``ILL_CONDITIONED`` of the largest come from it. Only a matrix with
+relevant values below that is decomposed directly. What lies below ``NEGLIGIBLE`` is rounding of float32 weights: such
+directions are arbitrary, differ between machines, and are left out of every result here, a zero matrix having none.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+NEGLIGIBLE = 1e-6
+ILL_CONDITIONED = 1e-5
+
+
+class SVD(NamedTuple):
+    """Singular triplets, float64: ``left`` (m, k), ``values`` (k,) from the largest, ``right`` (k, n)."""
+
+    left: Tensor
+    values: Tensor
+    right: Tensor
+
+
+def as_matrix(weight: Tensor) -> Tensor:
+    """A kernel (O, I, kh, kw) as the matrix (O, I * kh * kw), the order of ``torch.nn.functional.unfold``."""
+    return weight.flatten(1)
+
+
+def svd(matrix: Tensor, rank: int | None = None) -> SVD:
+    """The ``rank`` largest singular triplets of ``matrix`` (m, n), fewer where the rest is negligible.
+
+    Signs of singular vectors are arbitrary, but those of a triplet fit together.
+    """
+    count = min(matrix.shape) if rank is None else min(rank, *matrix.shape)
+    peak = float(matrix.abs().max()) if matrix.numel() else 0.0
+    if peak == 0.0 or count < 1:
+        rows, columns = matrix.shape
+        none = matrix.new_zeros(0, dtype=torch.float64)
+        return SVD(none.reshape(rows, 0), none, none.reshape(0, columns))
+    scaled = matrix.to(torch.float64, copy=True).div_(peak)  # so that squares neither vanish nor overflow
+    left, values, right = _decompose(scaled, count)
+    return SVD(left, values * peak, right)
+
+
+def polar(matrix: Tensor) -> Tensor:
+    """The orthogonal factor U V^T of ``matrix`` = U S V^T, float64: the nearest matrix with orthonormal columns.
+
+    (Rows, where it is wide.) Of a matrix without full rank it is the partial isometry: negligible directions map to
+    zero. Columns that all point one way share their length.
+    """
+    left, _, right = svd(matrix)
+    return left @ right
+
+
+def _decompose(matrix: Tensor, count: int) -> SVD:
+    found = _from_gram(matrix, count)
+    if found.values[-1] >= ILL_CONDITIONED * found.values[0]:
+        return found
+    try:
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # documented, but torch's stubs lack it
+        # No convergence: keep to what the Gram matrix tells for certain.
+        return _relevant(found, ILL_CONDITIONED)
+    return _relevant(SVD(left[:, :count], values[:count], right[:count]), NEGLIGIBLE)
+
+
+def _from_gram(matrix: Tensor, count: int) -> SVD:
+    if matrix.shape[0] > matrix.shape[1]:
+        right, values, left = _from_gram(matrix.T, count)
+        return SVD(left.T, values, right.T)
+    vectors = torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)[:, :count]
+    image = vectors.T @ matrix
+    values = image.norm(dim=1)  # more exact than roots of eigenvalues
+    left, values, right = _relevant(SVD(vectors, values, image), NEGLIGIBLE)
+    return SVD(left, values, right.div_(values[:, None]))
+
+
+def _relevant(found: SVD, threshold: float) -> SVD:
+    """Without the triplets at the end whose values are at most ``threshold`` of the first."""
+    count = int((found.values > threshold * found.values[0]).sum())
+    return SVD(found.left[:, :count], found.values[:count], found.right[:count])

@@ -1,0 +1,162 @@
+"""Exact order statistics of numbers that are never in memory together: the global thresholds of TIES, PCB and others.
+
+A quantile over all weights of a model would need them in one vector. Here a sample brackets the wanted number, and one
+reading of the stream counts what lies below the bracket and, float by float, what lies inside: that tells the number
+exactly. Where the sample misled, or there is none, the bracket becomes all floats, counted in 65,536 bins, and then the
+bin that holds the rank, float by float. Floats are counted by integer keys that keep their order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Reading: TypeAlias = Literal["all", "sample", "nothing"]
+Bracket: TypeAlias = tuple[int, int]  # least and largest key
+FLOATS: Bracket = (-0x7F800001, 0x7F800000)  # keys of -inf and inf
+TABLE = 1 << 21  # a bracket of up to so many keys has a count for each
+BITS = 16  # of the number of counts of a wider one
+PENDING = 1 << 18  # keys gathered before they are counted
+LEAST, ENOUGH = 1 << 14, 1 << 22  # numbers that make a sample, and from which it grows no further
+MARGIN = 0.006  # share of the sample on either side of the wanted rank: weights of a row are alike, chance errs more
+
+
+class OrderStatistics:
+    """The numbers at chosen ranks of a stream, after ``readings`` readings of it; ``reads`` tells what each must see.
+
+    ``ranks`` gets the length of the stream, or of a sample, and returns the wanted ranks, from 0 (the smallest) to
+    length - 1. Numbers are taken as float32: whoever compares float64 numbers with a result rounds them likewise, or
+    ties with the threshold come apart. NaN is not allowed.
+    """
+
+    readings = 4
+
+    def __init__(self, ranks: Callable[[int], Sequence[int]]) -> None:
+        self.values: tuple[float, ...] = ()
+        self._ranks = ranks
+        self._length = 0
+        self._sample: list[NDArray[np.float32]] = []
+        self._brackets: list[Bracket] = []  # one for each rank
+        self._tables: dict[Bracket, _Table] = {}
+
+    def reads(self, number: int) -> Reading:
+        """What reading ``number`` must see: a sample (or nothing, which is slower), all, or nothing as all is known."""
+        if number == 0:
+            return "sample"
+        return "all" if self._tables else "nothing"
+
+    def read(self, number: int, values: Tensor) -> None:
+        """Take a part of the stream, or of the sample, in reading ``number``: parts in any order and of any shape."""
+        flat = values.reshape(-1).float()
+        if number == 0 and sum(map(len, self._sample)) < ENOUGH:
+            self._sample.append(flat.cpu().numpy().copy())
+        self._length += flat.numel() if number == 1 else 0
+        for table in self._tables.values():
+            table.count(flat)
+
+    def close(self, number: int) -> None:
+        """Reading ``number`` is over. After the last, ``values`` are there, in the order of the ranks.
+
+        An empty stream has no ranks and no values.
+        """
+        if number == 0:
+            self._seek(self._guess())
+        elif self._tables:
+            ranks = self._ranks(self._length) if self._length else ()
+            within = self._brackets or [FLOATS] * len(ranks)
+            self._seek([self._tables[bracket].narrow(rank) if bracket in self._tables else bracket
+                        for bracket, rank in zip(within, ranks, strict=False)])
+            self.values = tuple(_number(low) for low, _ in self._brackets)
+
+    def _seek(self, brackets: list[Bracket]) -> None:
+        self._brackets = brackets
+        self._tables = {bracket: _Table(*bracket) for bracket in brackets or [FLOATS] if bracket[0] < bracket[1]}
+
+    def _guess(self) -> list[Bracket]:
+        """A bracket for every rank, from the sample; none where that is too small."""
+        sample = np.concatenate([np.empty(0, np.float32), *self._sample])
+        self._sample.clear()
+        count = len(sample)
+        if count < LEAST:
+            return []
+        reach = int(MARGIN * count + 3 * math.sqrt(count))
+        ends = [(rank - reach, rank + reach) for rank in self._ranks(count)]
+        places = sorted({end for pair in ends for end in pair if 0 <= end < count})
+        keys = dict(zip(places, _keys(np.partition(sample, places)[places]).tolist(), strict=True)) if places else {}
+        pairs = [(keys.get(low, FLOATS[0]), keys.get(high, FLOATS[1])) for low, high in ends]
+        return [(min(low, high - 1), high) for low, high in pairs]
+
+
+class _Table:
+    """What one reading tells of a bracket: how many numbers lie below it, and how many in each of its bins."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high - (high == -1)  # which would be the key of -0.0, but zeros have the key 0
+        self.shift = 0 if high - low < TABLE else (high - low).bit_length() - BITS
+        self.counts = np.zeros((high - low >> self.shift) + 1, np.int64)
+        self.below = 0
+        self._ends = _number(self.low), _number(self.high)
+        self._least, self._most = FLOATS[::-1]
+        self._pending: list[NDArray[np.int32]] = []
+        self._waiting = 0
+
+    def count(self, numbers: Tensor) -> None:
+        below, inside = (0, numbers) if (self.low, self.high) == FLOATS else _split(numbers, *self._ends)
+        self.below += below
+        self._pending.append(_keys(inside.cpu().numpy()))
+        self._waiting += inside.numel()
+        if self._waiting >= PENDING:
+            self._enter()
+
+    def narrow(self, rank: int) -> Bracket:
+        """The bracket of one bin that holds ``rank``; the floats below or above if it is not inside."""
+        self._enter()
+        rank -= self.below
+        reached = self.counts.cumsum()
+        if rank < 0:
+            return FLOATS[0], self.low - 1
+        if rank >= reached[-1]:
+            return self.high + 1, FLOATS[1]
+        if rank in (0, reached[-1] - 1):
+            return (self._most, self._most) if rank else (self._least, self._least)
+        start = self.low + (int(np.searchsorted(reached, rank, "right")) << self.shift)
+        return start, min(start + (1 << self.shift) - 1, self.high)
+
+    def _enter(self) -> None:
+        keys = np.concatenate([np.empty(0, np.int32), *self._pending]).astype(np.int64)
+        self._pending.clear()
+        self._waiting = 0
+        if len(keys):
+            self.counts += np.bincount((keys - self.low) >> self.shift, minlength=len(self.counts))
+            self._least, self._most = min(self._least, int(keys.min())), max(self._most, int(keys.max()))
+
+
+def most(readings: Collection[Reading]) -> Reading:
+    """The reading that serves all of ``readings``."""
+    return "all" if "all" in readings else "sample" if "sample" in readings else "nothing"
+
+
+def _split(numbers: Tensor, low: float, high: float) -> tuple[int, Tensor]:
+    """How many numbers are below ``low``, and those in [low, high]."""
+    if numbers.device.type != "cpu":
+        return int((numbers < low).sum()), numbers[(numbers >= low) & (numbers <= high)]
+    array = numbers.numpy()  # NumPy compares and selects several times faster than PyTorch on a CPU
+    return int(np.count_nonzero(array < low)), torch.from_numpy(array[(array >= low) & (array <= high)])
+
+
+def _keys(values: NDArray[np.float32]) -> NDArray[np.int32]:
+    """int32 keys that order like the numbers; both zeros get the key 0."""
+    bits = (values + np.float32(0.0)).view(np.int32)
+    keys: NDArray[np.int32] = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+    return keys
+
+
+def _number(key: int) -> float:
+    bits = key ^ ((key >> 31) & 0x7FFFFFFF)
+    return float(np.array(bits, np.int64).astype(np.int32).view(np.float32))
