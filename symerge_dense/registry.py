@@ -1,6 +1,6 @@
-"""The lists that tests, tables and ``--help`` walk over: dense tasks and merging methods.
+"""The lists that tests, tables and ``--help`` walk over: dense tasks, heads, and merging methods of either kind.
 
-A newcomer registers itself with a decorator; ``discover()`` imports every module of the two rooms, so that no list
+A newcomer registers itself with a decorator; ``discover()`` imports every module of their folders, so that no list
 is ever extended by hand.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T", bound=type)
@@ -64,11 +64,12 @@ class Registry(Generic[T]):
 TASKS: Registry[Any] = Registry("task")
 HEADS: Registry[Any] = Registry("head")
 MERGERS: Registry[Any] = Registry("merger")
+ADAPTERS: Registry[Any] = Registry("adaptive method")
 
 
-def discover() -> None:
-    """Import every module of the rooms that hold registered classes, so that the registries are complete."""
-    for room in ("tasks", "experts", "merging"):
+def discover(rooms: Sequence[str] = ("tasks", "experts", "merging", "engine.methods")) -> None:
+    """Import every module of the folders that hold registered classes, so that the registries are complete."""
+    for room in rooms:
         package = importlib.import_module(f"symerge_dense.{room}")
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{package.__name__}.{module.name}")

@@ -4,7 +4,6 @@ import pytest
 import tiny
 import torch
 
-from symerge_dense.engine.adapt import parameter_groups
 from symerge_dense.engine.balance import task_of
 from symerge_dense.engine.batchnorm import batchnorms
 from symerge_dense.engine.folding import folded
@@ -37,7 +36,7 @@ def test_only_coefficients_and_the_adapted_layer_get_gradients(spec):
               for p, _ in model.model.heads[t].get_submodule(m).named_parameters()}
     assert trained == layers | {"merge.coefficients"}
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters() if parameter.grad is not None)
-    groups = parameter_groups(model)
+    groups = model.parameter_groups()
     assert [group["lr"] for group in groups] == [3e-2, 3e-3]
     assert sum(len(group["params"]) for group in groups) == len(trained)
 

@@ -6,7 +6,7 @@ import pkgutil
 import pytest
 
 from symerge_dense import registry
-from symerge_dense.registry import HEADS, MERGERS, TASKS, Registry, discover, nearest
+from symerge_dense.registry import ADAPTERS, HEADS, MERGERS, TASKS, Registry, discover, nearest
 
 
 def named(name, **attributes):
@@ -97,9 +97,9 @@ def test_build_of_an_unknown_type_names_it():
         Registry("shape").build({"type": "cube"})
 
 
-def test_discover_imports_every_module_of_the_three_rooms():
+def test_discover_imports_every_module_of_the_four_folders():
     discover()
-    for room in ("tasks", "experts", "merging"):
+    for room in ("tasks", "experts", "merging", "engine.methods"):
         package = importlib.import_module(f"symerge_dense.{room}")
         assert all(hasattr(package, module.name) for module in pkgutil.iter_modules(package.__path__)), room
 
@@ -110,8 +110,9 @@ def test_discover_imports_every_module_of_the_three_rooms():
         (TASKS, {"segmentation", "depth", "normals", "edges", "albedo", "shading"}),
         (HEADS, {"DeepLab", "MultiScale", "MMSegHead"}),
         (MERGERS, {"average", "task_arithmetic"}),
+        (ADAPTERS, {"symerge", "layer_on_base", "adamerging", "surgery", "prodistill"}),
     ],
-    ids=["tasks", "heads", "mergers"],
+    ids=["tasks", "heads", "mergers", "adapters"],
 )
 def test_discover_fills_the_registries(entries, expected):
     discover()
@@ -123,6 +124,6 @@ def test_discover_fills_the_registries(entries, expected):
 
 def test_discovering_twice_changes_nothing():
     discover()
-    before = {kind: list(getattr(registry, kind)) for kind in ("TASKS", "HEADS", "MERGERS")}
+    before = {kind: list(getattr(registry, kind)) for kind in ("TASKS", "HEADS", "MERGERS", "ADAPTERS")}
     discover()
     assert before == {kind: list(getattr(registry, kind)) for kind in before}

@@ -14,7 +14,7 @@ from mmengine.dataset import default_collate
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from symerge_dense.engine.symerge_model import SyMergeModel
+from symerge_dense.engine.student import Student
 
 PROBE_IMAGES = 64
 SMALLEST = 1e-6  # of a loss that an expert-identical start leaves at zero
@@ -27,7 +27,7 @@ def task_of(iteration: int, tasks: list[str], seed: int) -> str:
 
 
 @torch.no_grad()
-def initial_scale(model: SyMergeModel, dataset: Dataset[dict[str, Any]]) -> Tensor:
+def initial_scale(model: Student, dataset: Dataset[dict[str, Any]]) -> Tensor:
     """One over each task's loss at the current weights, (T,), on up to 64 images spread evenly over the pool.
 
     Every process looks at the same images, so all get the same scale.

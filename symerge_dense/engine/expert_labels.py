@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.datasets.unlabelled import Unlabelled
-from symerge_dense.engine.symerge_model import PREFIX
+from symerge_dense.engine.student import PREFIX
 from symerge_dense.experts.checkpoint import state_hash
 from symerge_dense.experts.model import MultiTaskModel
 from symerge_dense.progress import track

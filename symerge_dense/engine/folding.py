@@ -10,7 +10,7 @@ from torch import Tensor
 
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.engine.batchnorm import recalibrate, statistics
-from symerge_dense.engine.symerge_model import SyMergeModel
+from symerge_dense.engine.student import Student
 from symerge_dense.experts.model import MultiTaskModel
 
 
@@ -24,7 +24,7 @@ def image_batches(pool: Unlabelled, count: int, batch_size: int, device: torch.d
         yield torch.stack([pool[int(i)]["image"] for i in chunk]).to(device)
 
 
-def deliver(model: SyMergeModel, images: Iterable[Tensor]) -> None:
+def deliver(model: Student, images: Iterable[Tensor]) -> None:
     """Fold, and give BatchNorm the statistics of the options' policy; ``images`` are looked at to re-estimate."""
     model.fold()
     if model.options.batchnorm == "recalibrate":
@@ -34,7 +34,7 @@ def deliver(model: SyMergeModel, images: Iterable[Tensor]) -> None:
 
 
 @contextmanager
-def folded(model: SyMergeModel, images: Iterable[Tensor]) -> Iterator[MultiTaskModel]:
+def folded(model: Student, images: Iterable[Tensor]) -> Iterator[MultiTaskModel]:
     """``deliver`` inside the context; afterwards weights and statistics are as they were."""
     before = [value.clone() for value in statistics(model.model)]
     try:

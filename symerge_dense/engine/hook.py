@@ -2,13 +2,13 @@
 
 | when | stage | done by |
 |---|---|---|
-| before_train | attach experts: task vectors | merging.LayerwiseMerge.attach |
+| before_train | attach experts: task vectors | Student.attach |
 | | expert labels: cached once, or asked online | engine.expert_labels |
 | | bring the losses to one scale | engine.balance |
-| before_train_iter | choose the tasks of the step | engine.balance.task_of |
-| after_train_iter | project coefficients, log | merging.LayerwiseMerge.project_, engine.history |
+| before_train_iter | choose the tasks of the step | engine.balance.task_of, Student.before_step |
+| after_train_iter | project coefficients, log | Student.after_step, engine.history |
 | before_val, after_val | fold and re-estimate BatchNorm; undo both | engine.folding |
-| before_save_checkpoint | keep coefficients, adapted layers, statistics | SyMergeModel.slim_state |
+| before_save_checkpoint | keep coefficients, adapted layers, statistics | Student.slim_state |
 | after_load_checkpoint | complete a slim checkpoint | |
 | after_train | fold, re-estimate BatchNorm: the model is merged | |
 """
@@ -30,22 +30,22 @@ from symerge_dense.engine.balance import initial_scale, task_of
 from symerge_dense.engine.expert_labels import OnlineLabels, write_labels
 from symerge_dense.engine.folding import deliver, folded, image_batches
 from symerge_dense.engine.history import History
-from symerge_dense.engine.symerge_model import SyMergeModel
+from symerge_dense.engine.student import Student
 from symerge_dense.experts.model import MultiTaskModel
 
 
 class SyMergeHook(Hook):
-    """Merges backbones layer-wise and adapts one decoder layer per task; see the module's stage table.
+    """Lets a Student learn from the experts; see the module's stage table.
 
     Args:
         experts: {task: model}, in the order of the model's tasks. pool: unlabelled images. folder: the run's folder;
-        labels go to ``folder/labels``, the curve to ``folder/history.jsonl``.
+        the curve goes to ``folder/history.jsonl``. labels: folder of the experts' cached labels.
     """
 
     priority = "ABOVE_NORMAL"
 
-    def __init__(self, experts: Mapping[str, MultiTaskModel], pool: Unlabelled, folder: Path) -> None:
-        self.experts, self.pool, self.folder = experts, pool, folder
+    def __init__(self, experts: Mapping[str, MultiTaskModel], pool: Unlabelled, folder: Path, labels: Path) -> None:
+        self.experts, self.pool, self.labels = experts, pool, labels
         self.history = History(folder / "history.jsonl")
         self._validation = ExitStack()
 
@@ -55,7 +55,7 @@ class SyMergeHook(Hook):
         experts = {task: self.experts[task].eval() for task in model.model.tasks}
         model.attach(experts)
         if model.options.labels == "cached":
-            write_labels(experts, self.pool, self.folder / "labels", model.options.batch_size)
+            write_labels(experts, self.pool, self.labels, model.options.batch_size)
             for expert in experts.values():
                 expert.cpu()  # nobody asks them again: an accelerator's memory is for the task vectors
             self.experts = {}
@@ -66,7 +66,7 @@ class SyMergeHook(Hook):
         if get_rank() == 0:
             self.history.cut(runner.iter)
 
-    def _start(self, model: SyMergeModel, runner: Any) -> None:
+    def _start(self, model: Student, runner: Any) -> None:
         """What an unbroken run does once: a resumed one finds it in its checkpoint."""
         if model.options.statistics == "running":
             deliver(model, self._images(model))
@@ -79,16 +79,15 @@ class SyMergeHook(Hook):
         model = unwrap(runner)
         if model.options.schedule == "per_task":
             model.active = [task_of(runner.iter, list(model.model.tasks), runner.seed)]
+        model.before_step(runner.iter, runner.max_iters)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Project the coefficients and log."""
+        """What the model does after a step; log."""
         model = unwrap(runner)
-        model.merge.project_()
+        model.after_step()
         values = {key: value for key, value in (outputs or {}).items() if key.startswith(("loss_", "distance_"))}
-        means = model.merge.coefficients.detach().mean(0)
-        values |= {f"coefficient_mean_{task}": mean for task, mean in zip(model.model.tasks, means, strict=True)}
         if get_rank() == 0:
-            self.history.add(runner.iter, values)
+            self.history.add(runner.iter, values | model.watched())
 
     def before_val(self, runner: Any) -> None:
         """Evaluate the merged model as it will be delivered."""
@@ -116,13 +115,13 @@ class SyMergeHook(Hook):
         model = unwrap(runner)
         deliver(model, self._images(model))
 
-    def _images(self, model: SyMergeModel) -> Iterator[Tensor]:
+    def _images(self, model: Student) -> Iterator[Tensor]:
         options = model.options
         return image_batches(self.pool, options.recalibration_images, options.batch_size, model.device)
 
 
-def unwrap(runner: Any) -> SyMergeModel:
+def unwrap(runner: Any) -> Student:
     """The runner's model without a DDP wrapper."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    assert isinstance(model, SyMergeModel)
+    assert isinstance(model, Student)
     return model

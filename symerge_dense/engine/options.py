@@ -16,10 +16,11 @@ Balance = Literal["initial", "none"]
 Statistics = Literal["batch", "running"]
 BatchNorm = Literal["recalibrate", "mean", "moments", "pretrained"]
 Decay = Literal["none", "cosine"]
+Objective = Literal["labels", "entropy"]
 CHOICES: dict[str, tuple[str, ...]] = {
     "granularity": get_args(Granularity), "labels": get_args(Labels), "filter": get_args(Filter),
     "schedule": get_args(Schedule), "balance": get_args(Balance), "statistics": get_args(Statistics),
-    "lr_decay": get_args(Decay), "batchnorm": get_args(BatchNorm),
+    "lr_decay": get_args(Decay), "batchnorm": get_args(BatchNorm), "objective": get_args(Objective),
 }
 
 
@@ -31,7 +32,10 @@ class SyMergeOptions:
         granularity: what shares one coefficient per task: every parameter tensor, a block, or the whole backbone.
         initial: coefficient at the start, the task-arithmetic scale.
         clamp: coefficients are projected into this interval after every step; None leaves them free.
-        layer: the layer of each head that is adapted: 'pre_final', 'final', or a dotted submodule name.
+        density: share of each task vector that is merged, chosen as TIES does: the largest magnitudes whose sign is
+            the elected one (AdaMerging++ takes 0.2); None merges all of it.
+        layer: the layer of each head that is adapted: 'pre_final', 'final', a dotted submodule name, or 'head', all
+            of it.
         learn_coefficients, learn_layer: switch one half off for the controls of the paper's ablation.
         coefficient_lr, layer_lr, weight_decay: Adam settings of the two parameter groups.
         lr_decay: 'cosine' lets both learning rates fall to 0 over the run; 'none' keeps them.
@@ -39,6 +43,8 @@ class SyMergeOptions:
             ``'per_task'`` (tasks shuffled within the round).
         batch_size: images per step, over all processes.
         labels: 'cached' asks each expert once per image; 'online' asks it in every step.
+        objective: 'labels' learns from the experts' outputs; 'entropy' makes the merged model's own distribution
+            certain in tasks that have one, and learns from the expert in the others.
         soft: distil class probabilities (True) or the arg-max class (False).
         filter: 'confidence' drops the pixels where merged model and expert disagree and the merged one is surer.
         balance: 'initial' divides each task's loss by its value before the first step; 'none' adds raw losses.
@@ -55,6 +61,7 @@ class SyMergeOptions:
     granularity: Granularity = "tensor"
     initial: float = 0.3
     clamp: tuple[float, float] | None = (0.0, 1.0)
+    density: float | None = None
     layer: str = "pre_final"
     learn_coefficients: bool = True
     learn_layer: bool = True
@@ -65,6 +72,7 @@ class SyMergeOptions:
     rounds: int = 300
     batch_size: int = 8
     labels: Labels = "cached"
+    objective: Objective = "labels"
     soft: bool = True
     filter: Filter = "none"
     schedule: Schedule = "sum"
@@ -93,6 +101,8 @@ class SyMergeOptions:
                 raise ValueError(f"adaptation: {name}={value!r} must not be negative.")
         if self.clamp is not None and not self.clamp[0] <= self.initial <= self.clamp[1]:
             raise ValueError(f"adaptation.initial={self.initial} lies outside clamp={self.clamp}; change one of them.")
+        if self.density is not None and not 0 < self.density <= 1:
+            raise ValueError(f"adaptation.density={self.density!r} must lie in (0, 1], or be None to merge all.")
         if not (self.learn_coefficients or self.learn_layer):
             raise ValueError("adaptation learns nothing: set learn_coefficients or learn_layer to True.")
         if self.augment is not None and self.labels == "online":

@@ -130,8 +130,12 @@ class MultiTaskModel(BaseModel):
     # -- computing --------------------------------------------------------------------------------------------------
     def features(self, image: Tensor) -> list[Tensor]:
         """Feature maps of images (N,3,H,W), RGB in 0..255."""
-        maps: list[Tensor] = self.backbone((image - self.mean) / self.std)
+        maps: list[Tensor] = self.backbone(self.normalised(image))
         return maps
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """Images (N,3,H,W), RGB in 0..255, as the backbone takes them."""
+        return (image - self.mean) / self.std
 
     def raw_outputs(self, image: Tensor, only: Collection[str] | None = None) -> dict[str, Tensor]:
         """{task: raw head output (N,C,h,w)} of all tasks, or of those in ``only``; one pass through the backbone."""
@@ -139,7 +143,11 @@ class MultiTaskModel(BaseModel):
         for _, head in chosen:
             head.refuse_single_image(len(image))
         features = self.features(image)
-        return {name: head(features) for name, head in chosen}
+        return {name: head(self.task_features(name, features)) for name, head in chosen}
+
+    def task_features(self, task: str, features: list[Tensor]) -> list[Tensor]:
+        """What the head of ``task`` sees of the shared feature maps: all of them, as they are."""
+        return features
 
     def forward(self, image: Tensor, mode: str = "tensor", only: Collection[str] | None = None, **batch: Tensor) -> Any:
         """MMEngine's entry point for images (N,3,H,W), RGB in 0..255.

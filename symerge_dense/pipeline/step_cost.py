@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from symerge_dense.engine.adapt import parameter_groups
 from symerge_dense.engine.symerge_model import PREFIX, SyMergeModel
 from symerge_dense.experts.backbone import TimmBackbone
 from symerge_dense.experts.model import MultiTaskModel
@@ -68,7 +67,7 @@ class Bench:
         model = SyMergeModel(copy.deepcopy(self.model), self.options)
         model.attach(self.experts)
         model.train()
-        optimizer = torch.optim.Adam(parameter_groups(model))
+        optimizer = torch.optim.Adam(model.parameter_groups())
         batch = {PREFIX + task: label for task, label in self.labels.items()}
 
         def step() -> Tensor:

@@ -1,0 +1,70 @@
+"""AdaMerging: merging coefficients that minimise the entropy of the merged model's predictions.
+
+Yang et al., ICLR 2024, https://arxiv.org/abs/2310.02575
+
+| method          | one coefficient per task and | task vectors                                     |
+|-----------------|------------------------------|--------------------------------------------------|
+| adamerging_task | network                      | whole                                            |
+| adamerging      | tensor                       | whole                                            |
+| adamerging_pp   | tensor                       | trimmed to 20 % and sign-elected, as TIES' are   |
+
+Published settings: coefficients from 0.3, kept in [0, 1], Adam 1e-3 without decay of rate or weights, losses of all
+tasks added in every step. Rounds, batch, augmentation and the balance of losses are the setting's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+
+from symerge_dense.engine.adaptive import Setting
+from symerge_dense.engine.by_options import ByOptions
+from symerge_dense.registry import ADAPTERS
+
+PAPER = "https://arxiv.org/abs/2310.02575"
+_PUBLISHED: dict[str, Any] = {
+    "objective": "entropy", "initial": 0.3, "clamp": (0.0, 1.0), "learn_coefficients": True, "learn_layer": False,
+    "coefficient_lr": 1e-3, "lr_decay": "none", "schedule": "sum"}
+
+
+class _EntropyMinimisation(ByOptions):
+    """Entropy where the task predicts a distribution, expert labels elsewhere."""
+
+    paper: ClassVar[str] = PAPER
+
+    def note(self, setting: Setting) -> str:
+        tasks = {name: expert.tasks[name] for name, expert in setting.experts.items()}
+        others = [name for name, task in tasks.items() if task.entropy(torch.zeros(1, task.channels, 1, 1)) is None]
+        return f"{', '.join(others)}: expert labels (no entropy)" if others else ""
+
+
+@ADAPTERS.register
+class AdaMergingTask(_EntropyMinimisation):
+    """Task-wise: one coefficient for each task vector."""
+
+    name: ClassVar[str] = "adamerging_task"
+    title: ClassVar[str] = "AdaMerging, task-wise"
+    learns: ClassVar[str] = "one coefficient per task"
+    changes: ClassVar[Mapping[str, Any]] = {**_PUBLISHED, "granularity": "task"}
+
+
+@ADAPTERS.register
+class AdaMerging(_EntropyMinimisation):
+    """Layer-wise: one coefficient for each tensor of each task vector."""
+
+    name: ClassVar[str] = "adamerging"
+    title: ClassVar[str] = "AdaMerging"
+    learns: ClassVar[str] = "coefficients"
+    changes: ClassVar[Mapping[str, Any]] = {**_PUBLISHED, "granularity": "tensor"}
+
+
+@ADAPTERS.register
+class AdaMergingPP(_EntropyMinimisation):
+    """AdaMerging++: layer-wise, on task vectors without what TIES would drop."""
+
+    name: ClassVar[str] = "adamerging_pp"
+    title: ClassVar[str] = "AdaMerging++"
+    learns: ClassVar[str] = "coefficients"
+    changes: ClassVar[Mapping[str, Any]] = {**_PUBLISHED, "granularity": "tensor", "density": 0.2}
