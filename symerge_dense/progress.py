@@ -61,9 +61,9 @@ class Bar:
             self._task = self._rich.add_task(self.description, total=self.total, completed=self.done, note="")
         return self
 
-    def advance(self, note: str = "") -> None:
-        """One more unit is done; ``note`` is shown behind the bar (a loss, say)."""
-        self.done += 1
+    def advance(self, note: str = "", by: int = 1) -> None:
+        """One more unit is done, or ``by``; ``note`` is shown behind the bar (a loss, say)."""
+        self.done += by
         self._note = note
         if self._rich is not None:
             self._rich.update(self._task, completed=self.done, note=note)

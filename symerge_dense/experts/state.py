@@ -92,6 +92,20 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
+def map_state(path: str | Path) -> dict[str, Tensor]:
+    """``read_state`` of a ``torch.save`` file that may be larger than memory: values are read where they are used.
+
+    Neither checksums nor values are looked at. What PyTorch wrote before version 1.6 cannot be mapped and is read
+    whole. Raises ValueError as ``read_state`` does.
+    """
+    path = existing(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # as in read_plain
+        raise _refusal(path, error) from error
+    return _tensors(content, path)
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
