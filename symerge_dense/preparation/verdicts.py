@@ -37,8 +37,8 @@ def note_pairing(split: Path, found: Pairing, faults: Findings) -> None:
         faults.add(split / folder, f"{folder}/ seems shifted by {offset:+d} against {' and '.join(others)}{where}: "
                                    f"{folder}/{number}.npy belongs to {others[0]}{number - offset}.npy")
     for folder in found.strangers:
-        faults.add(split / folder, f"the edges of {folder}/ fit those of no other folder at any shift: files in another "
-                                   "order, say 0, 1, 10, 100, ..., 2?")
+        faults.add(split / folder, f"the edges of {folder}/ fit those of no other folder at any shift: files in "
+                                   "another order, say 0, 1, 10, 100, ..., 2?")
 
 
 def pairing_fact(found: Pairing) -> str:
