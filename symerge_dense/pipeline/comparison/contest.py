@@ -1,0 +1,223 @@
+"""The comparison itself: method after method into one table, each row kept as soon as it is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+
+from symerge_dense.evaluation.scores import Scores
+from symerge_dense.experts.checkpoint import save_model
+from symerge_dense.experts.model import MultiTaskModel
+from symerge_dense.pipeline import sources, workdir
+from symerge_dense.pipeline.baselines import compare
+from symerge_dense.pipeline.comparison.cost import measured
+from symerge_dense.pipeline.comparison.entrants import BLOCKS, EXPERTS, JOINT, Adaptive, Entrant, Made, entrants
+from symerge_dense.pipeline.comparison.ground import Ground
+from symerge_dense.pipeline.comparison.measures import Measures
+from symerge_dense.pipeline.comparison.rows import Kept, Row, costs_of, deltas_of, metrics_of, scores_of
+from symerge_dense.pipeline.comparison.transfer import Donor
+from symerge_dense.pipeline.comparison.tuning import CRITERIA, Tuner, check_criterion
+from symerge_dense.pipeline.config import RunConfig, fingerprint, to_json
+from symerge_dense.pipeline.record import run_facts
+from symerge_dense.pipeline.stock import Stock, check_network
+from symerge_dense.progress import console, say
+from symerge_dense.registry import TASKS, nearest
+from symerge_dense.report.comparison_files import FILES, delta, draw_comparison, print_comparison, write_comparison
+
+DONOR = "symerge"  # whose adapted layers are transferred, unless a file is named
+
+
+@dataclass
+class Comparison:
+    """Which methods are compared, and how.
+
+    Args:
+        config: base, experts, data, and the options of adaptation and BatchNorm. folder: of this comparison.
+        methods: names, None for all. Rows that ``folder`` already holds of others stay in the table.
+        criterion: of ``CRITERIA``, for scales. seeds: runs of each method whose result depends on one.
+        adapted_from: a merged model whose adapted layers are plugged onto every other encoder; None takes those of
+            SyMerge in this comparison. train_experts: False refuses where experts are missing.
+
+    Raises ValueError for what is unknown or cannot be.
+    """
+
+    config: RunConfig
+    folder: Path
+    methods: Sequence[str] | None = None
+    criterion: str = "agreement"
+    seeds: int = 1
+    adapted_from: str | None = None
+    train_experts: bool = True
+
+    def __post_init__(self) -> None:
+        check_criterion(self.criterion)
+        if self.seeds < 1:
+            raise ValueError(f"seeds={self.seeds}: give at least 1.")
+        self.stock = Stock(self.config, self.train_experts, score=self._score_trained)
+        self.entrants = self._entrants()
+        self.measures = Measures(self.config, torch.device(get_device()))
+        self.kept = Kept(self.folder / "rows")
+        self.donor = Donor(Path(self.adapted_from or self.folder / f"{DONOR}.safetensors"))
+        if self.adapted_from is not None:
+            _ = self.donor.model  # a file that cannot be read is known now
+        self.rows: dict[str, Row] = {}
+
+    def _entrants(self) -> list[Entrant]:
+        everybody = entrants(self.stock.joint)
+        names = [entrant.name for entrant in everybody]
+        for name in self.methods or ():
+            if name not in names:
+                raise ValueError(nearest(name, names, "merging method"))
+        joint = JOINT in (self.methods or ()) or "recipe" in self.config.experts
+        return [entrant for entrant in everybody if joint or entrant.name != JOINT]
+
+    def run(self) -> dict[str, Any]:
+        """Every row that is missing; returns what compare.json holds. A method that fails is a row that says so."""
+        gc.freeze()  # what is there now stays: collections between methods need not look through all libraries
+        try:
+            for entrant in self.entrants:
+                self._enter(entrant)
+        finally:  # also where Ctrl-C ends it
+            gc.unfreeze()
+            if self.rows:
+                write_comparison(self.folder, self.record())
+                draw_comparison(self.folder, self.record())
+        return self.record()
+
+    def record(self) -> dict[str, Any]:
+        """What compare.json holds, from the rows so far."""
+        split = f" ({self.measures.tuning_split})" if self.criterion == "labels" else ""
+        return {"config": to_json(vars(self.config)), "tuning": CRITERIA[self.criterion] + split, "seeds": self.seeds,
+                "blocks": BLOCKS, "adapted_from": self.adapted_from or DONOR, **self._facts,
+                "delta_m_metrics": {task: TASKS[task].headline for task in self.config.tasks},
+                "rows": list(self.rows.values())}
+
+    # -- one method ---------------------------------------------------------------------------------------------------
+    def _enter(self, entrant: Entrant) -> None:
+        name = entrant.name
+        found = self.kept.read(name, self._asked(name))
+        wanted = self.methods is None or name in (EXPERTS, *self.methods)
+        if found is not None and not (self._gives(name) and self.donor.hash is None):
+            self.rows[name] = found
+        elif wanted:
+            console.print(f"[bold]{name}[/bold]")
+            self.rows[name] = self._settled(entrant)
+            write_comparison(self.folder, self.record())
+
+    def _settled(self, entrant: Entrant) -> Row:
+        """The row of a method that runs now, written down."""
+        name, ground, tuner = entrant.name, self.ground, self.tuner
+        if self._gives(name):
+            self.donor.path.unlink(missing_ok=True)  # layers of another run are not to be taken for this one's
+        try:
+            row, trace = self._row(entrant, ground, tuner), ""
+        except Exception as error:
+            if name == EXPERTS:  # without them there is nothing to compare with
+                raise
+            trace = traceback.format_exc()
+            row = {"method": name, "block": entrant.block, "data": entrant.data, "runs": 0,
+                   "error": f"{type(error).__name__}: {error}"}
+        kept = self.kept.write(name, self._asked(name), row, trace)
+        if name != EXPERTS:
+            say(f"{name} failed: {row['error']}" if trace else f"{name}: Δm {delta(kept)} %")
+        return kept
+
+    def _row(self, entrant: Entrant, ground: Ground, tuner: Tuner) -> Row:
+        scores: list[Scores] = []
+        costs: list[dict[str, Any]] = []
+        moved: list[dict[str, float]] = []
+        for seed in range(self.seeds if self.seeds > 1 and entrant.random else 1):
+            with measured() as cost:
+                made = entrant.make(ground, tuner, self.config.seed + seed)
+            costs.append(cost)
+            scores.append(self.measures.score(made.networks, entrant.name))
+            moved += self._moved(entrant, ground, made)
+        deltas = [compare(run, self._reference) for run in scores] if entrant.name != EXPERTS else []
+        if self._gives(entrant.name):
+            save_model(self.donor.path, made.networks[None], {"training": to_json(vars(ground.options))})
+        own = costs_of(costs) if made.block != "reference" else {}  # of training, if it was not found
+        return {"method": entrant.name, "block": made.block, "data": made.data, "runs": len(scores),
+                "tasks": metrics_of(scores), "delta_m": deltas_of(deltas), "encoder_passes": len(made.networks),
+                **own, **made.facts, **({"transferred": deltas_of(moved)} if moved else {})}
+
+    def _moved(self, entrant: Entrant, ground: Ground, made: Made) -> list[dict[str, float]]:
+        """Delta_m of the same encoder under the donor's heads; nothing for references, the donor, or without one."""
+        if self._gives(entrant.name) or made.block == "reference" or self.donor.hash is None:
+            return []
+        plugged = self.donor.plugged(ground, made.networks)
+        return [compare(self.measures.score(plugged, f"{entrant.name}, transferred layers"), self._reference)]
+
+    def _gives(self, name: str) -> bool:
+        """Whether the adapted layers that are transferred are this method's."""
+        return name == DONOR and self.adapted_from is None
+
+    def _asked(self, name: str) -> str:
+        """Fingerprint of what a kept row must have been made with."""
+        about = [name, to_json(vars(self.config))]
+        if name != EXPERTS:
+            about += [self.criterion, self.seeds]
+            about += [] if self._gives(name) else [self.donor.hash]
+        return fingerprint(*about)
+
+    # -- what they meet on --------------------------------------------------------------------------------------------
+    @cached_property
+    def ground(self) -> Ground:
+        """Base and experts, found or trained; data that cannot be read are known before."""
+        check_network(self.config)
+        pool, _ = sources.pool(self.config), self.measures.test
+        if self.stock.may_train:
+            sources.dataset(self.config, "train", self.config.tasks)
+        console.print("[bold]Base and experts[/bold]")
+        base = self.stock.base()
+        ground = Ground(base, self.stock.experts(base), pool, self.config.options, self.folder, self.measures.device)
+        if self.adapted_from is not None:
+            self.donor.check(ground)
+        if any(isinstance(e, Adaptive) and (self.methods is None or e.name in self.methods) for e in self.entrants):
+            ground.ask_experts()
+        return ground
+
+    @cached_property
+    def tuner(self) -> Tuner:
+        """What chooses scales."""
+        tuner = Tuner(self.ground, self.measures, self.config.baselines["scales"], self.criterion)
+        tuner.prepare()
+        return tuner
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        return run_facts()
+
+    @property
+    def _reference(self) -> Scores:
+        return scores_of(self.rows[EXPERTS])
+
+    def _score_trained(self, model: MultiTaskModel, title: str) -> Scores:
+        return self.measures.score({None: model.to(self.measures.device)}, title)
+
+
+def compare_methods(config: RunConfig, work_dir: str | None = None, resume: bool = False, **how: Any) -> dict[str, Any]:
+    """Run a comparison in a folder of its own; ``how`` are the further fields of ``Comparison``.
+
+    With ``resume``, what the folder holds is not done again: a complete comparison is only shown, and ``methods``
+    adds to the table. Raises ValueError for what ``Comparison`` refuses, and as ``workdir.open_run``.
+    """
+    named = dataclasses.replace(config, name=f"{config.name}_compare")
+    folder = workdir.open_run(workdir.choose(named, work_dir, resume), config, resume)
+    try:
+        record = Comparison(config, folder, **how).run()
+    except (ValueError, OSError):
+        if not resume:
+            workdir.abandon(folder)
+        raise
+    print_comparison(record, console)
+    console.print(f"In {folder}: {', '.join(FILES)}")
+    return record

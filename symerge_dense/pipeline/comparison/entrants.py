@@ -1,0 +1,171 @@
+"""Who takes part: every registered static method, every adaptive one, and joint training with labels."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from symerge_dense.engine.expert_statistics import LARGEST_GRAM, SAMPLED, Statistics
+from symerge_dense.experts.backbone import TimmBackbone
+from symerge_dense.experts.model import MultiTaskModel
+from symerge_dense.merging.base import Merger
+from symerge_dense.pipeline.comparison.family import States
+from symerge_dense.pipeline.comparison.ground import Ground
+from symerge_dense.pipeline.comparison.measures import Networks
+from symerge_dense.pipeline.comparison.seeded import draws
+from symerge_dense.pipeline.comparison.tuning import Tuner, knob_of, values_of
+from symerge_dense.registry import ADAPTERS, MERGERS
+
+BLOCKS = {
+    "reference": "references",
+    "plain": "one encoder, nothing beside it",
+    "adapters": "one encoder, parameters beside it",
+    "masks": "weights per task: one encoder pass per task",
+}
+EXPERTS, JOINT = "experts", "joint_training"
+DATA = ("none", "unlabelled", "labels")
+
+
+@dataclass
+class Made:
+    """What a method makes: finished networks, the block of the table it belongs to, the data it has looked at.
+
+    ``data`` is one of ``DATA``; the images of BatchNorm's re-estimation, the same for all, do not count. ``facts`` go
+    into the row as they are.
+    """
+
+    networks: Networks
+    block: str
+    data: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Entrant(ABC):
+    """A contestant. ``block`` and ``data`` are what its row says if it fails."""
+
+    name: str
+    block: str = "plain"
+    data: str = "none"
+
+    @property
+    def random(self) -> bool:
+        """Whether its result depends on the seed."""
+        return False
+
+    @abstractmethod
+    def make(self, ground: Ground, tuner: Tuner, seed: int) -> Made:
+        """All of its own work, from base and experts to networks that can be scored."""
+
+
+class Static(Entrant):
+    """A method of ``MERGERS``: its scale tuned where it has one, every other argument as by default."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.kind = name, MERGERS[name]
+        self.default: Merger = self.kind()
+        self.block = "masks" if self.default.per_task else "plain"
+        self.data = "unlabelled" if self.default.needs else "none"
+
+    @cached_property
+    def random(self) -> bool:
+        """Whether it, or what it needs to know of the experts, is drawn at random."""
+        return bool(self.default.needs & SAMPLED) or draws(self.default)
+
+    def make(self, ground: Ground, tuner: Tuner, seed: int) -> Made:
+        """Collect what it needs, tune, merge, settle BatchNorm."""
+        extras = {what: ground.statistics(what, seed) for what in sorted(self.default.needs)}
+        tasks: list[str | None] = list(ground.experts) if self.default.per_task else [None]
+
+        def merge(merger: Merger) -> States:
+            return {task: ground.merge(merger, seed, extras, task) for task in tasks}
+
+        merger, facts = self._tuned(tuner, merge)
+        networks = {task: ground.place(state, task) for task, state in merge(merger).items()}
+        tuned_on = "labels" if tuner.criterion == "labels" else "unlabelled"
+        data = max(self.data, tuned_on if "tuning" in facts else "none", key=DATA.index)
+        facts |= {"options": merger.hyperparameters, "extra_parameters": self._beside(ground)}
+        if "gram" in extras:
+            facts["note"] = _without_gram(ground, extras["gram"])
+        return Made(networks, self.block, data, facts)
+
+    def _tuned(self, tuner: Tuner, merge: Callable[[Merger], States]) -> tuple[Merger, dict[str, Any]]:
+        """The method with its knob at the best value, and the record of the choice, if there was one."""
+        knob = knob_of(self.kind)
+        if knob is None or len(values_of(self.kind, tuner.scales)) < 2:
+            return self.default, {}
+        start = time.perf_counter()
+        best, found = tuner.best(self.kind, lambda value: merge(self.kind(**{knob: value})))
+        tuning = {"argument": knob, "best": best, "values": {f"{value:g}": found[value] for value in sorted(found)}}
+        return self.kind(**{knob: best}), {"tuning": tuning, "tuning_seconds": round(time.perf_counter() - start, 2)}
+
+    def _beside(self, ground: Ground) -> int:
+        """Numbers kept beside one backbone, in units of float32: the unified task vector, and a mask for each task."""
+        if not self.default.per_task:
+            return 0
+        weights = ground.backbone_weights
+        return weights + len(ground.experts) * -(-weights * self.default.extra_bits // 32)
+
+
+class Adaptive(Entrant):
+    """A method of ``ADAPTERS``, with the config's options and its own arguments as by default."""
+
+    data = "unlabelled"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.method = ADAPTERS[name]()
+
+    @property
+    def random(self) -> bool:
+        """It is: batches are drawn."""
+        return True
+
+    def make(self, ground: Ground, tuner: Tuner, seed: int) -> Made:
+        """Adapt on the unlabelled images."""
+        adapted = self.method.run(ground.setting(seed))
+        block = "adapters" if adapted.extra_parameters else "plain"
+        facts = {"options": self.method.hyperparameters, "extra_parameters": adapted.extra_parameters,
+                 "note": adapted.note}
+        return Made({None: adapted.model}, block, self.data, facts)
+
+
+class Joint(Entrant):
+    """Multi-task training with labels from the same base: what merging wants to do without."""
+
+    name, block, data = JOINT, "reference", "labels"
+
+    def __init__(self, train: Callable[[TimmBackbone], MultiTaskModel]) -> None:
+        self.train = train
+
+    def make(self, ground: Ground, tuner: Tuner, seed: int) -> Made:
+        """Found or trained; nothing of it is merged, and BatchNorm is as it was trained."""
+        return Made({None: self.train(ground.base).to(ground.device)}, self.block, self.data)
+
+
+class Experts(Entrant):
+    """The experts themselves, each on its own task: T networks."""
+
+    name, block, data = EXPERTS, "reference", "labels"
+
+    def make(self, ground: Ground, tuner: Tuner, seed: int) -> Made:
+        """As they are."""
+        beside = (len(ground.experts) - 1) * sum(weight.numel() for weight in ground.base.parameters())
+        return Made(ground.own_networks, self.block, self.data, {"extra_parameters": beside})
+
+
+def _without_gram(ground: Ground, grams: Statistics) -> str:
+    """What is to be said of weights that RegMean could only average."""
+    matrices = [spec.name for spec in ground.specs if spec.kind in ("matrix", "conv")]
+    count = sum(any(name not in found for found in grams.values()) for name in matrices)
+    return f"{count} of {len(matrices)} matrices averaged: grouped, or of over {LARGEST_GRAM} inputs" if count else ""
+
+
+def entrants(train_joint: Callable[[TimmBackbone], MultiTaskModel] | None) -> list[Entrant]:
+    """Everybody: the experts first, SyMerge second. Without ``train_joint`` there is no joint training."""
+    adaptive = sorted(ADAPTERS, key=lambda name: name != "symerge")
+    joint = [] if train_joint is None else [Joint(train_joint)]
+    return [Experts(), *map(Adaptive, adaptive), *map(Static, MERGERS), *joint]

@@ -1,0 +1,180 @@
+"""compare.json and what is made of it: a table in Markdown and CSV, a picture, and the same in a terminal.
+
+compare.json is an object::
+
+    config, tuning, seeds, adapted_from      what was run; how scales were chosen; whose layers were transferred
+    commit, versions, device, delta_m_metrics, blocks {block: title}
+    rows                                     one per method:
+        method, block, data                  name; which table it stands in; 'none', 'unlabelled' or 'labels'
+        runs, tasks: {task: {metric: {value, std, higher_is_better}}}, delta_m: {task or 'mean': {value, std}}
+        options, note                        as it was merged; what differs from the paper
+        tuning: {argument, best, values}     of its scale, where it has one; what the criterion says of each value
+        extra_parameters, encoder_passes     beside one backbone and a head per task; per image for all tasks
+        seconds, tuning_seconds              of its own work, tuning included and scoring not; of which tuning
+        peak_memory_mb                       during that work
+        transferred: {task or 'mean': ...}   Delta_m of its encoder under the transferred layers
+        error                                instead of the numbers, where the method failed
+
+``std`` is there with several runs, and null stands for what is undefined.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import MINIMAL
+from rich.console import Console
+from rich.table import Table
+
+from symerge_dense.report.atomic import replacing
+from symerge_dense.report.comparison import markdown, number
+from symerge_dense.report.ranking import draw_ranking
+from symerge_dense.report.results import write_results
+from symerge_dense.report.table import UNDEFINED
+
+Row = Mapping[str, Any]
+COSTS = {"data": "data", "extra_parameters": "extra weights", "encoder_passes": "passes",
+         "seconds": "seconds", "tuning_seconds": "tuning s", "peak_memory_mb": "peak MiB"}
+FILES = ("compare.json", "compare.md", "compare.csv", "compare.png")
+
+
+def write_comparison(folder: Path, record: Mapping[str, Any]) -> None:
+    """compare.json, compare.md and compare.csv of a comparison, each whole or not at all."""
+    write_results(folder / "compare.json", record)
+    for name, text in (("compare.md", markdown_comparison(record)), ("compare.csv", csv_comparison(record))):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, "utf-8")
+
+
+def draw_comparison(folder: Path, record: Mapping[str, Any]) -> None:
+    """compare.png of a comparison."""
+    draw_ranking(folder / "compare.png", record)
+
+
+def blocks(record: Mapping[str, Any]) -> list[tuple[str, list[Row]]]:
+    """(title, rows) of each table that has rows: the experts, the best Delta_m, the worst, undefined ones, failures."""
+    found = [(title, [row for row in record["rows"] if row["block"] == block])
+             for block, title in record["blocks"].items()]
+    return [(title, sorted(rows, key=_order)) for title, rows in found if rows]
+
+
+def markdown_comparison(record: Mapping[str, Any]) -> str:
+    """A table per block: Delta_m, every metric, costs; then the transfer table and what is to be said of methods."""
+    columns = _columns(record)
+    headings = ["method", "Δm % ↑", *(f"{task} {metric} {'↑' if better else '↓'}" for task, metric, better in columns)]
+    parts = [_preamble(record)]
+    for title, rows in blocks(record):
+        lines = [[*headings, *COSTS.values()], *(_cells(row, columns) for row in rows)]
+        parts.append(f"**{title}**\n\n{markdown(lines)}")
+    moved = transfers(record)
+    if len(moved) > 1:
+        parts.append(f"**adapted layers on other encoders**\n\n{markdown(moved)}")
+    notes = [f"- {row['method']}: {row['note']}" for row in record["rows"] if row.get("note")]
+    notes += [f"- {row['method']} failed: {row['error']}" for row in record["rows"] if "error" in row]
+    return "\n".join([*parts, *(["\n".join(notes) + "\n"] if notes else [])])
+
+
+def transfers(record: Mapping[str, Any]) -> list[list[str]]:
+    """Heading and rows of the transfer table: Delta_m of encoders under their own heads and under the donor's."""
+    donor = "SyMerge's layers" if record["adapted_from"] == "symerge" else f"the layers of {record['adapted_from']}"
+    rows = [row for _, rows in blocks(record) for row in rows if "transferred" in row]
+    return [["method (Δm % ↑)", "with its own heads", f"with {donor}"],
+            *([row["method"], delta(row), _signed(row["transferred"]["mean"])] for row in rows)]
+
+
+def csv_comparison(record: Mapping[str, Any]) -> str:
+    """One line per method; every number and its standard deviation in columns of their own."""
+    columns = _columns(record)
+    names = ["delta_m", *(f"{task}/{metric}" for task, metric, _ in columns), "delta_m_transferred"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "block", "runs", *(n for name in names for n in (name, f"{name}_std")), *COSTS,
+                     "options", "error"])
+    for row in record["rows"]:
+        metrics = [row["tasks"][task][metric] if "tasks" in row else {} for task, metric, _ in columns]
+        entries = [row.get("delta_m", {}).get("mean", {}), *metrics, row.get("transferred", {}).get("mean", {})]
+        numbers = [value for entry in entries for value in (entry.get("value"), entry.get("std"))]
+        writer.writerow([row["method"], row["block"], row["runs"], *numbers, *(row.get(key) for key in COSTS),
+                         json.dumps(row.get("options", {})), row.get("error", "")])
+    return text.getvalue()
+
+
+def print_comparison(record: Mapping[str, Any], console: Console) -> None:
+    """Delta_m, the headline metric of each task, and costs; every metric is in the files."""
+    console.print(_preamble(record), markup=False, soft_wrap=True)
+    heads = [column for column in _columns(record) if record["delta_m_metrics"].get(column[0]) == column[1]]
+    for title, rows in blocks(record):
+        headings = ["method", "Δm %", *(f"{task} {metric}" for task, metric, _ in heads), *COSTS.values()]
+        console.print(_table(title, [headings, *(_cells(row, heads) for row in rows)]))
+    if len(moved := transfers(record)) > 1:
+        console.print(_table("adapted layers on other encoders", moved))
+    for row in record["rows"]:
+        if "error" in row:
+            console.print(f"{row['method']} failed: {row['error']}", markup=False, soft_wrap=True)
+
+
+def _table(title: str, lines: Sequence[Sequence[str]]) -> Table:
+    """For a terminal: a heading and rows; the first column is the last to lose its room."""
+    table = Table(title=title, title_justify="left", box=MINIMAL)
+    for column, heading in enumerate(lines[0]):
+        table.add_column(heading, no_wrap=column == 0, justify="right" if column else "left")
+    for line in lines[1:]:
+        table.add_row(*line)
+    return table
+
+
+def delta(row: Row) -> str:
+    """Mean Delta_m of a row with its spread, 'failed', or a dash for the experts."""
+    if "error" in row:
+        return "failed"
+    return _signed(row["delta_m"]["mean"]) if row["delta_m"] else UNDEFINED
+
+
+def _preamble(record: Mapping[str, Any]) -> str:
+    count = record["seeds"]
+    runs = f" Mean ± standard deviation of {count} runs where the seed matters." if count > 1 else ""
+    return (f"Scales are tuned by {record['tuning']}. BatchNorm: `{_batchnorm(record)}`, for all methods alike; its "
+            f"images are not counted as data.{runs}\n")
+
+
+def _batchnorm(record: Mapping[str, Any]) -> str:
+    return str((record["config"].get("adaptation") or {}).get("batchnorm", "recalibrate"))
+
+
+def _columns(record: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
+    tasks: Mapping[str, Any] = next((row["tasks"] for row in record["rows"] if "tasks" in row), {})
+    return [(task, metric, entry["higher_is_better"]) for task, metrics in tasks.items()
+            for metric, entry in metrics.items()]
+
+
+def _cells(row: Row, columns: Sequence[tuple[str, str, bool]]) -> list[str]:
+    metrics = [number(row["tasks"][task][metric]) if "tasks" in row else UNDEFINED for task, metric, _ in columns]
+    return [row["method"], delta(row), *metrics, *(_cost(key, row.get(key)) for key in COSTS)]
+
+
+def _cost(key: str, value: Any) -> str:
+    if value is None:
+        return UNDEFINED
+    if key == "extra_parameters":
+        return f"{value / 1e6:.1f} M" if value >= 1e5 else f"{value / 1e3:.1f} k" if value else "0"
+    if key in ("seconds", "tuning_seconds"):
+        return f"{value:.1f}"
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
+
+
+def _signed(entry: Mapping[str, Any]) -> str:
+    return number(entry, 2, "+")
+
+
+def _order(row: Row) -> tuple[int, float]:
+    if "error" in row:
+        return 3, 0.0
+    if not row["delta_m"]:
+        return 0, 0.0
+    value = row["delta_m"]["mean"]["value"]
+    return (2, 0.0) if value is None else (1, -value)
