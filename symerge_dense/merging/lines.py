@@ -7,6 +7,7 @@ https://arxiv.org/abs/2410.17146
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -51,7 +52,8 @@ class Lines(Merger):
         if self.beta and specs and all(spec.block is None for spec in specs):
             raise ValueError("lines scales by depth, and the specs know no blocks; make them from the module "
                              "(tensor_specs), or pass beta=0.")
-        self._tasks, self._summed, self._merged = len(tasks), 0.0, 0.0
+        self._tasks = len(tasks)
+        self._summed, self._merged = list[float](), list[float]()  # norms of the parts
         self._inner.begin([spec for spec in specs if self._inner.treats[spec.kind] == "method"], tasks)
 
     def reads(self, number: int) -> Reading:
@@ -59,8 +61,8 @@ class Lines(Merger):
 
     def observe(self, number: int, operands: Operands) -> None:
         if number == self._inner.passes:
-            self._summed += _norm(total(delta for _, delta in operands.deltas()))
-            self._merged += _norm(self._merge_inner(operands) - operands.base)
+            self._summed.append(_norm(total(delta for _, delta in operands.deltas())))
+            self._merged.append(_norm(self._merge_inner(operands) - operands.base))
         elif self._inner.treats[operands.spec.kind] == "method":
             self._inner.observe(number, operands)
 
@@ -82,7 +84,9 @@ class Lines(Merger):
             return self.alpha
         if isinstance(self._inner, TaskArithmetic):
             return 1 / abs(self._inner.scale) / self._tasks if self._inner.scale else 0.0
-        return self._summed / self._merged / self._tasks if self._merged else 0.0
+        # fsum does not depend on the order, which threads do not keep.
+        summed, merged = math.fsum(self._summed), math.fsum(self._merged)
+        return summed / merged / self._tasks if merged else 0.0
 
     def _merge_inner(self, operands: Operands) -> Tensor:
         if self._inner.treats[operands.spec.kind] == "mean":

@@ -119,7 +119,14 @@ def checked(tensor: Tensor, owner: str, name: str, device: torch.device | str | 
     Raises ValueError naming ``owner`` and tensor if a value is NaN or infinite.
     """
     tensor = tensor.detach().to(device=device, dtype=compute_dtype(tensor.dtype))
-    # A sum is the fastest look at every value; where it is not finite it may just have overflown.
-    if not math.isfinite(tensor.sum()) and not all(bool(bound.isfinite()) for bound in tensor.aminmax()):
+    if not finite(tensor):
         raise ValueError(f"{owner}: tensor {name!r} holds NaN or infinite values; train or export it again.")
     return tensor
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether no value of a floating-point tensor is NaN or infinite."""
+    # A sum is the fastest look at every value. Where it is not finite, it may just have overflown.
+    if math.isfinite(tensor.sum(dtype=compute_dtype(tensor.dtype))):
+        return True
+    return all(bool(bound.isfinite()) for bound in tensor.aminmax())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from threading import Lock
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -40,7 +41,7 @@ class OrderStatistics:
     def __init__(self, ranks: Callable[[int], Sequence[int]]) -> None:
         self.values: tuple[float, ...] = ()
         self._ranks = ranks
-        self._length = 0
+        self._lengths: list[int] = []  # of the parts
         self._sample: list[NDArray[np.float32]] = []
         self._brackets: list[Bracket] = []  # one for each rank
         self._tables: dict[Bracket, _Table] = {}
@@ -52,11 +53,15 @@ class OrderStatistics:
         return "all" if self._tables else "nothing"
 
     def read(self, number: int, values: Tensor) -> None:
-        """Take a part of the stream, or of the sample, in reading ``number``: parts in any order and of any shape."""
+        """Take a part of the stream, or of the sample, in reading ``number``.
+
+        Parts may have any shape and come in any order, from several threads at once.
+        """
         flat = values.reshape(-1).float()
         if number == 0 and sum(map(len, self._sample)) < ENOUGH:
             self._sample.append(flat.cpu().numpy().copy())
-        self._length += flat.numel() if number == 1 else 0
+        if number == 1:
+            self._lengths.append(flat.numel())
         for table in self._tables.values():
             table.count(flat)
 
@@ -68,7 +73,8 @@ class OrderStatistics:
         if number == 0:
             self._seek(self._guess())
         elif self._tables:
-            ranks = self._ranks(self._length) if self._length else ()
+            length = sum(self._lengths)
+            ranks = self._ranks(length) if length else ()
             within = self._brackets or [FLOATS] * len(ranks)
             self._seek([self._tables[bracket].narrow(rank) if bracket in self._tables else bracket
                         for bracket, rank in zip(within, ranks, strict=False)])
@@ -105,14 +111,17 @@ class _Table:
         self._least, self._most = FLOATS[::-1]
         self._pending: list[NDArray[np.int32]] = []
         self._waiting = 0
+        self._lock = Lock()
 
     def count(self, numbers: Tensor) -> None:
         below, inside = (0, numbers) if (self.low, self.high) == FLOATS else _split(numbers, *self._ends)
-        self.below += below
-        self._pending.append(_keys(inside.cpu().numpy()))
-        self._waiting += inside.numel()
-        if self._waiting >= PENDING:
-            self._enter()
+        keys = _keys(inside.cpu().numpy())
+        with self._lock:
+            self.below += below
+            self._pending.append(keys)
+            self._waiting += len(keys)
+            if self._waiting >= PENDING:
+                self._enter()
 
     def narrow(self, rank: int) -> Bracket:
         """The bracket of one bin that holds ``rank``; the floats below or above if it is not inside."""
@@ -147,7 +156,10 @@ def _split(numbers: Tensor, low: float, high: float) -> tuple[int, Tensor]:
     if numbers.device.type != "cpu":
         return int((numbers < low).sum()), numbers[(numbers >= low) & (numbers <= high)]
     array = numbers.numpy()  # NumPy compares and selects several times faster than PyTorch on a CPU
-    return int(np.count_nonzero(array < low)), torch.from_numpy(array[(array >= low) & (array <= high)])
+    inside = array >= low
+    below = array.size - int(np.count_nonzero(inside))
+    inside &= array <= high
+    return below, torch.from_numpy(array.compress(inside))
 
 
 def _keys(values: NDArray[np.float32]) -> NDArray[np.int32]:

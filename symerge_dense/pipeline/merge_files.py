@@ -1,0 +1,139 @@
+"""Checkpoints merged from files to a file, tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from symerge_dense.merging.base import Merger, run
+from symerge_dense.merging.job import Watch
+from symerge_dense.merging.kinds import TensorSpec
+from symerge_dense.merging.sources import layouts
+from symerge_dense.merging.writer import TensorFile
+from symerge_dense.pipeline.merge_inputs import BASE, Hashes, Inputs, fingerprint, open_inputs
+from symerge_dense.pipeline.merge_plan import MIB, plan_table, summary
+from symerge_dense.pipeline.record import versions
+from symerge_dense.progress import Bar, console, say
+from symerge_dense.report.atomic import replacing
+
+NO_HASH = "0" * 64  # keeps the place of one until it is known
+
+
+@dataclass(frozen=True)
+class FileMerge:
+    """A merge of files, to be planned or done.
+
+    Args:
+        merger: the method. base: the checkpoint that the experts were fine-tuned from. experts: by name.
+        out: the ``.safetensors`` file to write, with the names of the inputs; its metadata 'merge' is JSON text that
+            names method, options, seed, inputs and versions. Equal merges write equal bytes.
+        statistics: policy for running statistics of BatchNorm. prefix: of the tensors to merge, see ``open_inputs``.
+        seed: of random methods. task: whose weights to write, of a method that gives every task its own.
+        device: where to compute. overwrite: whether ``out`` may exist. hash_inputs: also record the SHA-256 of all
+            inputs, computed beside the merge (1 to 2 s per GB on a core of its own); otherwise size, time and the
+            SHA-256 of the header identify them (``fingerprint``).
+    """
+
+    merger: Merger
+    base: str
+    experts: Mapping[str, str]
+    out: str
+    statistics: str = "mean"
+    prefix: str | None = None
+    seed: int = 0
+    task: str | None = None
+    device: str | None = None
+    overwrite: bool = False
+    hash_inputs: bool = False
+
+    def plan(self) -> None:
+        """Check everything that can be checked without work and print what ``merge`` would do."""
+        inputs, _ = self._open(lambda specs, what: specs)
+        file = self._file(inputs, self.out)
+        console.print(plan_table(self.merger, inputs, self.statistics))
+        say(f"{summary(self.merger, inputs)}. {self.out}: {file.size / MIB:.1f} MiB. Nothing was written.")
+
+    def merge(self) -> None:
+        """Write ``out``, all of it or nothing.
+
+        Raises ValueError, before any work, for inputs that are missing, damaged or do not match, a method that needs
+        more than weights, too little space, and an ``out`` that exists; while working, for NaN or infinite values.
+        """
+        with ExitStack() as stack:
+            bars = stack.enter_context(ExitStack())
+            inputs, stream = self._open(_watch(bars, len(self.experts) + 1))
+            self._file(inputs, self.out)  # before a folder is made for it
+            temporary = stack.enter_context(replacing(self.out))
+            file = stack.enter_context(self._file(inputs, temporary))
+            hashes = stack.enter_context(Hashes(inputs.every_file if self.hash_inputs else ()))
+            for name, tensor in stream:
+                file.write(f"{inputs.prefix}{name}", tensor)
+            file.replace_metadata(self._metadata(inputs, hashes.wait()))
+        say(f"{self.out}: {self.merger.name} of {', '.join(self.experts)}, {file.size / MIB:.1f} MiB")
+
+    def _open(self, watch: Watch) -> tuple[Inputs, Iterator[tuple[str, Tensor]]]:
+        """The inputs, checked, and the merge, not yet begun."""
+        if self.merger.needs:
+            raise ValueError(f"{self.merger.name} needs {' and '.join(sorted(self.merger.needs))} of every expert, "
+                             "which come from images, and this tool has none; use tools/compare.py, or another method.")
+        self._check_out()
+        inputs = open_inputs(self.base, self.experts, self.prefix)
+        stream = run(self.merger, inputs.base, inputs.experts, inputs.specs, self.statistics, seed=self.seed,
+                     task=self.task, device=_device(self.device), watch=watch)
+        return inputs, stream
+
+    def _check_out(self) -> None:
+        out = Path(self.out)
+        if out.suffix != ".safetensors":
+            raise ValueError(f"--out {out} must end in .safetensors, the only format that can be written in a stream.")
+        if out.resolve() in {Path(path).resolve() for path in (self.base, *self.experts.values())}:
+            raise ValueError(f"--out {out} is one of the inputs; choose another name.")
+        if out.exists() and not self.overwrite:
+            raise ValueError(f"{out} exists; choose another name, or pass --overwrite.")
+
+    def _file(self, inputs: Inputs, path: str | Path) -> TensorFile:
+        """The file to write, for which there is space."""
+        found = {f"{inputs.prefix}{name}": layout for name, layout in layouts(inputs.base).items()}
+        unknown = dict.fromkeys(inputs.every_file, NO_HASH) if self.hash_inputs else {}
+        file = TensorFile(path, found, self._metadata(inputs, unknown))
+        folder = next(folder for folder in Path(self.out).absolute().parents if folder.is_dir())
+        free = shutil.disk_usage(folder).free
+        if free < file.size:
+            raise ValueError(f"{self.out} takes {file.size / MIB:.1f} MiB, and {folder} has {free / MIB:.1f} MiB free; "
+                             "make room or choose another place.")
+        return file
+
+    def _metadata(self, inputs: Inputs, hashes: Mapping[Path, str]) -> dict[str, str]:
+        found = {name: [fingerprint(file) | ({"sha256": hashes[file]} if file in hashes else {}) for file in files]
+                 for name, files in inputs.files.items()}
+        record = {"method": self.merger.name, "options": self.merger.hyperparameters, "statistics": self.statistics,
+                  "seed": self.seed, "task": self.task, "prefix": inputs.prefix, "base": found.pop(BASE),
+                  "experts": found, "versions": versions()}
+        return {"format": "pt", "merge": json.dumps(record)}
+
+
+def _device(name: str | None) -> torch.device | None:
+    try:
+        return None if name is None else torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # of which PyTorch raises either
+        raise ValueError(f"--device {name} cannot be used ({str(error).splitlines()[0]}); use cpu.") from error
+
+
+def _watch(bars: ExitStack, sources: int) -> Watch:
+    """Shows a bar for every pass over the tensors, in MiB read from ``sources`` files; ``bars`` closes what is left."""
+    def watch(specs: Sequence[TensorSpec], what: str) -> Iterator[TensorSpec]:
+        sizes = [spec.numel * spec.dtype.itemsize * sources for spec in specs]
+        bar, read = bars.enter_context(Bar(f"{what}, MiB", sum(sizes) // MIB)), 0
+        for spec, size in zip(specs, sizes, strict=True):
+            yield spec
+            read += size
+            bar.advance(by=read // MIB - bar.done)
+        bars.close()
+    return watch

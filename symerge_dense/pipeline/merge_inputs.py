@@ -1,0 +1,121 @@
+"""The checkpoints of a merge: opened, described, and named by what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from symerge_dense.experts.state import has_record, read_metadata
+from symerge_dense.merging.kinds import TensorSpec, specs_from_state, tensor_specs
+from symerge_dense.merging.sources import TensorSource, open_source, shards
+
+BASE = "base"
+SHARED = "backbone."  # what the models of this package share
+BLOCK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Base and experts, the files of each, and the specs of the tensors to merge, all without ``prefix``."""
+
+    base: TensorSource
+    experts: dict[str, TensorSource]
+    files: dict[str, list[Path]]
+    specs: list[TensorSpec]
+    prefix: str
+
+    @property
+    def every_file(self) -> list[Path]:
+        """The files of all inputs."""
+        return [file for files in self.files.values() for file in files]
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of the tensors of one checkpoint."""
+        return sum(spec.numel * spec.dtype.itemsize for spec in self.specs)
+
+
+def open_inputs(base: str | Path, experts: Mapping[str, str | Path], prefix: str | None = None) -> Inputs:
+    """Open all files, reading no tensor.
+
+    Without ``prefix`` all tensors are merged, of this package's model files the backbone, whose network then tells
+    the kind and depth of every tensor; other files are judged by names and shapes (``specs_from_state``). Raises
+    ValueError for files that are missing, damaged, or without such tensors.
+    """
+    if BASE in experts:
+        raise ValueError(f"no expert can be called {BASE!r}; give it the name of its task.")
+    own = Path(base).is_file() and _is_own(base)
+    chosen = (SHARED if own else "") if prefix is None else prefix
+    paths = {BASE: Path(base), **{name: Path(path) for name, path in experts.items()}}
+    sources = {name: open_source(path, chosen) for name, path in paths.items()}
+    files = {name: shards(path) if path.is_dir() else [path] for name, path in paths.items()}
+    origin = sources.pop(BASE)
+    if own and chosen == SHARED:
+        from symerge_dense.experts.model import MultiTaskModel  # seconds, which no other checkpoint costs
+
+        specs = tensor_specs(MultiTaskModel.from_spec(read_metadata(base)["model"]).backbone)
+    else:
+        specs = specs_from_state(origin)
+    return Inputs(origin, sources, files, specs, chosen)
+
+
+def _is_own(path: str | Path) -> bool:
+    open_source(path)  # says what is wrong with a damaged file
+    return has_record(path)
+
+
+def fingerprint(file: Path) -> dict[str, Any]:
+    """Path, ``size``, ``mtime_ns`` and ``header_sha256`` of a file, without reading its tensors.
+
+    The header of a safetensors file holds names, data types, shapes and places, and in this package's model files a
+    hash of the weights; the table of contents of a ``torch.save`` file holds checksums of its tensors.
+    """
+    stat = file.stat()
+    return {"file": str(file), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "header_sha256": _header_hash(file)}
+
+
+def _header_hash(path: Path) -> str:
+    if path.suffix == ".safetensors":
+        with path.open("rb") as file:
+            start = file.read(8)
+            return hashlib.sha256(start + file.read(int.from_bytes(start, "little"))).hexdigest()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            contents = [(entry.filename, entry.file_size, entry.CRC) for entry in archive.infolist()]
+        return hashlib.sha256(repr(contents).encode()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Hashes:
+    """Context manager: the SHA-256 of the contents of files, computed beside other work by a thread."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files, self._found = files, dict[Path, str]()
+        self._stopped = Event()
+        self._thread = Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Hashes:
+        self._thread.start()
+        return self
+
+    def wait(self) -> dict[Path, str]:
+        """The hashes of all files, in hexadecimal."""
+        self._thread.join()
+        return self._found
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        for path in self._files:
+            digest = hashlib.sha256()
+            with path.open("rb") as file:
+                while (block := file.read(BLOCK)) and not self._stopped.is_set():
+                    digest.update(block)
+            self._found[path] = digest.hexdigest()

@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Merge checkpoints of one architecture by a static method, from files to a file, however large they are."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+
+from symerge_dense.pipeline.cli import complain, run_tool
+from symerge_dense.pipeline.merge_files import FileMerge
+from symerge_dense.pipeline.method_options import method_of, named
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--method", required=True, help="a registered method: average, task_arithmetic, ties, ...")
+    add("--base", required=True, metavar="FILE", help="what the experts were fine-tuned from: .safetensors, a folder "
+        "of its shards, or .pth")
+    add("--experts", required=True, nargs="+", metavar="NAME=FILE", help="for example depth=runs/depth.safetensors")
+    add("--out", required=True, metavar="FILE", help="the .safetensors file to write")
+    add("--set", nargs="+", default=[], metavar="OPTION=VALUE", help="options of the method: density=0.2 scale=1.0")
+    add("--statistics", default="mean", help="running statistics of BatchNorm: mean, moments or pretrained")
+    add("--prefix", help="merge the tensors whose names start so; default: 'backbone.' of this package's models, else "
+        "all; the others are not written")
+    add("--seed", type=int, default=0, help="of random methods")
+    add("--task", metavar="NAME", help="whose weights to write, of a method that gives every task its own")
+    add("--device", help="where to compute, for example cuda; default: the CPU")
+    add("--hash", action="store_true", help="record the SHA-256 of whole inputs, not of their headers only")
+    add("--dry-run", action="store_true", help="check the inputs, say what would be done, and stop")
+    add("--overwrite", action="store_true", help="replace --out")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Entry point."""
+    given = parse()
+    job = FileMerge(method_of(given.method, given.set), given.base, named(given.experts), given.out, given.statistics,
+                    given.prefix, given.seed, given.task, given.device, given.overwrite, given.hash)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
+    try:
+        (job.plan if given.dry_run else job.merge)()
+    except KeyboardInterrupt:
+        complain("interrupted; nothing was written")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
