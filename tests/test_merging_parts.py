@@ -36,8 +36,8 @@ def two_threads() -> Iterator[None]:
 
 
 def cut(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    for module in (job, parts):
-        monkeypatch.setattr(module, "PART", size)
+    monkeypatch.setattr(job, "PART", size)
+    monkeypatch.setattr(job, "READ", 2 * size)
 
 
 def test_the_methods_that_are_known_to_be_elementwise() -> None:
@@ -115,7 +115,7 @@ def test_windows_lie_where_they_would_in_one_vector(start: int, total: int) -> N
 def test_parts_cover_and_do_not_overlap() -> None:
     for count in (0, 1, parts.PART, parts.PART + 1, 5 * parts.PART - 1):
         places = torch.zeros(count)
-        for part in parts.parts(count):
+        for part in parts.parts(count, parts.PART):
             places[part] += 1
         assert bool((places == 1).all())
 
@@ -130,7 +130,7 @@ def test_workers_share_the_parts_and_compute_alone() -> None:
         both.wait(10)
 
     with Workers() as workers:
-        workers.each(work, parts.parts(4 * parts.PART))
+        workers.each(work, parts.parts(4 * parts.PART, parts.PART))
         assert torch.get_num_threads() == 2
     assert len({name for name, _ in seen}) == 2 and {threads for _, threads in seen} == {1}
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("merge")]

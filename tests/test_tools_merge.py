@@ -223,7 +223,7 @@ def test_ctrl_c_leaves_nothing(files: Files, capsys: pytest.CaptureFixture[str],
 
     monkeypatch.setattr(merge_files.TensorFile, "write", write)
     assert tool("merge.py", *files.arguments("average", "--hash")) == 130
-    assert len(written) == 3 and "interrupted; nothing was written" in capsys.readouterr().err
+    assert len(written) >= 3 and "interrupted; nothing was written" in capsys.readouterr().err
     assert files.nothing_written()
 
 

@@ -1,7 +1,8 @@
 """How the task vectors of one tensor become one: sum, disjoint merge under an elected sign, largest magnitude.
 
 All take task vectors in the order of the tasks, change none, and agree on the shape of the result. Sum and largest
-fold: one task vector and the result are in memory; the disjoint merge holds all.
+fold: one task vector and the result are in memory; the disjoint merge holds all. Small ones may also come as one tensor
+(T, ...), which saves calls and copies: that one may be overwritten.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ Combination: TypeAlias = Callable[[Iterable[Tensor]], Tensor]
 
 def total(deltas: Iterable[Tensor]) -> Tensor:
     """sum_t tau_t."""
+    if isinstance(deltas, Tensor):
+        return deltas.sum(0)
     stream = iter(deltas)
     result = next(stream)
     for number, delta in enumerate(stream):
@@ -33,7 +36,7 @@ def largest(deltas: Iterable[Tensor]) -> Tensor:
     return result
 
 
-def elect_sign(deltas: Sequence[Tensor], tie: float = 1.0) -> Tensor:
+def elect_sign(deltas: Sequence[Tensor] | Tensor, tie: float = 1.0) -> Tensor:
     """Per weight the sign with the greater mass, sgn(sum_t tau_t), as +1 or -1; ``tie`` where the sum is zero."""
     votes = total(deltas)
     positive = torch.ge if tie > 0 else torch.gt
@@ -42,13 +45,13 @@ def elect_sign(deltas: Sequence[Tensor], tie: float = 1.0) -> Tensor:
 
 def disjoint_mean(deltas: Iterable[Tensor]) -> Tensor:
     """Per weight the mean of those task vectors that are not zero there and have the elected sign."""
-    kept, count = _agreeing(list(deltas))
+    kept, count = _agreeing(deltas)
     return kept / count.clamp_(min=1)
 
 
 def disjoint_sum(deltas: Iterable[Tensor]) -> Tensor:
     """Per weight the sum of the task vectors that have the elected sign."""
-    return _agreeing(list(deltas))[0]
+    return _agreeing(deltas)[0]
 
 
 def disjoint_max(deltas: Iterable[Tensor], tie: float = 1.0) -> Tensor:
@@ -64,9 +67,13 @@ def disjoint_max(deltas: Iterable[Tensor], tie: float = 1.0) -> Tensor:
 AGGREGATIONS: Mapping[str, Combination] = {"mean": disjoint_mean, "sum": disjoint_sum, "max": disjoint_max}
 
 
-def _agreeing(deltas: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _agreeing(deltas: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Sum and number of the task vectors that have the elected sign."""
+    deltas = deltas if isinstance(deltas, Tensor) else list(deltas)
     sign = elect_sign(deltas)
+    if isinstance(deltas, Tensor):
+        together = deltas.mul_(sign).clamp_(min=0)
+        return together.sum(0).mul_(sign), together.sign_().sum(0)
     kept, count, agreeing = torch.zeros_like(sign), torch.zeros_like(sign), torch.empty_like(sign)
     for delta in deltas:
         torch.mul(delta, sign, out=agreeing).clamp_(min=0)  # floats all the way: bools are several times slower

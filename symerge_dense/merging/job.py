@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from symerge_dense.merging.kinds import TensorSpec
 from symerge_dense.merging.operands import Extras, Operands, add_task_vectors
-from symerge_dense.merging.parts import LEAST, PART, Workers, parts, windows
+from symerge_dense.merging.parts import LEAST, PART, READ, Workers, parts, windows
 from symerge_dense.merging.sources import TensorSource, checked, finite
 from symerge_dense.merging.statistics import StatisticsPolicy
 
@@ -64,7 +64,8 @@ class Job:
 
     def _observe_parts(self, spec: TensorSpec, number: int, workers: Workers) -> None:
         flat = self._flat(spec)
-        workers.each(lambda part: self.merger.observe(number, flat(part)), parts(spec.numel))
+        workers.each(lambda part: self.merger.observe(number, replace(flat(part), unchecked=True)),
+                     parts(spec.numel, READ))
 
     def _tensor(self, spec: TensorSpec, workers: Workers) -> Tensor:
         if spec.kind == "bn_stat":
@@ -85,7 +86,7 @@ class Job:
         def work(part: slice) -> None:
             result[part] = self._merge(flat(part), treatment, result[part])
 
-        workers.each(work, parts(spec.numel))
+        workers.each(work, parts(spec.numel, PART))
 
     def _merge(self, operands: Operands, treatment: Treatment, like: Tensor) -> Tensor:
         """The merged tensor, or part of one, of the shape, data type and device of ``like``."""
@@ -116,6 +117,6 @@ class Job:
         def operands(part: slice) -> Operands:
             value = checked(base[part], "base", spec.name, self.device)
             sources = {task: {spec.name: tensor[part]} for task, tensor in experts.items()}
-            return Operands(spec, value, sources, {}, self.seed, self.task)
+            return Operands(spec, value, sources, {}, self.seed, self.task, part=True)
 
         return operands

@@ -22,7 +22,9 @@ class Operands:
     """Everything a method may know about one tensor: its spec, the base's value, and the experts' on demand.
 
     ``base`` and what the iterators yield are float32 (or float64) on one device. ``tasks`` is sorted, so a merge
-    does not depend on the order in which experts were named.
+    does not depend on the order in which experts were named. A ``part`` is a flat slice of the tensor, small enough
+    for all task vectors to be computed at once. An ``unchecked`` one may hold NaN: a look at it costs as much as the
+    work of a statistics pass, and the merge has one.
     """
 
     spec: TensorSpec
@@ -31,6 +33,8 @@ class Operands:
     extras: Extras = field(default_factory=dict)
     seed: int = 0
     task: str | None = None
+    part: bool = False
+    unchecked: bool = False
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -40,7 +44,8 @@ class Operands:
     def experts(self) -> Iterator[tuple[str, Tensor]]:
         """(task, theta_t), read one at a time, afresh at every call; not to be written into."""
         for task, source in self.sources.items():
-            yield task, load(source, task, self.spec.name, self.base.device)
+            yield task, source[self.spec.name].detach().to(self.base) if self.unchecked else \
+                load(source, task, self.spec.name, self.base.device)
 
     def deltas(self) -> Iterator[tuple[str, Tensor]]:
         """(task, tau_t = theta_t - theta_0), one at a time, afresh at every call; each is the receiver's to change.

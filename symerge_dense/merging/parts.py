@@ -8,16 +8,17 @@ from threading import Barrier
 
 import torch
 
-PART = 1 << 16  # elements: a few of them per expert fit a processor's cache
-WINDOW, STEP, WINDOWS = 1 << 15, 16, 1 << 10  # a sample is every 16th element of 1,024 windows, about two million
+PART = 1 << 17  # elements to merge at a time: those of all experts at once should fit a processor's cache
+READ = 1 << 19  # to look at, of one expert after the other; more of them outweigh Python's share
+WINDOW, STEP, WINDOWS = 1 << 15, 16, 1 << 9  # a sample is every 16th element of 512 windows, about one million
 LEAST = 1 << 18  # elements of a model from which a sample saves work
 MOST_WORKERS = 4  # more would wait for each other's Python
 
 
-def parts(count: int) -> Iterator[slice]:
-    """Slices of ``PART`` elements that cover a flat tensor of ``count`` elements."""
-    for start in range(0, count, PART):
-        yield slice(start, min(start + PART, count))
+def parts(count: int, size: int) -> Iterator[slice]:
+    """Slices of ``size`` elements that cover a flat tensor of ``count`` elements."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
 
 
 def windows(start: int, count: int, total: int) -> Iterator[slice]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from symerge_dense.merging.base import ALL_KINDS, Merger, check_number
@@ -57,6 +58,12 @@ class Sparsified(Merger):
 
     def merge(self, operands: Operands) -> Tensor:
         stages = len(self._sparsifiers)
+        if operands.part:
+            stack = operands.base.new_empty(len(operands.tasks), *operands.base.shape)
+            for row, (task, expert) in zip(stack, operands.experts(), strict=True):
+                delta = torch.sub(expert, operands.base, out=row)
+                row.copy_(self._sparsify(operands, task, delta, stages))  # no copy where it was changed in place
+            return add_delta(operands, self._combine(stack), self.scale)
         left = (self._sparsify(operands, task, delta, stages) for task, delta in operands.deltas())
         return add_delta(operands, self._combine(left), self.scale)
 

@@ -61,7 +61,7 @@ class TopShare(Sparsifier):
         return most({statistics.reads(number) for statistics in self._statistics.values()})
 
     def observe(self, number: int, task: str, delta: Tensor) -> None:
-        self._statistics[task].read(number, delta.abs())
+        self._statistics[task].read(number, delta.abs_())
 
     def end_pass(self, number: int) -> None:
         for statistics in self._statistics.values():
@@ -73,7 +73,7 @@ class TopShare(Sparsifier):
             return delta.masked_fill_(delta.abs().float() < threshold, 0.0)
         # The same in one step, several times faster: all up to the float before the threshold becomes zero.
         before = np.nextafter(np.float32(threshold), np.float32(0))
-        return torch.nn.functional.hardshrink(delta, float(before)) if threshold else delta
+        return torch.hardshrink(delta, float(before), out=delta) if threshold else delta
 
     def _ranks(self, count: int) -> list[int]:
         return [count - max(1, round(self._density * count))]

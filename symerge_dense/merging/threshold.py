@@ -23,9 +23,9 @@ Bracket: TypeAlias = tuple[int, int]  # least and largest key
 FLOATS: Bracket = (-0x7F800001, 0x7F800000)  # keys of -inf and inf
 TABLE = 1 << 21  # a bracket of up to so many keys has a count for each
 BITS = 16  # of the number of counts of a wider one
-PENDING = 1 << 18  # keys gathered before they are counted
+PENDING = 1 << 19  # keys gathered before they are counted: every counting walks the whole table
 LEAST, ENOUGH = 1 << 14, 1 << 22  # numbers that make a sample, and from which it grows no further
-MARGIN = 0.006  # share of the sample on either side of the wanted rank: weights of a row are alike, chance errs more
+MARGIN = 0.003  # share of the sample on either side of the wanted rank, beside chance: weights of a row are alike
 
 
 class OrderStatistics:
@@ -33,7 +33,7 @@ class OrderStatistics:
 
     ``ranks`` gets the length of the stream, or of a sample, and returns the wanted ranks, from 0 (the smallest) to
     length - 1. Numbers are taken as float32: whoever compares float64 numbers with a result rounds them likewise, or
-    ties with the threshold come apart. NaN is not allowed.
+    ties with the threshold come apart. With a NaN among them the result is undefined.
     """
 
     readings = 4
@@ -91,7 +91,7 @@ class OrderStatistics:
         count = len(sample)
         if count < LEAST:
             return []
-        reach = int(MARGIN * count + 3 * math.sqrt(count))
+        reach = int(MARGIN * count + 1.5 * math.sqrt(count))  # chance: three standard deviations, or more
         ends = [(rank - reach, rank + reach) for rank in self._ranks(count)]
         places = sorted({end for pair in ends for end in pair if 0 <= end < count})
         keys = dict(zip(places, _keys(np.partition(sample, places)[places]).tolist(), strict=True)) if places else {}
@@ -114,7 +114,10 @@ class _Table:
         self._lock = Lock()
 
     def count(self, numbers: Tensor) -> None:
-        below, inside = (0, numbers) if (self.low, self.high) == FLOATS else _split(numbers, *self._ends)
+        if (self.low, self.high) == FLOATS:
+            below, inside = 0, numbers.nan_to_num(0.0, math.inf, -math.inf)  # NaN has no key
+        else:
+            below, inside = _split(numbers, *self._ends)
         keys = _keys(inside.cpu().numpy())
         with self._lock:
             self.below += below
@@ -138,12 +141,13 @@ class _Table:
         return start, min(start + (1 << self.shift) - 1, self.high)
 
     def _enter(self) -> None:
-        keys = np.concatenate([np.empty(0, np.int32), *self._pending]).astype(np.int64)
+        keys = np.concatenate([np.empty(0, np.int32), *self._pending])
         self._pending.clear()
         self._waiting = 0
         if len(keys):
-            self.counts += np.bincount((keys - self.low) >> self.shift, minlength=len(self.counts))
             self._least, self._most = min(self._least, int(keys.min())), max(self._most, int(keys.max()))
+            bins = np.subtract(keys, self.low, dtype=np.int64)
+            self.counts += np.bincount(np.right_shift(bins, self.shift, out=bins), minlength=len(self.counts))
 
 
 def most(readings: Collection[Reading]) -> Reading:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +20,8 @@ from torch import Tensor
 from symerge_dense.merging.sources import DTYPES, Layout
 
 ALIGNMENT = 8  # bytes, of the first tensor in the file
+SYNC = 1 << 27  # bytes after which the disk gets what was written, so that it need not take all at the end
+WAITING = 1 << 26  # bytes
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -47,7 +51,7 @@ class TensorFile:
         return len(text).to_bytes(8, "little") + text
 
     def __enter__(self) -> TensorFile:
-        self._file = self.path.open("wb")
+        self._file, self._unsynced = self.path.open("wb"), 0
         self._file.write(self._header(self._metadata))
         return self
 
@@ -57,7 +61,29 @@ class TensorFile:
         assert name in self._missing and layout == self._layouts[name], f"{name} {layout} was not announced"
         self._missing.remove(name)
         self._file.seek(self._start + self._places[name])
-        self._file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        self._unsynced += self._file.write(numbers.data)
+        if self._unsynced >= SYNC:
+            self._sync()
+
+    def write_all(self, stream: Iterable[tuple[str, Tensor]]) -> None:
+        """Write tensors while the next are computed; up to ``WAITING`` bytes, or one tensor, wait for the disk."""
+        waiting: deque[tuple[Future[None], int]] = deque()
+        writer = ThreadPoolExecutor(1, "writer")
+        try:
+            for name, tensor in stream:
+                while waiting and sum(size for _, size in waiting) + tensor.nbytes > WAITING:
+                    waiting.popleft()[0].result()
+                waiting.append((writer.submit(self.write, name, tensor), tensor.nbytes))
+            for written, _ in waiting:
+                written.result()
+        finally:
+            writer.shutdown(cancel_futures=True)
+
+    def _sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._unsynced = 0
 
     def replace_metadata(self, metadata: Mapping[str, str]) -> None:
         """Write other metadata of the same length, for what is known only at the end."""
@@ -72,8 +98,7 @@ class TensorFile:
             if error is None:
                 if self._missing:
                     raise ValueError(f"{self.path} lacks {sorted(self._missing)[:10]}; write every tensor.")
-                self._file.flush()
-                os.fsync(self._file.fileno())
+                self._sync()
 
 
 def _size(name: str, layout: Layout) -> int:

@@ -73,8 +73,7 @@ class FileMerge:
             temporary = stack.enter_context(replacing(self.out))
             file = stack.enter_context(self._file(inputs, temporary))
             hashes = stack.enter_context(Hashes(inputs.every_file if self.hash_inputs else ()))
-            for name, tensor in stream:
-                file.write(f"{inputs.prefix}{name}", tensor)
+            file.write_all((f"{inputs.prefix}{name}", tensor) for name, tensor in stream)
             file.replace_metadata(self._metadata(inputs, hashes.wait()))
         say(f"{self.out}: {self.merger.name} of {', '.join(self.experts)}, {file.size / MIB:.1f} MiB")
 

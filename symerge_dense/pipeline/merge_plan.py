@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from rich.table import Table
 
 from symerge_dense.merging.base import Merger
 from symerge_dense.merging.kinds import Kind, TensorSpec
 from symerge_dense.merging.parts import PART
+from symerge_dense.merging.writer import WAITING
 from symerge_dense.pipeline.merge_inputs import Inputs
 
 MIB = 1 << 20
@@ -29,9 +31,10 @@ def memory(merger: Merger, inputs: Inputs) -> int:
     of matrix methods come on top of that.
     """
     largest = max((spec.numel * spec.dtype.itemsize for spec in inputs.specs), default=0)
+    results = largest + max(largest, WAITING)  # one is computed, others wait for the disk
     if merger.elementwise:
-        return largest + PART * 4 * (len(inputs.experts) + 8)
-    return max((spec.numel for spec in inputs.specs), default=0) * 4 * (len(inputs.experts) + 3)
+        return results + PART * 4 * (len(inputs.experts) + 8) * torch.get_num_threads()
+    return results + max((spec.numel for spec in inputs.specs), default=0) * 4 * (len(inputs.experts) + 2)
 
 
 def plan_table(merger: Merger, inputs: Inputs, statistics: str) -> Table:
