@@ -25,7 +25,7 @@ from symerge_dense.pipeline.comparison.family import Family
 from symerge_dense.pipeline.comparison.ground import Ground
 from symerge_dense.pipeline.comparison.measures import LABELLED_IMAGES, Measures
 from symerge_dense.pipeline.comparison.seeded import draws
-from symerge_dense.pipeline.comparison.tuning import KNOBS, Tuner, beyond, knob_of, values_of
+from symerge_dense.pipeline.comparison.tuning import OWN, Tuner, beyond, knob_of, values_of
 from symerge_dense.pipeline.config import RunConfig
 from symerge_dense.registry import ADAPTERS, MERGERS, discover
 
@@ -80,7 +80,7 @@ def test_every_method_tries_its_default_and_the_shared_grid():
     for name in TUNED:
         knob, values = knob_of(MERGERS[name]), values_of(MERGERS[name], SCALES)
         assert getattr(MERGERS[name](), knob) in values and values == sorted(set(values))
-        assert set(KNOBS["threshold"] if knob == "threshold" else SCALES) <= set(values)
+        assert set(OWN.get(knob, SCALES)) <= set(values)
     assert 1.2 in values_of(MERGERS["pcb"], SCALES) and knob_of(MERGERS["lines"]) == "beta"
     assert 0.0 in values_of(MERGERS["lines"], SCALES) and knob_of(MERGERS["tall_masks"]) == "threshold"
     assert knob_of(MERGERS["average"]) is None and values_of(MERGERS["average"], SCALES) == []
@@ -118,7 +118,7 @@ def test_a_family_is_the_method_at_every_value(place, name):
             for tensor, expected in state.items():
                 torch.testing.assert_close(given[task][tensor], expected, rtol=1e-5, atol=2e-6)
     assert len(calls) == (3 if family_of.affine else 5)
-    assert family_of.affine == (knob != "threshold")
+    assert family_of.affine == (knob not in OWN)
 
 
 def test_what_is_not_on_a_line_is_merged_each_time():

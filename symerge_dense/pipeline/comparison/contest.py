@@ -104,7 +104,7 @@ class Comparison:
     # -- one method ---------------------------------------------------------------------------------------------------
     def _enter(self, entrant: Entrant) -> None:
         name = entrant.name
-        found = self.kept.read(name, self._asked(name))
+        found = self.kept.read(name, self._asked(entrant))
         wanted = self.methods is None or name in (EXPERTS, *self.methods)
         if found is not None and not (self._gives(name) and self.donor.hash is None):
             self.rows[name] = found
@@ -126,7 +126,7 @@ class Comparison:
             trace = traceback.format_exc()
             row = {"method": name, "block": entrant.block, "data": entrant.data, "runs": 0,
                    "error": f"{type(error).__name__}: {error}"}
-        kept = self.kept.write(name, self._asked(name), row, trace)
+        kept = self.kept.write(name, self._asked(entrant), row, trace)
         if name != EXPERTS:
             say(f"{name} failed: {row['error']}" if trace else f"{name}: Δm {delta(kept)} %")
         return kept
@@ -135,7 +135,7 @@ class Comparison:
         scores: list[Scores] = []
         costs: list[dict[str, Any]] = []
         moved: list[dict[str, float]] = []
-        for seed in range(self.seeds if self.seeds > 1 and entrant.random else 1):
+        for seed in range(self._runs(entrant)):
             with measured() as cost:
                 made = entrant.make(ground, tuner, self.config.seed + seed)
             costs.append(cost)
@@ -160,12 +160,15 @@ class Comparison:
         """Whether the adapted layers that are transferred are this method's."""
         return name == DONOR and self.adapted_from is None
 
-    def _asked(self, name: str) -> str:
+    def _runs(self, entrant: Entrant) -> int:
+        return self.seeds if self.seeds > 1 and entrant.random else 1
+
+    def _asked(self, entrant: Entrant) -> str:
         """Fingerprint of what a kept row must have been made with."""
-        about = [name, to_json(vars(self.config))]
-        if name != EXPERTS:
-            about += [self.criterion, self.seeds]
-            about += [] if self._gives(name) else [self.donor.hash]
+        about = [entrant.name, to_json(vars(self.config))]
+        if entrant.name != EXPERTS:
+            about += [self.criterion, self._runs(entrant)]
+            about += [] if self._gives(entrant.name) else [self.donor.hash]
         return fingerprint(*about)
 
     # -- what they meet on --------------------------------------------------------------------------------------------

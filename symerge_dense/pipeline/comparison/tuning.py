@@ -21,17 +21,17 @@ CRITERIA = {
     "agreement": "agreement with the experts' own outputs on unlabelled images; no label is read",
     "labels": "Delta_m on a labelled split",
 }
-KNOBS: dict[str, tuple[float, ...]] = {"scale": (), "beta": (0.0,), "threshold": (0.2, 0.3, 0.4, 0.5, 0.6)}
-"""Constructor arguments that are tuned, the first that a method has; values beside the config's scales and the default.
-
-Thresholds of masks are no scales: they have the values that their paper tries.
-"""
+SCALES: dict[str, tuple[float, ...]] = {"scale": (), "beta": (0.0,)}
+"""Constructor arguments that are scales; values beside the config's grid and the default."""
+OWN: dict[str, tuple[float, ...]] = {"threshold": (0.2, 0.3, 0.4, 0.5, 0.6), "norm": (0.07, 0.2, 0.6, 1.8, 5.4)}
+"""Other arguments that are tuned, and what is tried: thresholds of masks those of their paper, norms of task vectors
+what weights of networks from small to large have."""
 REACH = 3.0  # where the greatest scale is the best, greater ones are tried, up to this many times the grid's end
 
 
 def knob_of(kind: type) -> str | None:
-    """The argument of a method that is tuned, or None."""
-    return next((knob for knob in KNOBS if knob in inspect.signature(kind).parameters), None)
+    """The argument of a method that is tuned, the first of ``SCALES`` and ``OWN`` that it has, or None."""
+    return next((knob for knob in (*SCALES, *OWN) if knob in inspect.signature(kind).parameters), None)
 
 
 def values_of(kind: type, scales: Sequence[float]) -> list[float]:
@@ -40,7 +40,8 @@ def values_of(kind: type, scales: Sequence[float]) -> list[float]:
     if knob is None:
         return []
     default = inspect.signature(kind).parameters[knob].default
-    return sorted({float(value) for value in (default, *KNOBS[knob], *(scales if knob != "threshold" else ()))})
+    tried = OWN[knob] if knob in OWN else (*SCALES[knob], *scales)
+    return sorted({float(value) for value in (default, *tried)})
 
 
 def beyond(values: Sequence[float], scales: Sequence[float]) -> list[float]:
@@ -82,7 +83,7 @@ class Tuner:
         values = values_of(kind, self.scales)
         family = Family(merge, values)
         found = {value: self._judge(family(value)) for value in track(values, f"tuning {kind.__name__}")}
-        for value in beyond(values, self.scales) if knob_of(kind) != "threshold" else ():
+        for value in () if knob_of(kind) in OWN else beyond(values, self.scales):
             if _best(found) < max(found):
                 break
             found[value] = self._judge(family(value))
