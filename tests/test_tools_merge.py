@@ -142,10 +142,20 @@ def change(files: Files, name: str, **tensors: Tensor | None) -> None:
     save_file(state, files.folder / f"{name}.safetensors")
 
 
+def test_options_are_given_as_flags_or_settings(files: Files) -> None:
+    for words in (["--density", "0.5", "--scale=0.7"], ["--set", "density=0.5", "scale=0.7"]):
+        assert tool("merge.py", *files.arguments("ties", *words, "--overwrite")) == 0
+        merger = MERGERS["ties"](density=0.5, scale=0.7)
+        assert same(load_file(files.out), merge_state(merger, files.base, files.experts))
+
+
 @pytest.mark.parametrize(("method", "more", "message"), [
     ("tise", [], "unknown merger 'tise'. Did you mean 'ties'"),
     ("ties", ["--set", "densty=0.2"], "unknown option of ties 'densty'. Did you mean 'density'"),
-    ("ties", ["--set", "density"], "'density' is not OPTION=VALUE; options of ties: density, scale"),
+    ("ties", ["--densty", "0.2"], "unknown option of ties 'densty'. Did you mean 'density'"),
+    ("ties", ["--density"], "'--density' is no option of this tool (see --help), nor one of the method with a value"),
+    ("ties", ["--set", "density"], "'density' is not OPTION=VALUE with a name of its own; write density=0.2"),
+    ("ties", ["--density=2"], "ties: density is 2; it must lie in (0, 1]"),
     ("ties", ["--set", "density=2"], "ties: density is 2; it must lie in (0, 1]"),
     ("ties", ["--set", "density=abc"], "density is 'abc'"),
     ("average", ["--set", "scale=1"], "unknown option of average 'scale'. Known: none"),

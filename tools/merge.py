@@ -9,19 +9,21 @@ import sys
 
 from symerge_dense.pipeline.cli import complain, run_tool
 from symerge_dense.pipeline.merge_files import FileMerge
-from symerge_dense.pipeline.method_options import method_of, named
+from symerge_dense.pipeline.method_options import flags, method_of, named, settings
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse() -> tuple[argparse.Namespace, list[str]]:
+    """The command line, and what of it may be options of the method."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, epilog="Options of the method are given "
+                                     "by their names: --density 0.2 --scale 1.0. docs/methods.md has all methods.")
     add = parser.add_argument
     add("--method", required=True, help="a registered method: average, task_arithmetic, ties, ...")
     add("--base", required=True, metavar="FILE", help="what the experts were fine-tuned from: .safetensors, a folder "
         "of its shards, or .pth")
     add("--experts", required=True, nargs="+", metavar="NAME=FILE", help="for example depth=runs/depth.safetensors")
     add("--out", required=True, metavar="FILE", help="the .safetensors file to write")
-    add("--set", nargs="+", default=[], metavar="OPTION=VALUE", help="options of the method: density=0.2 scale=1.0")
+    add("--set", nargs="+", default=[], metavar="OPTION=VALUE", help="the same, also for options that are called like "
+        "one of this tool: method=ties")
     add("--statistics", default="mean", help="running statistics of BatchNorm: mean, moments or pretrained")
     add("--prefix", help="merge the tensors whose names start so; default: 'backbone.' of this package's models, else "
         "all; the others are not written")
@@ -31,14 +33,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--hash", action="store_true", help="record the SHA-256 of whole inputs, not of their headers only")
     add("--dry-run", action="store_true", help="check the inputs, say what would be done, and stop")
     add("--overwrite", action="store_true", help="replace --out")
-    return parser.parse_args(arguments)
+    return parser.parse_known_args()
 
 
 def main() -> None:
     """Entry point."""
-    given = parse()
-    job = FileMerge(method_of(given.method, given.set), given.base, named(given.experts), given.out, given.statistics,
-                    given.prefix, given.seed, given.task, given.device, given.overwrite, given.hash)
+    given, options = parse()
+    merger = method_of(given.method, {**flags(options), **settings(given.set)})
+    job = FileMerge(merger, given.base, named(given.experts), given.out, given.statistics, given.prefix, given.seed,
+                    given.task, given.device, given.overwrite, given.hash)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
     try:
         (job.plan if given.dry_run else job.merge)()

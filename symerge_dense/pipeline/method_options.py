@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from symerge_dense.merging.base import Merger
@@ -13,27 +14,41 @@ from symerge_dense.registry import MERGERS, discover, nearest
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
-def method_of(name: str, assignments: Sequence[str] = ()) -> Merger:
-    """The registered method ``name`` with options such as 'density=0.2', whose values are Python literals or text.
+def method_of(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Merger:
+    """The registered method ``name`` with options such as {'density': '0.2'}: Python literals, or text.
 
     Raises ValueError, with the nearest names, for an unknown method or option, and for a value out of range.
     """
     discover(["merging"])  # the other rooms would take seconds
     known = inspect.signature(MERGERS[name]).parameters
-    options: dict[str, Any] = {}
-    for text in assignments:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"{text!r} is not OPTION=VALUE; options of {name}: {', '.join(known) or 'none'}.")
+    for key in options:
         if key not in known:
             raise ValueError(nearest(key, known, f"option of {name}"))
-        options[key] = literal(value)
+    values = {key: literal(text) for key, text in options.items()}
     try:
-        merger: Merger = MERGERS[name](**options)
+        merger: Merger = MERGERS[name](**values)
     except TypeError as error:
-        raise ValueError(f"{name} cannot be built from {options}: {error}; options of {name}: {', '.join(known)}."
+        raise ValueError(f"{name} cannot be built from {values}: {error}; options of {name}: {', '.join(known)}."
                          ) from error
     return merger
+
+
+def flags(words: Sequence[str]) -> dict[str, str]:
+    """['--density', '0.2', '--scale=1'] as {'density': '0.2', 'scale': '1'}. Raises ValueError for other words."""
+    found: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        if not flag.startswith("--") or not (equals or rest):
+            raise ValueError(f"{flag!r} is no option of this tool (see --help), nor one of the method with a value, as "
+                             "in --density 0.2.")
+        found[flag[2:].replace("-", "_")] = value if equals else rest.pop(0)
+    return found
+
+
+def settings(words: Sequence[str]) -> dict[str, str]:
+    """['density=0.2', ...] as {'density': '0.2', ...}. Raises ValueError for other words."""
+    return _pairs(words, "OPTION=VALUE", "density=0.2")
 
 
 def literal(text: str) -> Any:
@@ -48,10 +63,14 @@ def literal(text: str) -> Any:
 
 def named(words: Sequence[str]) -> dict[str, str]:
     """['depth=a.safetensors', ...] as {'depth': 'a.safetensors', ...}. Raises ValueError for other words."""
+    return _pairs(words, "NAME=FILE", "depth=runs/depth.safetensors")
+
+
+def _pairs(words: Sequence[str], form: str, example: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in words:
-        name, _, path = word.partition("=")
-        if not name or not path or name in found:
-            raise ValueError(f"{word!r} is not NAME=FILE with a name of its own; write depth=runs/depth.safetensors.")
-        found[name] = path
+        name, _, value = word.partition("=")
+        if not name or not value or name in found:
+            raise ValueError(f"{word!r} is not {form} with a name of its own; write {example}.")
+        found[name] = value
     return found
