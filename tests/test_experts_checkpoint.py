@@ -175,11 +175,18 @@ def test_tensors_that_do_not_fit(saved, change, words):
 class Payload:
     """Unpickling this would create a file."""
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path, call=open):
+        self.path, self.call = path, call
 
     def __reduce__(self):
-        return (open, (str(self.path), "w"))
+        return (open, (str(self.path), "w")) if self.call is open else (self.call, (f"touch {self.path}",))
+
+
+def test_a_forbidden_module_is_not_taken_for_damage(tmp_path):
+    torch.save({"x": Payload(tmp_path / "owned", os.system)}, tmp_path / "evil.pth")
+    with pytest.raises(UnsafeFileError, match=r"evil.pth.*torch.save\(model.state_dict"):
+        read_state(tmp_path / "evil.pth")
+    assert not (tmp_path / "owned").exists()
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content)),

@@ -19,9 +19,10 @@ from symerge_dense.merging.kinds import specs_from_state
 def test_by_hand() -> None:
     taus = [torch.tensor([[2.0, 4.0, 1.0]]), torch.tensor([[6.0, -4.0, 5.0]])]
     information = [torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([[3.0, 1.0, 2.0]])]
-    merged = delta("fisher", taus, {"fisher": information})
+    merged = delta("fisher", taus, {"fisher": information}, normalise=False)
     torch.testing.assert_close(merged, torch.tensor([[5.0, 2.0, 5.0]]), rtol=1e-5, atol=0)
-    weighted = delta("fisher", taus, {"fisher": information}, weight={"task00": 3.0, "task01": 1.0})
+    weighted = delta("fisher", taus, {"fisher": information}, normalise=False,
+                     weight={"task00": 3.0, "task01": 1.0})
     torch.testing.assert_close(weighted[0, :2], torch.tensor([4.0, 3.2]))
 
 
@@ -82,7 +83,7 @@ def test_very_small_information_still_weighs() -> None:
 
 
 def test_only_normalising_takes_a_statistics_pass() -> None:
-    assert Fisher().passes == 0 and Fisher(normalise=True).passes == 1
+    assert Fisher().passes == 1 and Fisher(normalise=False).passes == 0
     assert Fisher().needs == {"fisher"} and set(Fisher().treats.values()) == {"method"}
 
 

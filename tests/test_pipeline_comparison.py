@@ -17,7 +17,7 @@ from symerge_dense.engine.folding import image_batches
 from symerge_dense.evaluation.delta import delta_m, scores_from_json
 from symerge_dense.evaluation.evaluate import evaluate
 from symerge_dense.experts.assemble import assemble
-from symerge_dense.experts.checkpoint import load_model
+from symerge_dense.experts.checkpoint import load_model, save_model
 from symerge_dense.merging.magmax import MagMax
 from symerge_dense.pipeline import sources
 from symerge_dense.pipeline.comparison.contest import Comparison
@@ -70,8 +70,8 @@ def rows(record):
 
 
 def lasting(row):
-    """What of a row does not depend on the machine's mood."""
-    return {key: value for key, value in row.items() if key not in CLOCKS}
+    """What of a row does not depend on the machine's mood, nor on whose layers there were to transfer."""
+    return {key: value for key, value in row.items() if key not in (*CLOCKS, "layers", "transferred")}
 
 
 def means(row):
@@ -237,8 +237,7 @@ def test_a_method_that_fails_is_a_row_that_says_so(home, again, made, monkeypatc
     assert "| magmax | failed |" in text and "magmax failed: AttributeError" in text
     assert "Traceback" in json.loads((tmp_path / "run" / "rows" / "magmax.json").read_text())["trace"]
     for name in ("average", "model_stock"):
-        assert lasting(rows(record)[name]) == {key: value for key, value in lasting(rows(home.record)[name]).items()
-                                               if key != "transferred"}
+        assert lasting(rows(record)[name]) == lasting(rows(home.record)[name])
     made.clear()
     mended = again("average", "magmax", "model_stock", options=["--resume"])
     assert made == ["magmax"] and "error" not in rows(mended)["magmax"]
@@ -301,6 +300,37 @@ def test_layers_are_transferred_anew_when_the_donor_is(home, again, made):
     assert rows(both)["average"]["transferred"] == rows(home.record)["average"]["transferred"]
 
 
+def test_the_donor_is_added_and_no_row_is_lost(again, made):
+    first = again("average", "model_stock")
+    more = again("symerge", options=["--resume"])
+    assert list(rows(more)) == ["experts", "symerge", "average", "model_stock"] and made == ["average", "model_stock"]
+    assert rows(more)["average"] == rows(first)["average"], "its own numbers hold, and nothing was transferred yet"
+    whole = again("average", options=["--resume"])
+    assert "transferred" in rows(whole)["average"] and "transferred" not in rows(whole)["model_stock"]
+
+
+def test_rows_of_other_experts_do_not_share_a_table(home, again, capsys):
+    again("average")
+    (path,) = Stock(home.config).folder.glob("depth-*.safetensors")
+    kept = path.read_bytes()
+    model, about = load_model(path)
+    with torch.no_grad():
+        next(model.heads.parameters()).add_(1.0)
+    save_model(path, model, {"base_hash": about["base_hash"]})
+    try:
+        again("model_stock", options=["--resume"], expect=2)
+    finally:
+        path.write_bytes(kept)
+    assert "expert depth: not the weights that the rows in" in capsys.readouterr().err
+
+
+def test_arguments_of_methods_are_set(again):
+    found = rows(again("iso_c", "ties", options=["--set", "iso_c.conv=mean", "ties.scale=0.5", "ties.density=0.3"]))
+    assert found["iso_c"]["options"]["conv"] == "mean" and found["iso_c"]["note"] == "convolutions averaged"
+    assert (found["ties"]["options"]["scale"], found["ties"]["options"]["density"]) == (0.5, 0.3)
+    assert "tuning" in found["iso_c"] and "tuning" not in found["ties"]
+
+
 def test_joint_training_takes_part_where_there_is_a_recipe(home, tmp_path):
     given = dict.fromkeys(TASKS, "expert.safetensors")
     bare = dataclasses.replace(home.config, experts={"checkpoints": given})
@@ -313,7 +343,8 @@ def test_joint_training_takes_part_where_there_is_a_recipe(home, tmp_path):
 def test_a_comparison_is_reproducible(home, again):
     record = again("symerge", "dare", "fisher", "tall_masks")
     for name, row in rows(record).items():
-        assert lasting(row) == lasting(rows(home.record)[name]), name
+        before = rows(home.record)[name]
+        assert lasting(row) == lasting(before) and row.get("transferred") == before.get("transferred"), name
 
 
 def test_seeds_give_a_spread_where_the_seed_matters(home, again, tmp_path):
@@ -338,6 +369,9 @@ def test_seeds_give_a_spread_where_the_seed_matters(home, again, tmp_path):
     (["--methods", "tsv"], "Did you mean 'tsv_m'"),
     (["--methods", "average", "--tuning", "label"], "Did you mean 'labels'"),
     (["--methods", "average", "--seeds", "0"], "seeds=0"),
+    (["--set", "iso_c.cnv=mean"], "unknown option of iso_c 'cnv'. Did you mean 'conv'"),
+    (["--set", "iso.conv=mean"], "unknown merging method 'iso'. Did you mean 'iso_c'"),
+    (["--set", "conv=mean"], "'conv' names no method; write METHOD.OPTION=VALUE"),
     (["--methods", "average", "--resume"], "holds no run"),
 ])
 def test_what_cannot_be_is_said_at_once(home, capsys, tmp_path, options, message):

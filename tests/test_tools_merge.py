@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -101,6 +102,23 @@ def test_the_file_is_the_merge_in_memory(files: Files, method: str) -> None:
     assert found["options"] == json.loads(json.dumps(merger.hyperparameters))
 
 
+def test_the_record_tells_weights_apart(files: Files) -> None:
+    def sample(name: str) -> str:
+        assert tool("merge.py", *files.arguments("average", "--overwrite")) == 0
+        found = record(files.out)
+        return {**found["experts"], "base": found["base"]}[name][0]["sampled_sha256"]
+
+    first = sample("a")
+    assert len({first, sample("b"), sample("base")}) == 3
+    written = files.out.read_bytes()
+    os.utime(files.folder / "a.safetensors")
+    assert sample("a") == first and files.out.read_bytes() == written
+    state = load_file(files.folder / "a.safetensors")
+    state["fc.weight"][-1, -1] += 1
+    save_file(state, files.folder / "a.safetensors")
+    assert sample("a") != first
+
+
 def test_the_record_names_inputs_and_versions(files: Files) -> None:
     assert tool("merge.py", *files.arguments("average", "--hash")) == 0
     found = record(files.out)
@@ -108,8 +126,6 @@ def test_the_record_names_inputs_and_versions(files: Files) -> None:
     (entry,) = found["experts"]["b"]
     content = (files.folder / "b.safetensors").read_bytes()
     assert entry["sha256"] == hashlib.sha256(content).hexdigest()
-    length = 8 + int.from_bytes(content[:8], "little")
-    assert entry["header_sha256"] == hashlib.sha256(content[:length]).hexdigest()
     assert entry["size"] == len(content) and entry["file"].endswith("b.safetensors")
     assert same(load_file(files.out), merge_state(MERGERS["average"](), files.base, files.experts))
     tool("merge.py", *files.arguments("average", "--overwrite"))
@@ -166,7 +182,7 @@ def test_options_are_given_as_flags_or_settings(files: Files) -> None:
     ("average", ["--experts", "a.safetensors"], "'a.safetensors' is not NAME=FILE"),
     ("average", ["--experts", "base=a.safetensors"], "no expert can be called 'base'"),
     ("average", ["--base", "nowhere.safetensors"], "there is no file nowhere.safetensors"),
-    ("emr", [], "task is None, not one of ['a', 'b']"),
+    ("emr", [], "emr gives every task weights of its own; name one with --task: a, b"),
     ("fisher", [], "fisher needs fisher of every expert, which come from images, and this tool has none; use tools/"),
     ("lines", [], "lines scales by depth, and the specs know no blocks"),
 ])
@@ -254,7 +270,7 @@ def test_files_of_torch_save(files: Files, legacy: bool) -> None:
     words = ["--experts", f"a={path}", f"b={files.folder / 'b.safetensors'}", "--base", base]
     assert tool("merge.py", *files.arguments("ties", *words)) == 0
     assert same(load_file(files.out), merge_state(MERGERS["ties"](), files.base, files.experts))
-    assert len(record(files.out)["experts"]["a"][0]["header_sha256"]) == 64
+    assert len(record(files.out)["experts"]["a"][0]["sampled_sha256"]) == 64
 
 
 def test_files_that_could_run_code_are_not_read(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
@@ -289,6 +305,10 @@ def test_shards_and_a_prefix_that_stays_in_the_names(files: Files) -> None:
     assert same(load_file(files.out), {f"encoder.{name}": value for name, value in expected.items()})
     assert [Path(entry["file"]).name for entry in record(files.out)["base"]] == ["model-1.safetensors",
                                                                                "model-2.safetensors"]
+    for name in ("model-1", "merged"):
+        shards = {path.name: path.read_bytes() for path in (files.folder / "a").iterdir()}
+        assert tool("merge.py", *files.arguments("ties", *words, "--overwrite", out=f"a/{name}.safetensors")) == 2
+        assert {path.name: path.read_bytes() for path in (files.folder / "a").iterdir()} == shards
 
 
 def test_of_this_package_s_models_the_backbone_is_merged_and_known_by_its_modules(tmp_path: Path) -> None:

@@ -10,14 +10,16 @@ import sys
 from symerge_dense.pipeline.cli import complain, run_tool
 from symerge_dense.pipeline.merge_files import FileMerge
 from symerge_dense.pipeline.method_options import flags, method_of, named, settings
+from symerge_dense.registry import MERGERS, discover
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
     """The command line, and what of it may be options of the method."""
+    discover(["merging"])
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, epilog="Options of the method are given "
                                      "by their names: --density 0.2 --scale 1.0. docs/methods.md has all methods.")
     add = parser.add_argument
-    add("--method", required=True, help="a registered method: average, task_arithmetic, ties, ...")
+    add("--method", required=True, help=", ".join(MERGERS))
     add("--base", required=True, metavar="FILE", help="what the experts were fine-tuned from: .safetensors, a folder "
         "of its shards, or .pth")
     add("--experts", required=True, nargs="+", metavar="NAME=FILE", help="for example depth=runs/depth.safetensors")
@@ -42,7 +44,9 @@ def main() -> None:
     merger = method_of(given.method, {**flags(options), **settings(given.set)})
     job = FileMerge(merger, given.base, named(given.experts), given.out, given.statistics, given.prefix, given.seed,
                     given.task, given.device, given.overwrite, given.hash)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)  # clean up as after Ctrl-C
     try:
         (job.plan if given.dry_run else job.merge)()
     except KeyboardInterrupt:

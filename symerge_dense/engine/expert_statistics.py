@@ -23,7 +23,7 @@ from symerge_dense.progress import track
 from symerge_dense.registry import nearest
 
 SAMPLED = frozenset({"fisher"})  # statistics that depend on the seed
-LARGEST_GRAM = 2400  # inputs of a layer; the Gram matrix of a larger one is not collected
+LARGEST_GRAM = 4608  # inputs of a layer, 85 MB; the Gram matrix of a larger one is not collected
 Statistics = dict[str, dict[str, Tensor]]
 
 

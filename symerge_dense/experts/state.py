@@ -56,7 +56,7 @@ def read_plain(path: str | Path) -> Any:
 
 def _refusal(path: Path, error: Exception) -> ValueError:
     text = str(error)
-    if "Unsupported global" in text or "Unsupported class" in text:
+    if any(word in text.lower() for word in ("unsupported global", "unsupported class", "blocked")):
         return UnsafeFileError(f"{path} holds pickled objects besides tensors and is not read: they could run code. "
                                "Where it was written, save a plain state dict: torch.save(model.state_dict(), PATH).")
     if "Unsupported operand" in text:

@@ -28,14 +28,15 @@ class Fisher(Merger):
     Needs the extra 'fisher': per expert one non-negative tensor for every weight, of the weight's shape and under its
     name. F is raised to ``floor`` where it is below: if that is most of it, the result is the plain mean, so compare
     floor with the size of F. ``weight`` is c_t, one for all or {task: c_t}. ``normalise`` divides c_t by the norm of
-    F_t over all weights (one statistics pass), so that the loudest expert does not decide everything.
+    F_t over all weights (one statistics pass): likelihoods of different tasks have different units, and the loudest
+    would decide everything.
     """
 
     name: ClassVar[str] = "fisher"
     needs = frozenset({"fisher"})
     treats = ALL_KINDS
 
-    def __init__(self, floor: float = 1e-6, normalise: bool = False, weight: float | Mapping[str, float] = 1.0) -> None:
+    def __init__(self, floor: float = 1e-6, normalise: bool = True, weight: float | Mapping[str, float] = 1.0) -> None:
         self.floor = check_within(self.name, "floor", floor, "(0, inf)", "the least Fisher information of a weight")
         self.normalise = normalise
         self.weight = check_per_task(self.name, "weight", weight, "(0, inf)", "the share of an expert")

@@ -77,7 +77,10 @@ def open_source(path: str | Path, prefix: str = "") -> TensorSource:
     """
     path = Path(path)
     if path.is_dir():
-        return SafetensorsSource(*shards(path), prefix=prefix)
+        files = shards(path)
+        if not files:
+            raise ValueError(f"folder {path} holds no .safetensors file; name a checkpoint, or a folder of its shards.")
+        return SafetensorsSource(*files, prefix=prefix)
     if existing(path).suffix == ".safetensors":
         return SafetensorsSource(path, prefix=prefix)
     state = {name[len(prefix):]: value for name, value in map_state(path).items() if name.startswith(prefix)}

@@ -33,12 +33,12 @@ class FileMerge:
     Args:
         merger: the method. base: the checkpoint that the experts were fine-tuned from. experts: by name.
         out: the ``.safetensors`` file to write, with the names of the inputs; its metadata 'merge' is JSON text that
-            names method, options, seed, inputs and versions. Equal merges write equal bytes.
+            names method, options, seed, inputs and versions. Equal merges of the same paths write equal bytes.
         statistics: policy for running statistics of BatchNorm. prefix: of the tensors to merge, see ``open_inputs``.
         seed: of random methods. task: whose weights to write, of a method that gives every task its own.
         device: where to compute. overwrite: whether ``out`` may exist. hash_inputs: also record the SHA-256 of all
-            inputs, computed beside the merge (1 to 2 s per GB on a core of its own); otherwise size, time and the
-            SHA-256 of the header identify them (``fingerprint``).
+            inputs, computed beside the merge (1 to 2 s per GB on a core of its own); otherwise size and the SHA-256 of
+            samples identify them (``fingerprint``).
     """
 
     merger: Merger
@@ -82,6 +82,9 @@ class FileMerge:
         if self.merger.needs:
             raise ValueError(f"{self.merger.name} needs {' and '.join(sorted(self.merger.needs))} of every expert, "
                              "which come from images, and this tool has none; use tools/compare.py, or another method.")
+        if self.merger.per_task and self.task is None:
+            raise ValueError(f"{self.merger.name} gives every task weights of its own; name one with --task: "
+                             f"{', '.join(self.experts)}.")
         self._check_out()
         inputs = open_inputs(self.base, self.experts, self.prefix)
         stream = run(self.merger, inputs.base, inputs.experts, inputs.specs, self.statistics, seed=self.seed,
@@ -92,8 +95,11 @@ class FileMerge:
         out = Path(self.out)
         if out.suffix != ".safetensors":
             raise ValueError(f"--out {out} must end in .safetensors, the only format that can be written in a stream.")
-        if out.resolve() in {Path(path).resolve() for path in (self.base, *self.experts.values())}:
-            raise ValueError(f"--out {out} is one of the inputs; choose another name.")
+        for given in map(Path, (self.base, *self.experts.values())):
+            if out.resolve() == given.resolve() or (given.is_dir() and out.resolve().parent == given.resolve()):
+                raise ValueError(f"--out {out} is one of the inputs, or in the folder of one; choose another name.")
+        if out.is_dir():
+            raise ValueError(f"--out {out} is a folder; name a file in it.")
         if out.exists() and not self.overwrite:
             raise ValueError(f"{out} exists; choose another name, or pass --overwrite.")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from symerge_dense.merging.base import Merger
 from symerge_dense.registry import MERGERS, discover, nearest
 
+T = TypeVar("T")
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
@@ -20,17 +21,32 @@ def method_of(name: str, options: Mapping[str, str] = MappingProxyType({})) -> M
     Raises ValueError, with the nearest names, for an unknown method or option, and for a value out of range.
     """
     discover(["merging"])  # the other rooms would take seconds
-    known = inspect.signature(MERGERS[name]).parameters
+    merger: Merger = built(MERGERS[name], name, {key: literal(text) for key, text in options.items()})
+    return merger
+
+
+def built(kind: Callable[..., T], name: str, options: Mapping[str, Any]) -> T:
+    """``kind(**options)``, the method ``name``. Raises ValueError for options that it does not have."""
+    known = inspect.signature(kind).parameters
     for key in options:
         if key not in known:
             raise ValueError(nearest(key, known, f"option of {name}"))
-    values = {key: literal(text) for key, text in options.items()}
     try:
-        merger: Merger = MERGERS[name](**values)
+        return kind(**options)
     except TypeError as error:
-        raise ValueError(f"{name} cannot be built from {values}: {error}; options of {name}: {', '.join(known)}."
-                         ) from error
-    return merger
+        raise ValueError(f"{name} cannot be built from {dict(options)}: {error}; options of {name}: "
+                         f"{', '.join(known)}.") from error
+
+
+def of_methods(words: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """['iso_c.conv=mean', ...] as {'iso_c': {'conv': 'mean'}, ...}. Raises ValueError for other words."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in _pairs(words, "METHOD.OPTION=VALUE", "iso_c.conv=mean").items():
+        name, dot, option = key.partition(".")
+        if not dot:
+            raise ValueError(f"{key!r} names no method; write METHOD.OPTION=VALUE, for example iso_c.conv=mean.")
+        found.setdefault(name, {})[option] = literal(value)
+    return found
 
 
 def flags(words: Sequence[str]) -> dict[str, str]:

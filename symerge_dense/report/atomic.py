@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,9 +13,11 @@ from uuid import uuid4
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary name in the folder of ``path``; what is written there takes ``path``'s place when the block ends.
 
-    The folder is made where it is missing. If the block raises, ``path`` stays as it was and the temporary file goes.
+    The folder is made where it is missing. If the block raises, ``path`` stays as it was, and the temporary file and
+    folders that were made for it go.
     """
     target = Path(path)
+    made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid4().hex}.part")
     try:
@@ -23,3 +25,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+        if not target.exists():
+            for folder in made:
+                with suppress(OSError):  # something else is in there by now
+                    folder.rmdir()

@@ -13,6 +13,7 @@ compare.json is an object::
         seconds, tuning_seconds              of its own work, tuning included and scoring not; of which tuning
         peak_memory_mb                       during that work
         transferred: {task or 'mean': ...}   Delta_m of its encoder under the transferred layers
+        models, layers                       hashes: of base and experts (row 'experts'), of the model transferred from
         error                                instead of the numbers, where the method failed
 
 ``std`` is there with several runs, and null stands for what is undefined.

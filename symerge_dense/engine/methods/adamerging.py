@@ -24,9 +24,10 @@ from symerge_dense.engine.by_options import ByOptions
 from symerge_dense.registry import ADAPTERS
 
 PAPER = "https://arxiv.org/abs/2310.02575"
+STEPS = 500
 _PUBLISHED: dict[str, Any] = {
     "objective": "entropy", "initial": 0.3, "clamp": (0.0, 1.0), "learn_coefficients": True, "learn_layer": False,
-    "coefficient_lr": 1e-3, "lr_decay": "none", "schedule": "sum"}
+    "coefficient_lr": 1e-3, "lr_decay": "none", "schedule": "sum", "density": None}
 
 
 class _EntropyMinimisation(ByOptions):
@@ -37,7 +38,8 @@ class _EntropyMinimisation(ByOptions):
     def note(self, setting: Setting) -> str:
         tasks = {name: expert.tasks[name] for name, expert in setting.experts.items()}
         others = [name for name, task in tasks.items() if task.entropy(torch.zeros(1, task.channels, 1, 1)) is None]
-        return f"{', '.join(others)}: expert labels (no entropy)" if others else ""
+        labels = f"{', '.join(others)}: expert labels (no entropy); " if others else ""
+        return f"{labels}{setting.options.rounds} steps, {STEPS} in the paper"
 
 
 @ADAPTERS.register

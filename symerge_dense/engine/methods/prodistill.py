@@ -68,13 +68,15 @@ class ProDistillStudent(MergedStudent):
         return self.merge(dict(self.model.backbone.named_parameters()))
 
     def distances(self, image: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Mean squared difference of the block's output from each expert's."""
+        """Squared difference of the block's output from each expert's, summed: a mean's gradient for a single
+        coefficient would be so small that Adam's epsilon swallows it.
+        """
         block, weights, pixels = self.blocks[self.stage], self._stage_weights(), self.model.normalised(image)
         ours = output_at(self.model.backbone.get_submodule(block),
                          lambda: functional_call(self.model.backbone, weights, (pixels,)))
         with torch.no_grad():
             theirs = {task: self._expert_output(self.teachers[task], block, image) for task in self.active}
-        return {task: F.mse_loss(ours.float(), output.float()) for task, output in theirs.items()}
+        return {task: F.mse_loss(ours.float(), output.float(), reduction="sum") for task, output in theirs.items()}
 
     def _expert_output(self, expert: MultiTaskModel, block: str, image: Tensor) -> Tensor:
         return output_at(expert.backbone.get_submodule(block), lambda: expert.features(image))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import gc
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Comparison:
     Args:
         config: base, experts, data, and the options of adaptation and BatchNorm. folder: of this comparison.
         methods: names, None for all. Rows that ``folder`` already holds of others stay in the table.
+        options: arguments of methods, {name: {argument: value}}; what is tuned is not where it is given.
         criterion: of ``CRITERIA``, for scales. seeds: runs of each method whose result depends on one.
         adapted_from: a merged model whose adapted layers are plugged onto every other encoder; None takes those of
             SyMerge in this comparison. train_experts: False refuses where experts are missing.
@@ -53,6 +54,7 @@ class Comparison:
     config: RunConfig
     folder: Path
     methods: Sequence[str] | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     criterion: str = "agreement"
     seeds: int = 1
     adapted_from: str | None = None
@@ -72,7 +74,7 @@ class Comparison:
         self.rows: dict[str, Row] = {}
 
     def _entrants(self) -> list[Entrant]:
-        everybody = entrants(self.stock.joint)
+        everybody = entrants(self.stock.joint, self.options)
         names = [entrant.name for entrant in everybody]
         for name in self.methods or ():
             if name not in names:
@@ -106,12 +108,20 @@ class Comparison:
         name = entrant.name
         found = self.kept.read(name, self._asked(entrant))
         wanted = self.methods is None or name in (EXPERTS, *self.methods)
-        if found is not None and not (self._gives(name) and self.donor.hash is None):
+        if found is not None and self._is_whole(found):
             self.rows[name] = found
+        elif found is not None and not wanted:  # its own numbers hold; only the layers on its encoder were others
+            self.rows[name] = {key: value for key, value in found.items() if key != "transferred"}
         elif wanted:
             console.print(f"[bold]{name}[/bold]")
             self.rows[name] = self._settled(entrant)
             write_comparison(self.folder, self.record())
+
+    def _is_whole(self, row: Row) -> bool:
+        """Whether nothing is to be done for a kept row: its layers are still there, or it has tried those of now."""
+        if self._gives(row["method"]):
+            return self.donor.hash is not None
+        return row["block"] == "reference" or row.get("layers") == self.donor.hash
 
     def _settled(self, entrant: Entrant) -> Row:
         """The row of a method that runs now, written down."""
@@ -147,7 +157,8 @@ class Comparison:
         own = costs_of(costs) if made.block != "reference" else {}  # of training, if it was not found
         return {"method": entrant.name, "block": made.block, "data": made.data, "runs": len(scores),
                 "tasks": metrics_of(scores), "delta_m": deltas_of(deltas), "encoder_passes": len(made.networks),
-                **own, **made.facts, **({"transferred": deltas_of(moved)} if moved else {})}
+                **own, **made.facts, **({"transferred": deltas_of(moved)} if moved else {}),
+                **({"models": ground.hashes} if entrant.name == EXPERTS else {"layers": self.donor.hash})}
 
     def _moved(self, entrant: Entrant, ground: Ground, made: Made) -> list[dict[str, float]]:
         """Delta_m of the same encoder under the donor's heads; nothing for references, the donor, or without one."""
@@ -167,8 +178,7 @@ class Comparison:
         """Fingerprint of what a kept row must have been made with."""
         about = [entrant.name, to_json(vars(self.config))]
         if entrant.name != EXPERTS:
-            about += [self.criterion, self._runs(entrant)]
-            about += [] if self._gives(entrant.name) else [self.donor.hash]
+            about += [self.criterion, self._runs(entrant), self.options.get(entrant.name, {})]
         return fingerprint(*about)
 
     # -- what they meet on --------------------------------------------------------------------------------------------
@@ -182,11 +192,19 @@ class Comparison:
         console.print("[bold]Base and experts[/bold]")
         base = self.stock.base()
         ground = Ground(base, self.stock.experts(base), pool, self.config.options, self.folder, self.measures.device)
+        self._check_models(ground)
         if self.adapted_from is not None:
             self.donor.check(ground)
         if any(isinstance(e, Adaptive) and (self.methods is None or e.name in self.methods) for e in self.entrants):
             ground.ask_experts()
         return ground
+
+    def _check_models(self, ground: Ground) -> None:
+        known = self.rows.get(EXPERTS, {}).get("models", ground.hashes)
+        changed = [name for name, value in ground.hashes.items() if known.get(name) != value]
+        if changed:
+            raise ValueError(f"{', '.join(changed)}: not the weights that the rows in {self.folder} were made with; "
+                             "give those back, or compare in another --work-dir.")
 
     @cached_property
     def tuner(self) -> Tuner:

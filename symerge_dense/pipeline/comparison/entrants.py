@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from symerge_dense.engine.expert_statistics import LARGEST_GRAM, SAMPLED, Statistics
@@ -18,7 +19,8 @@ from symerge_dense.pipeline.comparison.ground import Ground
 from symerge_dense.pipeline.comparison.measures import Networks
 from symerge_dense.pipeline.comparison.seeded import draws
 from symerge_dense.pipeline.comparison.tuning import Tuner, knob_of, values_of
-from symerge_dense.registry import ADAPTERS, MERGERS
+from symerge_dense.pipeline.method_options import built
+from symerge_dense.registry import ADAPTERS, MERGERS, nearest
 
 BLOCKS = {
     "reference": "references",
@@ -62,11 +64,11 @@ class Entrant(ABC):
 
 
 class Static(Entrant):
-    """A method of ``MERGERS``: its scale tuned where it has one, every other argument as by default."""
+    """A method of ``MERGERS``: its scale tuned where it has one, all arguments but ``options`` as by default."""
 
-    def __init__(self, name: str) -> None:
-        self.name, self.kind = name, MERGERS[name]
-        self.default: Merger = self.kind()
+    def __init__(self, name: str, options: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self.name, self.kind, self.options = name, MERGERS[name], dict(options)
+        self.default: Merger = built(self.kind, name, self.options)
         self.block = "masks" if self.default.per_task else "plain"
         self.data = "unlabelled" if self.default.needs else "none"
 
@@ -88,19 +90,20 @@ class Static(Entrant):
         tuned_on = "labels" if tuner.criterion == "labels" else "unlabelled"
         data = max(self.data, tuned_on if "tuning" in facts else "none", key=DATA.index)
         facts |= {"options": merger.hyperparameters, "extra_parameters": self._beside(ground)}
-        if "gram" in extras:
-            facts["note"] = _without_gram(ground, extras["gram"])
+        notes = [_of_convolutions(merger, ground), _without_gram(ground, extras["gram"]) if "gram" in extras else ""]
+        facts["note"] = "; ".join(filter(None, notes))
         return Made(networks, self.block, data, facts)
 
     def _tuned(self, tuner: Tuner, merge: Callable[[Merger], States]) -> tuple[Merger, dict[str, Any]]:
         """The method with its knob at the best value, and the record of the choice, if there was one."""
         knob = knob_of(self.kind)
-        if knob is None or len(values_of(self.kind, tuner.scales)) < 2:
+        if knob is None or knob in self.options or len(values_of(self.kind, tuner.scales)) < 2:
             return self.default, {}
         start = time.perf_counter()
-        best, found = tuner.best(self.kind, lambda value: merge(self.kind(**{knob: value})))
+        best, found = tuner.best(self.kind, lambda value: merge(self.kind(**self.options, **{knob: value})))
         tuning = {"argument": knob, "best": best, "values": {f"{value:g}": found[value] for value in sorted(found)}}
-        return self.kind(**{knob: best}), {"tuning": tuning, "tuning_seconds": round(time.perf_counter() - start, 2)}
+        seconds = round(time.perf_counter() - start, 2)
+        return self.kind(**self.options, **{knob: best}), {"tuning": tuning, "tuning_seconds": seconds}
 
     def _beside(self, ground: Ground) -> int:
         """Numbers kept beside one backbone, in units of float32: the unified task vector, and a mask for each task."""
@@ -111,13 +114,13 @@ class Static(Entrant):
 
 
 class Adaptive(Entrant):
-    """A method of ``ADAPTERS``, with the config's options and its own arguments as by default."""
+    """A method of ``ADAPTERS``, with the config's options and its own arguments as by default, or as in ``options``."""
 
     data = "unlabelled"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, options: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.name = name
-        self.method = ADAPTERS[name]()
+        self.method = built(ADAPTERS[name], name, options)
 
     @property
     def random(self) -> bool:
@@ -157,15 +160,33 @@ class Experts(Entrant):
         return Made(ground.own_networks, self.block, self.data, {"extra_parameters": beside})
 
 
+def _of_convolutions(merger: Merger, ground: Ground) -> str:
+    """What a matrix method did to convolutions, which published code averages."""
+    conv = merger.hyperparameters.get("conv")
+    if conv is None or not any(spec.kind == "conv" for spec in ground.specs):
+        return ""
+    return "convolutions averaged" if conv == "mean" else "convolutions as matrices (O, I*kh*kw)"
+
+
 def _without_gram(ground: Ground, grams: Statistics) -> str:
     """What is to be said of weights that RegMean could only average."""
-    matrices = [spec.name for spec in ground.specs if spec.kind in ("matrix", "conv")]
-    count = sum(any(name not in found for found in grams.values()) for name in matrices)
-    return f"{count} of {len(matrices)} matrices averaged: grouped, or of over {LARGEST_GRAM} inputs" if count else ""
+    matrices = [spec for spec in ground.specs if spec.kind in ("matrix", "conv")]
+    without = [spec for spec in matrices if any(spec.name not in found for found in grams.values())]
+    share = sum(spec.numel for spec in without) / max(sum(spec.numel for spec in matrices), 1)
+    return f"{len(without)} of {len(matrices)} matrices ({share:.0%} of their weights) averaged: grouped, or of over " \
+           f"{LARGEST_GRAM} inputs" if without else ""
 
 
-def entrants(train_joint: Callable[[TimmBackbone], MultiTaskModel] | None) -> list[Entrant]:
-    """Everybody: the experts first, SyMerge second. Without ``train_joint`` there is no joint training."""
+def entrants(train_joint: Callable[[TimmBackbone], MultiTaskModel] | None,
+             options: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> list[Entrant]:
+    """Everybody: the experts first, SyMerge second. Without ``train_joint`` there is no joint training.
+
+    ``options``: arguments of methods by name. Raises ValueError for a method or an argument that does not exist.
+    """
+    for name in options:
+        if name not in ADAPTERS and name not in MERGERS:
+            raise ValueError(nearest(name, [*ADAPTERS, *MERGERS], "merging method"))
     adaptive = sorted(ADAPTERS, key=lambda name: name != "symerge")
     joint = [] if train_joint is None else [Joint(train_joint)]
-    return [Experts(), *map(Adaptive, adaptive), *map(Static, MERGERS), *joint]
+    return [Experts(), *(Adaptive(name, options.get(name, {})) for name in adaptive),
+            *(Static(name, options.get(name, {})) for name in MERGERS), *joint]

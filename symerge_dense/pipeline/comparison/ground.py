@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from symerge_dense.engine.folding import image_batches
 from symerge_dense.engine.options import SyMergeOptions
 from symerge_dense.experts.assemble import assemble
 from symerge_dense.experts.backbone import TimmBackbone
+from symerge_dense.experts.checkpoint import state_hash
 from symerge_dense.experts.model import MultiTaskModel
 from symerge_dense.merging.base import Merger, merge_state
 from symerge_dense.merging.kinds import tensor_specs, weights
@@ -44,6 +46,12 @@ class Ground:
             expert.to(self.device).eval()
         self.base.to(self.device)
         self.specs = tensor_specs(self.base)
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """What base and experts are known by."""
+        experts = {f"expert {task}": state_hash(expert.state_dict()) for task, expert in self.experts.items()}
+        return {"base": state_hash(self.base.state_dict()), **experts}
 
     # -- networks -----------------------------------------------------------------------------------------------------
     def merge(self, merger: Merger, seed: int = 0, extras: Any = None, task: str | None = None) -> State:
