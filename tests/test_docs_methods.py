@@ -49,7 +49,9 @@ def test_adaptive_methods_have_the_paper_of_the_code(name):
 
 
 def test_options_and_numbers_are_those_of_the_tool():
-    tool = (ROOT / "tools" / "compare.py").read_text("utf-8")
-    for option in re.findall(r"`(--[\w-]+)", TEXT):
-        assert f'"{option}"' in tool
+    compare, merge = ((ROOT / "tools" / f"{name}.py").read_text("utf-8") for name in ("compare", "merge"))
+    first, plain = TEXT.split("Merging plain checkpoints")
+    for tool, part in ((compare, first), (merge, plain)):
+        for option in re.findall(r"`(--[\w-]+)", part):
+            assert f'"{option}"' in tool
     assert f"on {IMAGES} unlabelled images" in TEXT and f"up to {LABELLED_IMAGES} images" in TEXT
