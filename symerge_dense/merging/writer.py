@@ -21,7 +21,7 @@ from symerge_dense.merging.sources import DTYPES, Layout
 
 ALIGNMENT = 8  # bytes, of the first tensor in the file
 SYNC = 1 << 27  # bytes after which the disk gets what was written, so that it need not take all at the end
-WAITING = 1 << 26  # bytes
+WAITING = 1 << 26  # bytes of computed tensors that may wait to be written
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
