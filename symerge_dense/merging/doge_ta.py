@@ -83,16 +83,17 @@ class DogeTA(MatrixMerger):
     def shift(self, deltas: Tensor, shares: Tensor) -> Tensor:
         """The fitted delta (m, n) for task vectors ``deltas`` (m, T, n) and their factors ``shares`` (T,)."""
         summed = torch.einsum("mtn,t->mn", deltas, shares)
-        wanted = deltas.square().sum(2) - torch.einsum("mtn,mn->mt", deltas, summed)
-        total = shares.sum()
+        wanted = deltas.square().sum(2) - torch.bmm(deltas, summed[..., None])[..., 0]
+        total = float(shares.sum())
         common = common_space(deltas.unbind(1), self.subspace).to(deltas.dtype)
         shift = torch.zeros_like(summed)
-        optimizer = torch.optim.Adam([shift], self.learning_rate)
+        optimizer = torch.optim.Adam([shift], self.learning_rate, fused=True)
         for _ in range(self.iterations):
-            residual = wanted - total * torch.einsum("mtn,mn->mt", deltas, shift)
-            shift.grad = _without(common, torch.einsum("mtn,mt->mn", deltas, -2 * total * residual))
+            residual = wanted - total * torch.bmm(deltas, shift[..., None])[..., 0]
+            shift.grad = torch.bmm((-2 * total * residual)[:, None], deltas)[:, 0]
+            _remove(common, shift.grad)
             optimizer.step()
-            shift.copy_(_without(common, shift))
+            _remove(common, shift)
         return shift
 
 
@@ -104,6 +105,6 @@ def common_space(deltas: Iterable[Tensor], subspace: int) -> Tensor:
     return svd(torch.cat(leading, 1), rank // subspace).left
 
 
-def _without(common: Tensor, matrix: Tensor) -> Tensor:
-    """``matrix`` less its part in the column space of ``common``."""
-    return matrix - common @ (common.T @ matrix)
+def _remove(common: Tensor, matrix: Tensor) -> None:
+    """Take from ``matrix`` its part in the column space of ``common``, in place."""
+    matrix.addmm_(common, common.T @ matrix, alpha=-1)
