@@ -10,9 +10,9 @@ from torch import Tensor
 
 from symerge_dense.merging.base import merge_state
 from symerge_dense.merging.kinds import specs_from_state
-from symerge_dense.merging.masked import Masked, restore
+from symerge_dense.merging.masked import Masked
 from symerge_dense.merging.masks import pack, unpack
-from symerge_dense.merging.operands import Operands
+from symerge_dense.merging.packed import packed_layouts, restored, run_packed
 from symerge_dense.registry import MERGERS
 
 MASKED = ("tall_masks", "emr")
@@ -117,18 +117,15 @@ def test_one_vector_and_packed_masks_restore_every_task(name: str) -> None:
     base = state(torch.randn(SIZE))
     experts = {task: {key: base[key] + value for key, value in state(tau).items()}
                for task, tau in zip(NAMES[3], taus, strict=True)}
-    merger = build(name)
+    merger, specs = build(name), specs_from_state(base)
     assert isinstance(merger, Masked)
-    unified = set()
+    packed = dict(run_packed(merger, base, experts, specs))
+    assert {key: (tuple(value.shape), value.dtype) for key, value in packed.items()} == \
+        {key: tuple(layout) for key, layout in packed_layouts(merger, specs, NAMES[3]).items()}
     for task in NAMES[3]:
         merged = merge_state(merger, base, experts, task=task)
-        for spec in specs_from_state(base):
-            operands = Operands(spec, base[spec.name], experts, task=task)
-            shared, mask = merger.shared(operands), merger.mask(operands)
-            assert mask.numel() == -(-spec.numel // 8)
-            assert torch.equal(restore(base[spec.name], shared, mask, merger.factor(task)), merged[spec.name])
-            unified.add((spec.name, tuple(shared.reshape(-1).tolist())))
-    assert len(unified) == len(base)  # one per tensor, whoever the task is
+        for key, value in merged.items():
+            assert torch.equal(restored(base, packed, task, key), value)
 
 
 def test_what_a_method_costs_beside_the_merged_weights() -> None:

@@ -12,15 +12,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
 
 import pytest
 import torch
+from merge_checkpoints import Files, record, same, write_files
 from pipeline_tiny import ENV, ROOT, tool
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import family
-from torch import Tensor, nn
+from torch import Tensor
 
 from symerge_dense.experts.checkpoint import save_model
 from symerge_dense.experts.state import has_record
@@ -34,56 +33,9 @@ METHODS = [name for name in MERGERS if not MERGERS[name].needs]
 SETTINGS = {"lines": ["beta=0"], "doge_ta": ["iterations=3"], "ties": ["density=0.3", "aggregation=sum"]}
 
 
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 6, 3)
-        self.bn = nn.BatchNorm2d(6)
-        self.fc = nn.Linear(30, 20)
-
-
-def state_of(seed: int) -> dict[str, Tensor]:
-    torch.manual_seed(seed)
-    return {name: value + torch.rand_like(value) if value.is_floating_point() else value + seed
-            for name, value in Net().state_dict().items()}
-
-
-class Files(NamedTuple):
-    folder: Path
-    base: dict[str, Tensor]
-    experts: dict[str, dict[str, Tensor]]
-
-    def arguments(self, method: str, *more: object, out: str = "out.safetensors") -> list[str]:
-        experts = [f"{name}={self.folder / name}.safetensors" for name in self.experts]
-        words = ["--method", method, "--base", self.folder / "base.safetensors", "--experts", *experts, "--out",
-                 self.folder / out, *more]
-        return [str(word) for word in words]
-
-    @property
-    def out(self) -> Path:
-        return self.folder / "out.safetensors"
-
-    def nothing_written(self) -> bool:
-        return {path.name for path in self.folder.iterdir()} == {"base.safetensors", "a.safetensors", "b.safetensors"}
-
-
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    states = {name: state_of(seed) for seed, name in enumerate(("base", "a", "b"))}
-    for name, state in states.items():
-        save_file(state, tmp_path / f"{name}.safetensors")
-    return Files(tmp_path, states.pop("base"), states)
-
-
-def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
-    return found.keys() == expected.keys() and all(
-        torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in expected.items())
-
-
-def record(path: Path) -> dict[str, Any]:
-    with safe_open(path, framework="pt") as file:
-        assert file.metadata()["format"] == "pt"
-        return json.loads(file.metadata()["merge"])
+    return write_files(tmp_path)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -183,6 +135,8 @@ def test_options_are_given_as_flags_or_settings(files: Files) -> None:
     ("average", ["--experts", "base=a.safetensors"], "no expert can be called 'base'"),
     ("average", ["--base", "nowhere.safetensors"], "there is no file nowhere.safetensors"),
     ("emr", [], "emr gives every task weights of its own; name one with --task: a, b"),
+    ("ties", ["--packed"], "--packed keeps a mask for each task, and ties has none; leave it away, or use one of "),
+    ("emr", ["--packed", "--task", "a"], "--packed writes all tasks; leave --task a away"),
     ("fisher", [], "fisher needs fisher of every expert, which come from images, and this tool has none; use tools/"),
     ("lines", [], "lines scales by depth, and the specs know no blocks"),
 ])

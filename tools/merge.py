@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 
-from symerge_dense.pipeline.cli import complain, run_tool
+from symerge_dense.pipeline.cli import end_like_ctrl_c, run_tool
 from symerge_dense.pipeline.merge_files import FileMerge
 from symerge_dense.pipeline.method_options import flags, method_of, named, settings
 from symerge_dense.registry import MERGERS, discover
@@ -31,8 +30,10 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
         "all; the others are not written")
     add("--seed", type=int, default=0, help="of random methods")
     add("--task", metavar="NAME", help="whose weights to write, of a method that gives every task its own")
+    add("--packed", action="store_true", help="write all tasks of a method with masks (emr, tall_masks) into one file: "
+        "one task vector, and one bit per weight and task; tools/unpack.py gives a task's weights back")
     add("--device", help="where to compute, for example cuda; default: the CPU")
-    add("--hash", action="store_true", help="record the SHA-256 of whole inputs, not of their headers only")
+    add("--hash", action="store_true", help="record the SHA-256 of whole inputs, not of samples only")
     add("--dry-run", action="store_true", help="check the inputs, say what would be done, and stop")
     add("--overwrite", action="store_true", help="replace --out")
     return parser.parse_known_args()
@@ -43,16 +44,10 @@ def main() -> None:
     given, options = parse()
     merger = method_of(given.method, {**flags(options), **settings(given.set)})
     job = FileMerge(merger, given.base, named(given.experts), given.out, given.statistics, given.prefix, given.seed,
-                    given.task, given.device, given.overwrite, given.hash)
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)  # clean up as after Ctrl-C
-    try:
-        (job.plan if given.dry_run else job.merge)()
-    except KeyboardInterrupt:
-        complain("interrupted; nothing was written")
-        sys.exit(130)
+                    given.task, given.device, given.overwrite, given.hash, given.packed)
+    end_like_ctrl_c()
+    (job.plan if given.dry_run else job.merge)()
 
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main))
+    sys.exit(run_tool(main, "nothing was written"))

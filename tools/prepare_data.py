@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from symerge_dense.pipeline.cli import complain, run_tool
+from symerge_dense.pipeline.cli import run_tool
 
 PACKAGINGS = ("mat", "parquet", "nyud_mt", "nyudv2", "npy")
 
@@ -41,12 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(check_tool(options["root"], options["classes"], options["sheet"]))
     from symerge_dense.preparation.convert import convert_tool
 
-    try:
-        sys.exit(convert_tool(**options))
-    except KeyboardInterrupt:
-        complain("interrupted; the same command goes on")
-        sys.exit(130)
+    sys.exit(convert_tool(**options))
 
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main))
+    sys.exit(run_tool(main, "the same command goes on"))

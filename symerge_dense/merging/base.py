@@ -93,7 +93,7 @@ def run(merger: Merger, base: TensorSource, experts: Mapping[str, TensorSource],
     and (while streaming) for NaN or infinite values, naming expert and tensor.
     """
     check_compatible(base, experts)
-    _check_specs(base, specs)
+    check_specs(base, specs)
     _check_merger(merger, experts, extras or {}, task)
     # Sorted, so that sums of floats and ties are the same whichever way the experts were listed.
     ordered = dict(sorted(experts.items()))
@@ -111,7 +111,8 @@ def merge_state(merger: Merger, base: TensorSource, experts: Mapping[str, Tensor
     return dict(run(merger, base, experts, chosen, statistics, seed=seed, extras=extras, task=task, device=device))
 
 
-def _check_specs(base: TensorSource, specs: Sequence[TensorSpec]) -> None:
+def check_specs(base: TensorSource, specs: Sequence[TensorSpec]) -> None:
+    """Raise ValueError unless ``specs`` cover ``base`` exactly."""
     difference = sorted(set(base) ^ {spec.name for spec in specs})
     if difference or len(specs) != len(base):
         raise ValueError(f"specs and base differ in {difference[:10]} ({len(specs)} specs, {len(base)} tensors); build "

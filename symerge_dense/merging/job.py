@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from symerge_dense.merging.kinds import TensorSpec
+from symerge_dense.merging.kinds import Kind, TensorSpec
 from symerge_dense.merging.operands import Extras, Operands, add_task_vectors
 from symerge_dense.merging.parts import LEAST, PART, READ, Workers, parts, windows
 from symerge_dense.merging.sources import TensorSource, checked, finite
@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 
 Treatment = Literal["method", "mean", "base"]
 Watch: TypeAlias = Callable[[Sequence[TensorSpec], str], Iterable[TensorSpec]]
+
+
+def treatment_of(merger: Merger, kind: Kind) -> Treatment | None:
+    """What a kind of tensor gets; None for the running statistics of BatchNorm, which have a policy of their own."""
+    if kind == "bn_stat":
+        return None
+    return "base" if kind == "counter" else merger.treats[kind]
+
+
+def narrowed(merged: Tensor, like: Tensor, what: str) -> Tensor:
+    """``merged`` with the data type and on the device of ``like``. Raises ValueError if the type cannot hold it."""
+    result = merged.to(device=like.device, dtype=like.dtype)
+    if result.dtype != merged.dtype and not finite(result):
+        raise ValueError(f"{what} exceeds the range of {result.dtype}; use a smaller scale or float32 checkpoints.")
+    return result
 
 
 @dataclass(frozen=True)
@@ -38,14 +53,18 @@ class Job:
 
     def stream(self, specs: list[TensorSpec]) -> Iterator[tuple[str, Tensor]]:
         """Merged tensors by name, in the order of ``specs``."""
-        chosen = [spec for spec in specs if self.merger.treats.get(spec.kind) == "method"]
         with Workers() as workers:
-            self.merger.begin(chosen, tuple(self.experts))
-            for number in range(self.merger.passes):
-                self._pass(chosen, number, workers)
-                self.merger.end_pass(number)
+            self.gather(specs, workers)
             for spec in self.watch(specs, "merging"):
-                yield spec.name, self._tensor(spec, workers)
+                yield spec.name, self.tensor(spec, workers)
+
+    def gather(self, specs: list[TensorSpec], workers: Workers) -> None:
+        """The statistics passes of the method."""
+        chosen = [spec for spec in specs if treatment_of(self.merger, spec.kind) == "method"]
+        self.merger.begin(chosen, tuple(self.experts))
+        for number in range(self.merger.passes):
+            self._pass(chosen, number, workers)
+            self.merger.end_pass(number)
 
     def _pass(self, specs: list[TensorSpec], number: int, workers: Workers) -> None:
         start, total = 0, sum(spec.numel for spec in specs)
@@ -59,7 +78,7 @@ class Job:
             elif self._cuts(spec):
                 self._observe_parts(spec, number, workers)
             else:
-                self.merger.observe(number, self._whole(spec))
+                self.merger.observe(number, self.whole(spec))
             start += spec.numel
 
     def _observe_parts(self, spec: TensorSpec, number: int, workers: Workers) -> None:
@@ -67,15 +86,16 @@ class Job:
         workers.each(lambda part: self.merger.observe(number, replace(flat(part), unchecked=True)),
                      parts(spec.numel, READ))
 
-    def _tensor(self, spec: TensorSpec, workers: Workers) -> Tensor:
-        if spec.kind == "bn_stat":
+    def tensor(self, spec: TensorSpec, workers: Workers) -> Tensor:
+        """One merged tensor, in memory of its own."""
+        treatment = treatment_of(self.merger, spec.kind)
+        if treatment is None:
             return self.policy(spec.name, self.base, self.experts)
         original = self.base[spec.name]
-        treatment = "base" if spec.kind == "counter" else self.merger.treats[spec.kind]
         if treatment == "base":
             return original.clone()
         if not self._cuts(spec):
-            return self._merge(self._whole(spec), treatment, original)
+            return self._merge(self.whole(spec), treatment, original)
         result = torch.empty(original.shape, dtype=original.dtype)
         self._fill(result.view(-1), spec, treatment, workers)
         return result
@@ -93,13 +113,10 @@ class Job:
         mean, name = treatment == "mean", operands.spec.name
         merged = add_task_vectors(operands, 1 / len(self.experts)) if mean else self.merger.merge(operands)
         assert merged.shape == like.shape, f"{self.merger.name} gave {name} the shape {tuple(merged.shape)}"
-        result = merged.to(device=like.device, dtype=like.dtype)
-        if result.dtype != merged.dtype and not finite(result):
-            raise ValueError(f"{self.merger.name}: merged {name!r} exceeds the range of {result.dtype}; "
-                             "use a smaller scale or float32 checkpoints.")
-        return result
+        return narrowed(merged, like, f"{self.merger.name}: merged {name!r}")
 
-    def _whole(self, spec: TensorSpec) -> Operands:
+    def whole(self, spec: TensorSpec) -> Operands:
+        """What the method sees of one tensor."""
         value = checked(self.base[spec.name], "base", spec.name, self.device)
         return Operands(spec, value, self.experts, self.extras, self.seed, self.task)
 

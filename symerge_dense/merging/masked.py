@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from symerge_dense.merging.base import ALL_KINDS, Merger
-from symerge_dense.merging.masks import pack, unpack
 from symerge_dense.merging.operands import Operands, add_delta
 
 
 class Masked(Merger):
     """theta_t = theta_0 + factor_t * M_t * tau. Scope: every kind of weight.
 
-    To store T sets of weights as one, keep ``shared`` (tau) once, ``mask`` (M_t packed) and ``factor`` per task;
-    ``restore`` gives the weights back. The masks cost one encoder pass per task for one image.
+    T sets of weights are stored as one (``merging.packed``): tau once, and M_t, one bit per weight, and a factor for
+    each task. They cost one encoder pass per task for one image.
     """
 
     per_task = True
@@ -36,29 +35,15 @@ class Masked(Merger):
         """What the masked unified task vector is multiplied by for ``task``; known after the statistics passes."""
         return 1.0
 
-    def shared(self, operands: Operands) -> Tensor:
-        """The unified task vector of one tensor, the same for every task."""
-        return self.unify([delta for _, delta in operands.deltas()])
-
-    def mask(self, operands: Operands) -> Tensor:
-        """The mask of ``operands.task`` for one tensor, packed (``masks.pack``)."""
-        return pack(self._parts(operands)[1])
-
-    def merge(self, operands: Operands) -> Tensor:
-        unified, mask = self._parts(operands)
-        return add_delta(operands, torch.where(mask, unified, 0.0), self.factor(_task(operands)))
-
-    def _parts(self, operands: Operands) -> tuple[Tensor, Tensor]:
+    def parts(self, operands: Operands) -> tuple[Tensor, dict[str, Tensor]]:
+        """The unified task vector of one tensor, and the bool mask of every task."""
         deltas = dict(operands.deltas())
         unified = self.unify(list(deltas.values()))
-        return unified, self.choose(_task(operands), deltas[_task(operands)], unified)
+        return unified, {task: self.choose(task, delta, unified) for task, delta in deltas.items()}
 
-
-def restore(base: Tensor, shared: Tensor, packed: Tensor, factor: float = 1.0) -> Tensor:
-    """One task's weights from the base, the unified task vector and the task's packed mask and factor."""
-    return torch.add(base, torch.where(unpack(packed, shared.shape), shared, 0.0), alpha=factor)
-
-
-def _task(operands: Operands) -> str:
-    assert operands.task is not None, "the mask of which task?"
-    return operands.task
+    def merge(self, operands: Operands) -> Tensor:
+        assert operands.task is not None, "the weights of which task?"
+        deltas = dict(operands.deltas())
+        unified = self.unify(list(deltas.values()))
+        mask = self.choose(operands.task, deltas[operands.task], unified)
+        return add_delta(operands, torch.where(mask, unified, 0.0), self.factor(operands.task))

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
 from mmengine.dist import get_dist_info
 
 
-def run_tool(work: Callable[[], object]) -> int:
-    """Run ``work`` and return the exit code: 0, 2 after a ValueError or OSError (printed), 130 after Ctrl-C."""
+def run_tool(work: Callable[[], object], interrupted: str = "go on with --resume") -> int:
+    """Run ``work`` and return the exit code: 0, 2 after a ValueError or OSError (printed), 130 after Ctrl-C.
+
+    ``interrupted`` is said after Ctrl-C.
+    """
     try:
         work()
     except (ValueError, OSError) as error:
         complain(f"error: {message(error)}")
         return 2
     except KeyboardInterrupt:
-        complain("interrupted; go on with --resume")
+        complain(f"interrupted; {interrupted}")
         return 130
     return 0
+
+
+def end_like_ctrl_c() -> None:
+    """Let the signals that end a process clean up as Ctrl-C does."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
 
 
 def complain(text: str) -> None:

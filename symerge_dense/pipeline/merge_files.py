@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +15,16 @@ from torch import Tensor
 from symerge_dense.merging.base import Merger, run
 from symerge_dense.merging.job import Watch
 from symerge_dense.merging.kinds import TensorSpec
+from symerge_dense.merging.masked import Masked
+from symerge_dense.merging.packed import packed_layouts, run_packed
 from symerge_dense.merging.sources import layouts
 from symerge_dense.merging.writer import TensorFile
 from symerge_dense.pipeline.merge_inputs import BASE, Hashes, Inputs, fingerprint, open_inputs
-from symerge_dense.pipeline.merge_plan import MIB, plan_table, summary
+from symerge_dense.pipeline.merge_out import MIB, check_out, check_space
+from symerge_dense.pipeline.merge_plan import plan_table, summary
 from symerge_dense.pipeline.record import versions
 from symerge_dense.progress import Bar, console, say
+from symerge_dense.registry import MERGERS
 from symerge_dense.report.atomic import replacing
 
 NO_HASH = "0" * 64  # keeps the place of one until it is known
@@ -36,9 +40,10 @@ class FileMerge:
             names method, options, seed, inputs and versions. Equal merges of the same paths write equal bytes.
         statistics: policy for running statistics of BatchNorm. prefix: of the tensors to merge, see ``open_inputs``.
         seed: of random methods. task: whose weights to write, of a method that gives every task its own.
-        device: where to compute. overwrite: whether ``out`` may exist. hash_inputs: also record the SHA-256 of all
-            inputs, computed beside the merge (1 to 2 s per GB on a core of its own); otherwise size and the SHA-256 of
-            samples identify them (``fingerprint``).
+        packed: write the weights of all tasks of a method with masks, as ``merging.packed`` has them, for
+            ``FileUnpack``. device: where to compute. overwrite: whether ``out`` may exist.
+        hash_inputs: also record the SHA-256 of all inputs, computed beside the merge (1 to 2 s per GB on a core of its
+            own); otherwise size and the SHA-256 of samples identify them (``fingerprint``).
     """
 
     merger: Merger
@@ -52,13 +57,14 @@ class FileMerge:
     device: str | None = None
     overwrite: bool = False
     hash_inputs: bool = False
+    packed: bool = False
 
     def plan(self) -> None:
         """Check everything that can be checked without work and print what ``merge`` would do."""
         inputs, _ = self._open(lambda specs, what: specs)
         file = self._file(inputs, self.out)
         console.print(plan_table(self.merger, inputs, self.statistics))
-        say(f"{summary(self.merger, inputs)}. {self.out}: {file.size / MIB:.1f} MiB. Nothing was written.")
+        say(f"{summary(self.merger, inputs, file.size, self.packed)}. Nothing was written.")
 
     def merge(self) -> None:
         """Write ``out``, all of it or nothing.
@@ -73,7 +79,8 @@ class FileMerge:
             temporary = stack.enter_context(replacing(self.out))
             file = stack.enter_context(self._file(inputs, temporary))
             hashes = stack.enter_context(Hashes(inputs.every_file if self.hash_inputs else ()))
-            file.write_all((f"{inputs.prefix}{name}", tensor) for name, tensor in stream)
+            prefix = "" if self.packed else inputs.prefix
+            file.write_all((f"{prefix}{name}", tensor) for name, tensor in stream)
             file.replace_metadata(self._metadata(inputs, hashes.wait()))
         say(f"{self.out}: {self.merger.name} of {', '.join(self.experts)}, {file.size / MIB:.1f} MiB")
 
@@ -82,46 +89,44 @@ class FileMerge:
         if self.merger.needs:
             raise ValueError(f"{self.merger.name} needs {' and '.join(sorted(self.merger.needs))} of every expert, "
                              "which come from images, and this tool has none; use tools/compare.py, or another method.")
-        if self.merger.per_task and self.task is None:
+        if self.merger.per_task and self.task is None and not self.packed:
             raise ValueError(f"{self.merger.name} gives every task weights of its own; name one with --task: "
-                             f"{', '.join(self.experts)}.")
-        self._check_out()
+                             f"{', '.join(self.experts)}; or pass --packed for all in one file.")
+        check_out(self.out, (self.base, *self.experts.values()), self.overwrite)
         inputs = open_inputs(self.base, self.experts, self.prefix)
-        stream = run(self.merger, inputs.base, inputs.experts, inputs.specs, self.statistics, seed=self.seed,
-                     task=self.task, device=_device(self.device), watch=watch)
-        return inputs, stream
-
-    def _check_out(self) -> None:
-        out = Path(self.out)
-        if out.suffix != ".safetensors":
-            raise ValueError(f"--out {out} must end in .safetensors, the only format that can be written in a stream.")
-        for given in map(Path, (self.base, *self.experts.values())):
-            if out.resolve() == given.resolve() or (given.is_dir() and out.resolve().parent == given.resolve()):
-                raise ValueError(f"--out {out} is one of the inputs, or in the folder of one; choose another name.")
-        if out.is_dir():
-            raise ValueError(f"--out {out} is a folder; name a file in it.")
-        if out.exists() and not self.overwrite:
-            raise ValueError(f"{out} exists; choose another name, or pass --overwrite.")
+        weights = inputs.base, inputs.experts, inputs.specs, self.statistics
+        how: Any = {"seed": self.seed, "device": _device(self.device), "watch": watch}
+        if self.packed:
+            return inputs, run_packed(_with_masks(self.merger, self.task), *weights, **how)
+        return inputs, run(self.merger, *weights, task=self.task, **how)
 
     def _file(self, inputs: Inputs, path: str | Path) -> TensorFile:
         """The file to write, for which there is space."""
-        found = {f"{inputs.prefix}{name}": layout for name, layout in layouts(inputs.base).items()}
+        if self.packed:
+            found = packed_layouts(_with_masks(self.merger, self.task), inputs.specs, list(self.experts))
+        else:
+            found = {f"{inputs.prefix}{name}": layout for name, layout in layouts(inputs.base).items()}
         unknown = dict.fromkeys(inputs.every_file, NO_HASH) if self.hash_inputs else {}
         file = TensorFile(path, found, self._metadata(inputs, unknown))
-        folder = next(folder for folder in Path(self.out).absolute().parents if folder.is_dir())
-        free = shutil.disk_usage(folder).free
-        if free < file.size:
-            raise ValueError(f"{self.out} takes {file.size / MIB:.1f} MiB, and {folder} has {free / MIB:.1f} MiB free; "
-                             "make room or choose another place.")
-        return file
+        return check_space(file, self.out)
 
     def _metadata(self, inputs: Inputs, hashes: Mapping[Path, str]) -> dict[str, str]:
         found = {name: [fingerprint(file) | ({"sha256": hashes[file]} if file in hashes else {}) for file in files]
                  for name, files in inputs.files.items()}
         record = {"method": self.merger.name, "options": self.merger.hyperparameters, "statistics": self.statistics,
-                  "seed": self.seed, "task": self.task, "prefix": inputs.prefix, "base": found.pop(BASE),
-                  "experts": found, "versions": versions()}
+                  "seed": self.seed, "task": self.task, "packed": self.packed, "prefix": inputs.prefix,
+                  "base": found.pop(BASE), "experts": found, "versions": versions()}
         return {"format": "pt", "merge": json.dumps(record)}
+
+
+def _with_masks(merger: Merger, task: str | None) -> Masked:
+    """``merger``, if it can be packed, or ValueError."""
+    if not isinstance(merger, Masked):
+        raise ValueError(f"--packed keeps a mask for each task, and {merger.name} has none; leave it away, or use one "
+                         f"of {', '.join(name for name in MERGERS if issubclass(MERGERS[name], Masked))}.")
+    if task is not None:
+        raise ValueError(f"--packed writes all tasks; leave --task {task} away, or --packed.")
+    return merger
 
 
 def _device(name: str | None) -> torch.device | None:

@@ -8,31 +8,30 @@ import torch
 from rich.table import Table
 
 from symerge_dense.merging.base import Merger
+from symerge_dense.merging.job import treatment_of
 from symerge_dense.merging.kinds import Kind, TensorSpec
 from symerge_dense.merging.parts import PART
 from symerge_dense.merging.writer import WAITING
 from symerge_dense.pipeline.merge_inputs import Inputs
-
-MIB = 1 << 20
+from symerge_dense.pipeline.merge_out import MIB
 
 
 def treatment(merger: Merger, kind: Kind, statistics: str) -> str:
     """What a kind of tensor gets, in words."""
     words = {"method": merger.name, "mean": "mean of the experts", "base": "the base's"}
-    if kind == "bn_stat":
-        return f"statistics: {statistics}"
-    return words["base" if kind == "counter" else merger.treats[kind]]
+    found = treatment_of(merger, kind)
+    return words[found] if found else f"statistics: {statistics}"
 
 
-def memory(merger: Merger, inputs: Inputs) -> int:
+def memory(merger: Merger, inputs: Inputs, packed: bool = False) -> int:
     """Expected bytes of memory beside the libraries: mapped files can be dropped at any time and do not count.
 
-    A method that works on whole tensors holds them in float32: base, experts, result and a scratch; singular vectors
-    of matrix methods come on top of that.
+    A method that works on whole tensors, as packing does, holds them in float32: base, experts, result and a scratch;
+    singular vectors of matrix methods come on top of that.
     """
     largest = max((spec.numel * spec.dtype.itemsize for spec in inputs.specs), default=0)
     results = largest + max(largest, WAITING)  # one is computed, others wait for the disk
-    if merger.elementwise:
+    if merger.elementwise and not packed:
         return results + PART * 4 * (len(inputs.experts) + 8) * torch.get_num_threads()
     return results + max((spec.numel for spec in inputs.specs), default=0) * 4 * (len(inputs.experts) + 2)
 
@@ -51,11 +50,12 @@ def plan_table(merger: Merger, inputs: Inputs, statistics: str) -> Table:
     return table
 
 
-def summary(merger: Merger, inputs: Inputs) -> str:
-    """Bytes in and out, and memory."""
+def summary(merger: Merger, inputs: Inputs, written: int, packed: bool = False) -> str:
+    """Bytes in and ``written``, and memory."""
     one = inputs.tensor_bytes / MIB
     return (f"reads {one * (len(inputs.experts) + 1):.1f} MiB of tensors (again for every statistics pass), writes "
-            f"{one:.1f} MiB, needs about {memory(merger, inputs) / MIB:.0f} MiB of memory beside the libraries")
+            f"{written / MIB:.1f} MiB, needs about {memory(merger, inputs, packed) / MIB:.0f} MiB of memory beside the "
+            "libraries")
 
 
 def _options(options: Mapping[str, object]) -> str:

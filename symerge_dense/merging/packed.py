@@ -1,0 +1,94 @@
+"""The weights of all tasks in the space of one: what a method with masks keeps, and a task's weights from it.
+
+Names of tensors: 'shared.NAME' is the unified task vector, in the data type merges are computed in; 'mask.TASK.NAME'
+M_t, packed (``masks.pack``); 'factor.TASK' what the masked vector is multiplied by, float64; 'kept.NAME' a tensor that
+is the same for all tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from symerge_dense.merging.base import check_specs
+from symerge_dense.merging.compatibility import check_compatible
+from symerge_dense.merging.job import Job, Watch, narrowed, treatment_of
+from symerge_dense.merging.kinds import TensorSpec
+from symerge_dense.merging.masked import Masked
+from symerge_dense.merging.masks import pack, unpack
+from symerge_dense.merging.parts import Workers
+from symerge_dense.merging.sources import Layout, TensorSource, compute_dtype, load
+from symerge_dense.merging.statistics import statistics_policy
+
+
+def packed_layouts(merger: Masked, specs: Sequence[TensorSpec], tasks: Sequence[str]) -> dict[str, Layout]:
+    """Shape and data type of everything that ``run_packed`` yields. Raises ValueError for a task name with a dot."""
+    dotted = [task for task in tasks if "." in task]
+    if dotted:
+        raise ValueError(f"task {dotted[0]!r} has a dot in its name, which the names of packed tensors cannot hold; "
+                         "rename it.")
+    found = {f"factor.{task}": Layout((), torch.float64) for task in tasks}
+    for spec in specs:
+        if treatment_of(merger, spec.kind) == "method":
+            found[f"shared.{spec.name}"] = Layout(spec.shape, compute_dtype(spec.dtype))
+            size = -(-spec.numel // 8)
+            found |= {f"mask.{task}.{spec.name}": Layout((size,), torch.uint8) for task in tasks}
+        else:
+            found[f"kept.{spec.name}"] = Layout(spec.shape, spec.dtype)
+    return found
+
+
+def run_packed(merger: Masked, base: TensorSource, experts: Mapping[str, TensorSource], specs: Sequence[TensorSpec],
+               statistics: str = "mean", *, seed: int = 0, device: torch.device | str | None = None,
+               watch: Watch | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Merge for all tasks: (name, tensor) as in ``packed_layouts``, arguments and errors as of ``base.run``."""
+    check_compatible(base, experts)
+    check_specs(base, specs)
+    ordered = dict(sorted(experts.items()))  # as ``run`` has it
+    job = Job(merger, base, ordered, statistics_policy(statistics), {}, seed, None, device,
+              watch or (lambda specs, what: specs))
+    return _packed(job, merger, list(specs))
+
+
+def _packed(job: Job, merger: Masked, specs: list[TensorSpec]) -> Iterator[tuple[str, Tensor]]:
+    with Workers() as workers:
+        job.gather(specs, workers)
+        for spec in job.watch(specs, "packing"):
+            if treatment_of(merger, spec.kind) != "method":
+                yield f"kept.{spec.name}", job.tensor(spec, workers)
+                continue
+            unified, masks = merger.parts(job.whole(spec))
+            yield f"shared.{spec.name}", unified.cpu()
+            for task, mask in masks.items():
+                yield f"mask.{task}.{spec.name}", pack(mask).cpu()
+    for task in job.experts:
+        yield f"factor.{task}", torch.tensor(merger.factor(task), dtype=torch.float64)
+
+
+def restored(base: TensorSource, packed: TensorSource, task: str, name: str) -> Tensor:
+    """One tensor of a task's weights, of two and more experts bit for bit what ``run`` gives for it.
+
+    Raises ValueError for a tensor, or a task, that ``packed`` does not have, and for masks that do not fit.
+    """
+    if f"kept.{name}" in packed:
+        return _fitting(f"kept.{name}", packed[f"kept.{name}"], base[name])
+    needed = (f"shared.{name}", f"mask.{task}.{name}", f"factor.{task}")
+    absent = [key for key in needed if key not in packed]
+    if absent:
+        raise ValueError(f"there is no {absent[0]!r} among the packed tensors; is this base, or this task, another?")
+    unified, mask, factor = (packed[key] for key in needed)
+    value = load(base, "base", name)
+    _fitting(f"shared.{name}", unified, value)
+    if factor.shape != () or factor.dtype != torch.float64:
+        raise ValueError(f"'factor.{task}' is {tuple(factor.shape)} of {factor.dtype}; it must be one float64 number.")
+    merged = torch.add(value, torch.where(unpack(mask, value.shape), unified, 0.0), alpha=factor.item())
+    return narrowed(merged, base[name], f"packed {name!r}")
+
+
+def _fitting(name: str, tensor: Tensor, like: Tensor) -> Tensor:
+    if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+        raise ValueError(f"{name!r} is {tuple(tensor.shape)} of {tensor.dtype}, the base's tensor {tuple(like.shape)} "
+                         f"of {like.dtype}; give the base of this very merge.")
+    return tensor

@@ -1,0 +1,85 @@
+"""One task's checkpoint from a packed merge of all tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from symerge_dense.merging.packed import restored
+from symerge_dense.merging.sources import TensorSource, layouts, open_source, shards
+from symerge_dense.merging.writer import TensorFile
+from symerge_dense.pipeline.merge_inputs import BASE, fingerprint
+from symerge_dense.pipeline.merge_out import MIB, check_out, check_space
+from symerge_dense.progress import say, track
+from symerge_dense.registry import nearest
+from symerge_dense.report.atomic import replacing
+
+
+@dataclass(frozen=True)
+class FileUnpack:
+    """The weights of ``task`` from the file ``packed`` and the ``base`` it was merged on, into the file ``out``.
+
+    The base may have moved, but its bytes must be those of the merge. ``out`` has the base's names; its metadata
+    'merge' is that of ``packed``, with the task.
+    """
+
+    packed: str
+    base: str
+    task: str
+    out: str
+    overwrite: bool = False
+
+    def write(self) -> None:
+        """Write ``out``, all of it or nothing. Raises ValueError for files that are not what they should be."""
+        check_out(self.out, (self.packed, self.base), self.overwrite)
+        source, record = open_source(self.packed), _record(self.packed)
+        if self.task not in record["experts"]:
+            raise ValueError(nearest(self.task, record["experts"], f"task of {self.packed}"))
+        self._check_base(record)
+        prefix = record["prefix"]
+        base = open_source(self.base, prefix)
+        metadata = {"format": "pt", "merge": json.dumps(record | {"task": self.task, "packed": False})}
+        wanted = {f"{prefix}{name}": layout for name, layout in layouts(base).items()}
+        check_space(TensorFile(self.out, wanted, metadata), self.out)
+        with replacing(self.out) as temporary, TensorFile(temporary, wanted, metadata) as file:
+            file.write_all((f"{prefix}{name}", tensor) for name, tensor in self._tensors(base, source))
+        say(f"{self.out}: {record['method']} of {', '.join(record['experts'])} for {self.task}, "
+            f"{file.size / MIB:.1f} MiB")
+
+    def _tensors(self, base: TensorSource, source: TensorSource) -> Iterator[tuple[str, Any]]:
+        for name in track(list(base), f"unpacking {self.task}"):
+            yield name, restored(base, source, self.task, name)
+
+    def _check_base(self, record: dict[str, Any]) -> None:
+        path = Path(self.base)
+        found = [fingerprint(file) for file in (shards(path) if path.is_dir() else [path])]
+        if [_contents(file) for file in found] != [_contents(file) for file in record[BASE]]:
+            raise ValueError(f"{self.base} is not the base that {self.packed} was merged on; that was "
+                             f"{', '.join(str(file['file']) for file in record[BASE])}.")
+
+
+def _contents(file: dict[str, Any]) -> tuple[Any, Any]:
+    return file.get("size"), file.get("sampled_sha256")
+
+
+def _record(path: str) -> dict[str, Any]:
+    """The record of a packed merge. Raises ValueError where there is none."""
+    refusal = f"{path} is no packed merge; write one with tools/merge.py --packed."
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(refusal)
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get("merge", "{}")
+    try:
+        record = json.loads(text)
+        whole = record["packed"] is True and isinstance(record["prefix"], str) and isinstance(record["experts"], dict) \
+            and all(isinstance(file, dict) for file in record[BASE]) and isinstance(record["method"], str)
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise ValueError(refusal)
+    return dict(record)
