@@ -102,6 +102,39 @@ def test_a_broken_value_is_found_in_its_part(monkeypatch: pytest.MonkeyPatch) ->
         merge_state(build("ties"), base, {"a": state(2), "depth": broken})
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_no_broken_value_passes_unseen(name: str, count: int, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut(monkeypatch, 1000)
+    base = state(0)
+    for scale in ({}, {"scale": 0.0}) if "scale" in build(name).hyperparameters else ({},):
+        merger = build(name, **FLAT.get(name, {}), **scale)
+        for broken in "abc"[:count]:
+            experts = {task: state(seed) for seed, task in enumerate("abc"[:count], 1)}
+            experts[broken]["b.weight"].view(-1)[4321] = value
+            with pytest.raises(ValueError, match=rf"{broken}: tensor 'b\.weight' holds NaN or infinite"):
+                merge_state(merger, base, experts, task="a" if merger.per_task else None)
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "sum", "max"])
+def test_ties_shows_opposite_infinities(aggregation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut(monkeypatch, 1000)
+    experts = {task: state(seed) for seed, task in enumerate("abc", 1)}
+    for task, value in {"a": float("inf"), "c": float("-inf")}.items():
+        experts[task]["b.weight"].view(-1)[7] = value
+    with pytest.raises(ValueError, match=r"a: tensor 'b\.weight' holds NaN or infinite"):
+        merge_state(build("ties", aggregation=aggregation), state(0), experts)
+
+
+def test_finite_weights_whose_sum_overflows_are_not_called_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut(monkeypatch, 1000)
+    experts = {task: {name: torch.full_like(value, 3e38) if name == "a.weight" else value
+                      for name, value in state(seed).items()} for seed, task in enumerate("ab", 1)}
+    merged = merge_state(build("task_arithmetic", scale=1.0), state(0), experts)
+    assert bool(merged["a.weight"].isinf().all())
+
+
 @pytest.mark.parametrize(("start", "total"), [(0, 10 * WINDOW), (12_345, 3_000_000), (99_999_999, 300_000_000)])
 def test_windows_lie_where_they_would_in_one_vector(start: int, total: int) -> None:
     count = 2_000_000

@@ -24,6 +24,7 @@ class Average(Merger):
     name: ClassVar[str] = "average"
     treats = ALL_KINDS
     elementwise = True
+    exposes = True
 
     def merge(self, operands: Operands) -> Tensor:
         """theta_0 + 1/T sum_t tau_t."""

@@ -31,9 +31,10 @@ class Merger(ABC):
     beside the weights ('gram', 'fisher') that ``run`` must be given. A ``per_task`` method gives every task its own
     weights: ``Operands.task`` is the one wanted, and ``extra_bits`` is what each task costs beside the shared weights,
     in bits per weight. An ``elementwise`` method treats every element of a tensor alone, in ``observe`` and ``merge``,
-    and so is handed large tensors in flat parts, in any order and by several threads at once. All but ``name`` may be
-    set per instance. Constructor arguments are kept under their own names, any other state under a name with an
-    underscore.
+    and so is handed large tensors in flat parts, in any order and by several threads at once; if it also ``exposes``
+    NaN and infinite weights, every one of an expert making the result NaN or infinite, only results are looked at, and
+    inputs when one of these is wrong. All but ``name`` may be set per instance. Constructor arguments are kept under
+    their own names, any other state under a name with an underscore.
     """
 
     name: ClassVar[str]
@@ -43,6 +44,7 @@ class Merger(ABC):
     treats: Mapping[Kind, Treatment] = ALL_KINDS
     passes: int = 0
     elementwise: bool = False
+    exposes: bool = False
 
     def begin(self, specs: list[TensorSpec], tasks: tuple[str, ...]) -> None:  # noqa: B027 - nothing to do by default
         """Forget former runs. ``specs`` are the tensors under 'method', in the order in which they will come."""

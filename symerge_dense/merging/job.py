@@ -102,9 +102,11 @@ class Job:
 
     def _fill(self, result: Tensor, spec: TensorSpec, treatment: Treatment, workers: Workers) -> None:
         flat = self._flat(spec)
+        # A single expert may come through by interpolation, which at its ends looks at one side only.
+        unchecked = self.merger.exposes and treatment == "method" and len(self.experts) > 1
 
         def work(part: slice) -> None:
-            result[part] = self._merge(flat(part), treatment, result[part])
+            result[part] = self._merge(replace(flat(part), unchecked=unchecked), treatment, result[part])
 
         workers.each(work, parts(spec.numel, PART))
 
@@ -112,6 +114,9 @@ class Job:
         """The merged tensor, or part of one, of the shape, data type and device of ``like``."""
         mean, name = treatment == "mean", operands.spec.name
         merged = add_task_vectors(operands, 1 / len(self.experts)) if mean else self.merger.merge(operands)
+        if operands.unchecked and not finite(merged):
+            for _ in replace(operands, unchecked=False).experts():  # says whose weight it was, if not just too large
+                pass
         assert merged.shape == like.shape, f"{self.merger.name} gave {name} the shape {tuple(merged.shape)}"
         return narrowed(merged, like, f"{self.merger.name}: merged {name!r}")
 

@@ -23,8 +23,8 @@ class Operands:
 
     ``base`` and what the iterators yield are float32 (or float64) on one device. ``tasks`` is sorted, so a merge
     does not depend on the order in which experts were named. A ``part`` is a flat slice of the tensor, small enough
-    for all task vectors to be computed at once. An ``unchecked`` one may hold NaN: a statistics pass is a tenth
-    faster without a look at every value, and the merge has one.
+    for all task vectors to be computed at once. An ``unchecked`` one may hold NaN: a pass is a tenth faster without
+    a look at every value, and the merge has one, there or at its result.
     """
 
     spec: TensorSpec
@@ -44,7 +44,7 @@ class Operands:
     def experts(self) -> Iterator[tuple[str, Tensor]]:
         """(task, theta_t), read one at a time, afresh at every call; not to be written into."""
         for task, source in self.sources.items():
-            yield task, source[self.spec.name].detach().to(self.base) if self.unchecked else \
+            yield task, alike(source[self.spec.name], self.base) if self.unchecked else \
                 load(source, task, self.spec.name, self.base.device)
 
     def deltas(self) -> Iterator[tuple[str, Tensor]]:
@@ -63,6 +63,15 @@ class Operands:
         """A CPU generator seeded by (seed, task, tensor name): the order of work does not change what it draws."""
         digest = hashlib.sha256(f"{self.seed}\0{task}\0{self.spec.name}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+def alike(tensor: Tensor, like: Tensor) -> Tensor:
+    """``tensor`` in the data type and on the device of ``like``, without history; itself where it is so already.
+
+    Among threads every call of PyTorch, though it may have nothing to do, is a wait for the others' Python.
+    """
+    same = tensor.dtype == like.dtype and tensor.device == like.device and not tensor.requires_grad
+    return tensor if same else tensor.detach().to(like)
 
 
 def add_task_vectors(operands: Operands, scale: float) -> Tensor:

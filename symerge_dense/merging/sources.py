@@ -27,7 +27,8 @@ class Layout(NamedTuple):
 
 
 class SafetensorsSource(Mapping[str, Tensor]):
-    """Tensors of one or several safetensors files (shards), read when asked for and never kept.
+    """Tensors of one or several safetensors files (shards), mapped when first asked for: the disk is read as they are
+    used, and the system may drop what it read. Not to be written into.
 
     ``prefix`` selects the names that start with it and strips it: ``SafetensorsSource(path, prefix="backbone.")``
     is the backbone of a whole model. Raises FileNotFoundError for a missing file; ValueError for a damaged one, an
@@ -38,6 +39,7 @@ class SafetensorsSource(Mapping[str, Tensor]):
         self.prefix = prefix
         self.layouts: dict[str, Layout] = {}
         self._files: dict[str, Any] = {}
+        self._mapped: dict[str, Tensor] = {}
         for path in paths:
             self._enter(path)
         _refuse_empty(self.layouts, prefix, paths)
@@ -59,8 +61,9 @@ class SafetensorsSource(Mapping[str, Tensor]):
             self.layouts[name] = Layout(tuple(view.get_shape()), DTYPES[view.get_dtype()])
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor: Tensor = self._files[name].get_tensor(self.prefix + name)
-        return tensor
+        if name not in self._mapped:
+            self._mapped[name] = self._files[name].get_tensor(self.prefix + name)
+        return self._mapped[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layouts)

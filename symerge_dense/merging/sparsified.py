@@ -61,8 +61,9 @@ class Sparsified(Merger):
         if operands.part:
             stack = operands.base.new_empty(len(operands.tasks), *operands.base.shape)
             for row, (task, expert) in zip(stack, operands.experts(), strict=True):
-                delta = torch.sub(expert, operands.base, out=row)
-                row.copy_(self._sparsify(operands, task, delta, stages))  # no copy where it was changed in place
+                sparse = self._sparsify(operands, task, torch.sub(expert, operands.base, out=row), stages)
+                if sparse is not row:  # else it was changed in place
+                    row.copy_(sparse)
             return add_delta(operands, self._combine(stack), self.scale)
         left = (self._sparsify(operands, task, delta, stages) for task, delta in operands.deltas())
         return add_delta(operands, self._combine(left), self.scale)

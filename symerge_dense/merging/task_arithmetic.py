@@ -24,6 +24,7 @@ class TaskArithmetic(Merger):
     name: ClassVar[str] = "task_arithmetic"
     treats = ALL_KINDS
     elementwise = True
+    exposes = True
 
     def __init__(self, scale: float = 0.3) -> None:
         self.scale = check_number(self.name, "scale", scale)

@@ -26,6 +26,7 @@ class Ties(Sparsified):
     """
 
     name: ClassVar[str] = "ties"
+    exposes = True
 
     def __init__(self, density: float = 0.2, scale: float = 1.0, aggregation: str = "mean") -> None:
         self.density = check_within(self.name, "density", density, "(0, 1]", "the share of weights kept per task")
