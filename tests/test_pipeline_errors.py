@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from symerge_dense.experts.checkpoint import load_model, read_metadata, save_model
 from symerge_dense.experts.resume import checkpoints
 from symerge_dense.experts.state import KEY
-from symerge_dense.pipeline.cli import run_tool
 from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.train import train
 
@@ -369,19 +368,3 @@ def test_a_damaged_frame_says_what_to_delete(refused, tmp_path):
     depth.write_bytes(depth.read_bytes()[:300])
     text = refused("train.py", path, "--work-dir", "again")
     assert str(depth) in text and "delete" in text and "rendered again" in text
-
-
-# -- how a tool ends ---------------------------------------------------------------------------------------------------
-def test_an_interruption_says_how_to_go_on(capsys):
-    def interrupted():
-        raise KeyboardInterrupt
-
-    assert run_tool(interrupted) == 130 and "--resume" in capsys.readouterr().err
-
-
-def test_a_mistake_of_the_program_is_not_hidden():
-    def broken():
-        raise RuntimeError("a bug")
-
-    with pytest.raises(RuntimeError, match="a bug"):
-        run_tool(broken)

@@ -6,23 +6,35 @@ import signal
 import sys
 from collections.abc import Callable
 
+import torch
 from mmengine.dist import get_dist_info
 
 
 def run_tool(work: Callable[[], object], interrupted: str = "go on with --resume") -> int:
-    """Run ``work`` and return the exit code: 0, 2 after a ValueError or OSError (printed), 130 after Ctrl-C.
+    """Run ``work`` and return the exit code: 0, 2 after a ValueError or OSError or without memory, 130 after Ctrl-C.
 
-    ``interrupted`` is said after Ctrl-C.
+    What went wrong is printed, ``interrupted`` after Ctrl-C; other errors are mistakes of the program and raised.
     """
     try:
         work()
     except (ValueError, OSError) as error:
         complain(f"error: {message(error)}")
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        complain(f"error: there is not enough memory ({str(error).splitlines()[0][:200]}); free some, or take smaller "
+                 "batches, a smaller model, a method that needs less, or another device.")
+        return 2
     except KeyboardInterrupt:
         complain(f"interrupted; {interrupted}")
         return 130
     return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # PyTorch has a class for accelerators only; on a CPU its allocator raises a plain RuntimeError
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def end_like_ctrl_c() -> None:

@@ -1,0 +1,43 @@
+"""How a tool ends: what is a user's error, what is a mistake of the program, and what is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from symerge_dense.pipeline.cli import run_tool
+
+TOO_MUCH = 1 << 50
+
+
+def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    assert run_tool(interrupted) == 130 and "--resume" in capsys.readouterr().err
+    assert run_tool(interrupted, "nothing was written") == 130
+    assert capsys.readouterr().err == "interrupted; nothing was written\n"
+
+
+def test_a_mistake_of_the_program_is_not_hidden() -> None:
+    def broken() -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_tool(broken)
+
+
+@pytest.mark.parametrize("allocate", [torch.empty, np.empty])
+def test_too_little_memory_is_no_traceback(allocate: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert callable(allocate)
+    assert run_tool(lambda: allocate(TOO_MUCH)) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: there is not enough memory (") and "smaller" in text and len(text.splitlines()) == 1
+
+
+def test_too_little_memory_of_an_accelerator(capsys: pytest.CaptureFixture[str]) -> None:
+    def allocate() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    assert run_tool(allocate) == 2 and "Tried to allocate 2.00 GiB" in capsys.readouterr().err
