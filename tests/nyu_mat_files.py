@@ -1,5 +1,7 @@
 """The official files of NYUv2, small and of true structure: the labeled .mat (HDF5), its companions, and normals."""
 
+import os
+import shutil
 import tarfile
 
 import cv2
@@ -116,3 +118,20 @@ def pack_normals(root):
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     folder.rmdir()
+
+
+def link_copy(official, folder):
+    """A copy in ``folder`` that may be damaged: pictures are links until somebody replaces them."""
+    root = folder / "copy"
+    shutil.copytree(official, root, copy_function=os.link)
+    for path in root.glob("*.mat"):
+        if path.name != LABELED:
+            shutil.copy2(official / path.name, folder / "own")
+            os.replace(folder / "own", path)
+    return root
+
+
+def copy_without_normals(official, folder):
+    """The same without pictures of normals."""
+    return shutil.copytree(official, folder / "bare", ignore=shutil.ignore_patterns("normals_gt*"),
+                           copy_function=os.link)

@@ -1,14 +1,9 @@
 """NYUv2's official files: every value where the makers put it, one frame read at a time, bad files named."""
 
-import os
 import pickle
-import shutil
-import tarfile
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-import cv2
 import h5py
 import numpy as np
 import pytest
@@ -17,7 +12,8 @@ from nyu_mat_files import (
     GREY,
     LABELED,
     LABELS13,
-    pack_normals,
+    copy_without_normals,
+    link_copy,
     write_class13,
     write_header,
     write_labeled,
@@ -27,9 +23,7 @@ from nyu_mat_files import (
 from nyu_scene import scene
 from torch.utils.data import DataLoader
 
-from symerge_dense.datasets import normals_archive
 from symerge_dense.datasets.labeled_mat import LabeledMat
-from symerge_dense.datasets.normals_archive import normals_folder
 from symerge_dense.datasets.nyuv2_mat import NYUv2Mat
 from symerge_dense.tasks.depth import Depth
 from symerge_dense.tasks.edges import Edges
@@ -48,20 +42,7 @@ def official(tmp_path_factory):
 
 @pytest.fixture
 def copied(official, tmp_path):
-    """A copy that may be damaged: files are links until ``damaged`` or a writer replaces them."""
-    root = tmp_path / "copy"
-    shutil.copytree(official, root, copy_function=os.link)
-    for path in root.glob("*.mat"):
-        if path.name != LABELED:
-            shutil.copy2(official / path.name, tmp_path / "own")
-            os.replace(tmp_path / "own", path)
-    return root
-
-
-@pytest.fixture
-def packed(copied):
-    pack_normals(copied)
-    return copied
+    return link_copy(official, tmp_path)
 
 
 def tasks(classes=13):
@@ -98,17 +79,12 @@ def test_normals_are_those_of_the_same_frame_to_8_bits(official, split, index, n
 
 
 def test_normals_from_depth_need_no_pictures(official, tmp_path):
-    dataset = NYUv2Mat(write_without_normals(official, tmp_path), "val", tasks(), normals="depth", crop="eigen")
+    dataset = NYUv2Mat(copy_without_normals(official, tmp_path), "val", tasks(), normals="depth", crop="eigen")
     found, truth = dataset.target(0, "normals"), frame(1).normal[45:471, 41:601]
     cosine = (found * truth).sum(-1)[found.any(-1) & truth.any(-1)]
     assert found.shape == (426, 560, 3) and np.degrees(np.arccos(np.clip(np.median(cosine), -1, 1))) < 0.1
     assert dataset.source_files == [tmp_path / "bare" / name for name in (
         LABELED, "splits.mat", "classMapping40.mat", "class13Mapping.mat")]
-
-
-def write_without_normals(official, tmp_path):
-    return shutil.copytree(official, tmp_path / "bare", ignore=shutil.ignore_patterns("normals_gt*"),
-                           copy_function=os.link)
 
 
 def test_crop_and_size(official):
@@ -186,112 +162,6 @@ def test_two_workers_read_what_one_process_reads(official):
     for expected, batch in zip(alone, loader, strict=True):
         for name in ("image", *tasks()):
             np.testing.assert_array_equal(batch[name][0], expected[name])
-
-
-# -- the archive of normals -------------------------------------------------------------------------------------------
-def test_the_archive_is_unpacked_once_next_to_itself(packed, official):
-    dataset = NYUv2Mat(packed, "val", {"normals": {}})
-    truth = NYUv2Mat(official, "val", {"normals": {}})
-    np.testing.assert_array_equal(dataset[0]["normals"], truth[0]["normals"])
-    picture = packed / "normals_gt" / "normals" / "0001.png"
-    written = picture.stat().st_mtime_ns, picture.stat().st_ino
-    NYUv2Mat(packed, "train", {"normals": {}})
-    assert (picture.stat().st_mtime_ns, picture.stat().st_ino) == written
-    assert not list(packed.glob(".*"))
-    for data, root in ((dataset, packed), (truth, official)):  # what is read is what a manifest hashes
-        assert data.source_files[-2:] == [root / "normals_gt" / part / "0001.png" for part in ("normals", "masks")]
-
-
-def test_the_archive_stays_packed_where_no_normals_are_asked_for(packed):
-    dataset = NYUv2Mat(packed, "val", {"depth": {}})
-    assert not (packed / "normals_gt").exists() and all("normals" not in path.name for path in dataset.source_files)
-
-
-def test_two_at_once_unpack_it_in_peace(packed):
-    with ThreadPoolExecutor(2) as pool:
-        folders = list(pool.map(normals_folder, [packed, packed]))
-    assert folders == [packed / "normals_gt"] * 2 and len(list(folders[0].rglob("*.png"))) == 6
-    assert not list(packed.glob(".*"))
-
-
-def evil(name, **settings):
-    def add(archive):
-        member = tarfile.TarInfo(name)
-        for key, value in settings.items():
-            setattr(member, key, value)
-        archive.addfile(member)
-    return add
-
-
-@pytest.mark.parametrize("add", [
-    evil("../evil"), evil("normals_gt/../../evil"), evil("normals_gt/normals/evil", type=tarfile.SYMTYPE, linkname="/"),
-    evil("normals_gt/evil", type=tarfile.SYMTYPE, linkname="../.."), evil("evil", type=tarfile.FIFOTYPE),
-    evil("normals_gt/evil", type=tarfile.SYMTYPE, linkname="normals"), evil("evil", type=tarfile.CHRTYPE),
-    evil("normals_gt/evil", type=tarfile.LNKTYPE, linkname="../splits.mat"),
-], ids=["parent", "roundabout", "link to /", "link to parent", "pipe", "link inside", "device", "hard link"])
-def test_a_malicious_archive_writes_nothing(copied, add):
-    shutil.rmtree(copied / "normals_gt")
-    with tarfile.open(copied / "normals_gt.tgz", "w:gz") as archive:
-        for part in ("normals", "masks"):
-            evil(f"normals_gt/{part}", type=tarfile.DIRTYPE, mode=0o755)(archive)
-        add(archive)
-    refused(copied, "")
-
-
-def refused(root, message):
-    before = sorted(root.parent.rglob("*"))
-    with pytest.raises(ValueError, match=rf"(?s)normals_gt\.tgz: cannot be unpacked .*{message}.*web\.archive\.org"):
-        NYUv2Mat(root, "val", {"normals": {}})
-    assert sorted(root.parent.rglob("*")) == before
-
-
-@pytest.mark.parametrize("share", [0, 0.5, 0.9])
-def test_a_damaged_archive_is_named(packed, share):
-    path = packed / "normals_gt.tgz"
-    path.write_bytes(path.read_bytes()[:int(path.stat().st_size * share)])
-    refused(packed, "")
-
-
-def test_an_archive_of_something_else_is_named(packed):
-    with tarfile.open(packed / "normals_gt.tgz", "w:gz") as archive:
-        archive.add(packed / "splits.mat", "splits.mat")
-    refused(packed, "does not hold normals_gt/normals")
-
-
-def test_an_archive_that_would_fill_the_disk_is_refused(packed, monkeypatch):
-    monkeypatch.setattr(normals_archive, "LARGEST", 1000)
-    refused(packed, "would unpack to more than")
-
-
-def test_no_normals_at_all_says_what_to_do(official, tmp_path):
-    root = write_without_normals(official, tmp_path)
-    with pytest.raises(ValueError, match=r"(?s)neither.*web\.archive\.org/.*/normals_gt\.tgz.*normals='depth'"):
-        NYUv2Mat(root, "train", {"normals": {}})
-    assert len(NYUv2Mat(root, "train", {"depth": {}})) == 2
-
-
-@pytest.mark.parametrize("part", ["normals", "masks"])
-def test_a_missing_picture_is_named(copied, part):
-    (copied / "normals_gt" / part / "0002.png").unlink()
-    with pytest.raises(ValueError, match=rf"{part}/0002\.png: missing, one of 1"):
-        NYUv2Mat(copied, "train", {"normals": {}})
-    assert len(NYUv2Mat(copied, "val", {"normals": {}})) == 1
-
-
-def test_a_picture_of_another_size_or_none_is_named(copied):
-    path, mask = (copied / "normals_gt" / part / "0001.png" for part in ("normals", "masks"))
-    dataset = NYUv2Mat(copied, "val", {"normals": {}})
-    for broken in (path, mask):
-        whole = broken.read_bytes()
-        broken.unlink()
-        cv2.imwrite(str(broken), np.zeros((240, 320, 3), np.uint8))
-        with pytest.raises(ValueError, match=rf"{broken.parent.name}/0001\.png: \(240, 320\), expected .*480, 640"):
-            dataset[0]
-        broken.write_bytes(b"<html>")
-        with pytest.raises(ValueError, match=rf"{broken.parent.name}/0001\.png: not a readable picture"):
-            dataset[0]
-        broken.write_bytes(whole)
-    assert dataset[0]["normals"].any()
 
 
 # -- bad files --------------------------------------------------------------------------------------------------------
