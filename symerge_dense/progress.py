@@ -54,8 +54,9 @@ class Bar:
         if not is_main_process() or _quiet:
             return self
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                       TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+                       TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(),
+                       TextColumn("{task.fields[note]}", markup=False))
             self._rich = Progress(*columns, console=console)
             self._rich.start()
             self._task = self._rich.add_task(self.description, total=self.total, completed=self.done, note="")

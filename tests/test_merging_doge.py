@@ -103,6 +103,18 @@ def test_the_mask_counts_the_weights_of_all_matrices_together() -> None:
     assert merger.passes > 0 and merger.treats[counted[0].kind] == "method" and merger.treats["conv"] == "mean"
 
 
+def test_where_all_weights_are_kept_the_shift_reaches_zeros_of_a_task_vector() -> None:
+    taus = random_taus(2, 12, 12, decay=0.5)
+    for number, tau in enumerate(taus):
+        tau[:, 3 * number : 3 * number + 3] = 0
+    matrices = arrays(taus)
+    shares = [0.07 / float(np.linalg.norm(tau)) for tau in matrices]
+    shift = fitted(matrices, shares, subspace=4, steps=3, rate=0.01)
+    merged = delta("doge_ta", taus, subspace=4, iterations=3, learning_rate=0.01, density=1.0)
+    wanted = sum(share * (tau + shift) for share, tau in zip(shares, matrices, strict=True))
+    np.testing.assert_allclose(arrays([merged])[0], wanted, atol=1e-9)
+
+
 def test_an_expert_that_changed_nothing_has_no_share() -> None:
     taus = random_taus(2, 6, 6)
     zero = torch.zeros(6, 6).double()

@@ -96,6 +96,18 @@ def test_emr_factors_are_ratios_of_sums_of_means_per_tensor() -> None:
         torch.testing.assert_close(merge("emr", taus, task=task), factor * vector(masked))
 
 
+def test_the_factors_do_not_depend_on_the_order_of_tensors() -> None:
+    for seed in range(10):
+        torch.manual_seed(seed)
+        shapes = [(5,), (64, 31), (3, 2, 7), (200,), (17, 9), (1,)]
+        base, a, b = ({f"t{number}": torch.randn(shape, dtype=torch.float64) for number, shape in enumerate(shapes)}
+                      for _ in range(3))
+        turned = {name: base[name] for name in reversed(base)}
+        expected = merge_state(build("emr"), base, {"a": a, "b": b}, task="a")
+        found = merge_state(build("emr"), turned, {"a": a, "b": b}, task="a")
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
 def test_an_expert_outvoted_everywhere_is_the_base() -> None:
     states = {task: {"w": torch.full((3,), value)} for task, value in {"a": 5.0, "b": 5.0, "c": -1.0}.items()}
     merger = build("emr")

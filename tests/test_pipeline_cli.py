@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 import torch
 
-from symerge_dense.pipeline.cli import run_tool
+from symerge_dense.pipeline.cli import end_like_ctrl_c, run_tool
 
 TOO_MUCH = 1 << 50
 
@@ -34,6 +36,31 @@ def test_too_little_memory_is_no_traceback(allocate: object, capsys: pytest.Capt
     assert run_tool(lambda: allocate(TOO_MUCH)) == 2
     text = capsys.readouterr().err
     assert text.startswith("error: there is not enough memory (") and "smaller" in text and len(text.splitlines()) == 1
+
+
+def test_python_s_own_lack_of_memory_says_nothing_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise MemoryError
+
+    assert run_tool(fail) == 2 and "not enough memory (MemoryError)" in capsys.readouterr().err
+
+
+def test_a_signal_that_turns_into_another_error_is_an_interruption(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        end_like_ctrl_c()
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape") from None
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert run_tool(work, "nothing was written") == 130
+        assert capsys.readouterr().err == "interrupted; nothing was written\n"
+        end_like_ctrl_c()
+        assert run_tool(lambda: int("x")) == 2  # another tool in the same process has a record of its own
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_too_little_memory_of_an_accelerator(capsys: pytest.CaptureFixture[str]) -> None:

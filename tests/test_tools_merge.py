@@ -130,6 +130,9 @@ def test_options_are_given_as_flags_or_settings(files: Files) -> None:
     ("average", ["--statistics", "meen"], "Did you mean 'mean'"),
     ("average", ["--task", "a"], "one set of weights"),
     ("average", ["--prefix", "encoder."], "no tensor name starts with 'encoder.'"),
+    ("ties", ["--scale", "1e39"], "ties: scale is 1e+39; it must be a finite number of at most 3.403e+38"),
+    ("task_arithmetic", ["--scale", "3e38"], "exceeds the range of torch.float32; use a smaller scale"),
+    ("average", ["--device", "meta"], "--device meta cannot be used (it holds no values)"),
     ("average", ["--device", "nonsense"], "--device nonsense cannot be used"),
     ("average", ["--experts", "a.safetensors"], "'a.safetensors' is not NAME=FILE"),
     ("average", ["--experts", "base=a.safetensors"], "no expert can be called 'base'"),
@@ -232,6 +235,15 @@ def test_files_that_could_run_code_are_not_read(files: Files, capsys: pytest.Cap
     torch.save({"state_dict": files.base, "hook": signal.raise_signal}, path)
     assert tool("merge.py", *files.arguments("average", "--experts", f"a={path}")) == 2
     assert "holds pickled objects" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [torch.eye(3).to_sparse(), torch.empty(3, device="meta")])
+def test_tensors_without_plain_values_are_refused(files: Files, capsys: pytest.CaptureFixture[str],
+                                                  value: Tensor) -> None:
+    path = files.folder / "odd.pth"
+    torch.save({**files.experts["a"], "fc.weight": value, 3: torch.ones(1)}, path)
+    assert tool("merge.py", *files.arguments("average", "--experts", f"a={path}")) == 2
+    assert "odd.pth: 1: fc.weight sparse, or without values" in capsys.readouterr().err and not files.out.exists()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

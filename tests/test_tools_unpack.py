@@ -16,6 +16,7 @@ from tiny import family
 
 from symerge_dense.experts.checkpoint import save_model
 from symerge_dense.merging.masked import Masked
+from symerge_dense.pipeline.merge_inputs import fingerprint
 from symerge_dense.registry import MERGERS, discover
 
 discover(["merging"])
@@ -97,6 +98,36 @@ def test_the_base_may_move_but_must_be_the_same(files: Files, packed: Path,
     assert "a.safetensors is not the base that" in capsys.readouterr().err and not files.out.exists()
 
 
+def test_a_change_that_samples_miss_is_another_base(files: Files, packed: Path,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    path = files.folder / "base.safetensors"
+    state = {name: torch.randn(3_000_000) for name in "uv"}
+    for name in ("base", "a", "b"):
+        save_file(state, files.folder / f"{name}.safetensors")
+    assert tool("merge.py", *files.arguments("emr", "--packed", "--overwrite", out="packed.safetensors")) == 0
+    sampled = fingerprint(path)["sampled_sha256"]
+    state["v"][1_030_000] += 1
+    save_file(state, path)
+    assert fingerprint(path)["sampled_sha256"] == sampled
+    assert unpack(files) == 2 and "is not the base that" in capsys.readouterr().err and not files.out.exists()
+
+
+def test_a_single_expert_is_not_packed(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--packed", "--experts", f"a={files.folder / 'a.safetensors'}"]
+    assert tool("merge.py", *files.arguments("emr", *words)) == 2
+    assert "there is one expert, a; packing is for the weights of two and more" in capsys.readouterr().err
+    assert not files.out.exists()
+
+
+def test_names_are_no_markup(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--packed", "--experts", f"[/b]={files.folder / 'a.safetensors'}", f"b={files.folder / 'b.safetensors'}",
+             "--threshold", "{'[/b]': 0.2, 'b': 0.3}"]
+    assert tool("merge.py", *files.arguments("tall_masks", "--dry-run", *words)) == 0
+    assert "'[/b]': 0.2" in capsys.readouterr().out
+    assert tool("merge.py", *files.arguments("tall_masks", *words, out="packed.safetensors")) == 0
+    assert unpack(files, task="[/b]") == 0
+
+
 def damage(packed: Path, **tensors: torch.Tensor | None) -> None:
     """Write ``packed`` anew with other tensors, or without them."""
     with safe_open(packed, framework="pt") as file:
@@ -115,7 +146,10 @@ def damage(packed: Path, **tensors: torch.Tensor | None) -> None:
     ({"mask__b__fc__weight": torch.zeros(3, dtype=torch.uint8)}, "a packed mask of shape (20, 30) is uint8 of 75 "),
     ({"shared__fc__weight": torch.zeros(20, 31)}, "'shared.fc.weight' is (20, 31) of torch.float32, the base's"),
     ({"kept__bn__running_mean": torch.zeros(7)}, "'kept.bn.running_mean' is (7,) of torch.float32, the base's tensor"),
-    ({"factor__b": torch.zeros(2)}, "'factor.b' is (2,) of torch.float32; it must be one float64 number"),
+    ({"factor__b": torch.zeros(2)}, "'factor.b' is [0.0, 0.0] of torch.float32; it must be one finite float64 number"),
+    ({"factor__b": torch.tensor(float("nan")).double()}, "'factor.b' is [nan] of torch.float64"),
+    ({"shared__fc__weight": torch.full((20, 30), float("nan"))}, "'shared.fc.weight' holds NaN or infinite values"),
+    ({"kept__bn__running_var": torch.full((6,), float("inf"))}, "'kept.bn.running_var' holds NaN or infinite values"),
 ])
 def test_a_damaged_packed_file_leaves_nothing(files: Files, packed: Path, capsys: pytest.CaptureFixture[str],
                                               tensors: dict[str, torch.Tensor | None], message: str) -> None:
@@ -137,7 +171,12 @@ def test_wrong_arguments(files: Files, packed: Path, capsys: pytest.CaptureFixtu
     assert unpack(files) == 2 and files.out.read_text() == "precious"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"packed": true}', '{"packed": true, "prefix": 3}', "nonsense"])
+RECORD = '{"packed": true, "prefix": "", "method": "emr", "experts": {"b": []}, "base": '
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"packed": true}', '{"packed": true, "prefix": 3}', "nonsense",
+                                  RECORD + "[{}]}", RECORD + "[]}", RECORD + '[{"file": 1, "sha256": 2}]}',
+                                  "[" * 200_000])
 def test_a_record_is_untrusted(files: Files, packed: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     save_file(load_file(packed), packed, {"merge": text})
     assert unpack(files) == 2 and "is no packed merge" in capsys.readouterr().err

@@ -117,7 +117,11 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     while isinstance(content, Mapping) and any(isinstance(content.get(key), Mapping) for key in CONTAINERS):
         content = next(content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping))
     items = content.items() if isinstance(content, Mapping) else ()
-    state = {name.removeprefix("module."): value for name, value in items if isinstance(value, Tensor)}
+    state = {name.removeprefix("module."): value for name, value in items
+             if isinstance(name, str) and isinstance(value, Tensor)}
+    odd = [name for name, value in state.items() if value.layout != torch.strided or value.is_meta]
+    if odd:
+        raise ValueError(f"{path}: {listing(odd)} sparse, or without values (device meta); save dense tensors.")
     if not state:
         keys = ", ".join(map(str, content))[:200] if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"{path} holds no tensors by name (found: {keys}); weights are looked for at the top level "

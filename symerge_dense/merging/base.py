@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -19,6 +18,7 @@ from symerge_dense.merging.sources import TensorSource
 from symerge_dense.merging.statistics import statistics_policy
 from symerge_dense.merging.threshold import Reading
 
+LARGEST = torch.finfo(torch.float32).max
 ALL_KINDS: Mapping[Kind, Treatment] = dict.fromkeys(sorted(WEIGHT_KINDS), "method")
 
 
@@ -76,9 +76,9 @@ class Merger(ABC):
 
 
 def check_number(method: str, what: str, value: float) -> float:
-    """``value`` as a float. Raises ValueError naming the method and argument if it is not a finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{method}: {what} is {value!r}; it must be a finite number.")
+    """``value`` as a float. Raises ValueError naming the method and argument if it is no number that float32 holds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST:
+        raise ValueError(f"{method}: {what} is {value!r}; it must be a finite number of at most {LARGEST:.4g}.")
     return float(value)
 
 

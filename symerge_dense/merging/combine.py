@@ -13,12 +13,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+ONE_AFTER_THE_OTHER = 16  # rows that PyTorch adds up in their order; more it adds in groups
 Combination: TypeAlias = Callable[[Iterable[Tensor]], Tensor]
 
 
 def total(deltas: Iterable[Tensor]) -> Tensor:
-    """sum_t tau_t."""
-    if isinstance(deltas, Tensor):
+    """sum_t tau_t, added one after the other."""
+    if isinstance(deltas, Tensor) and len(deltas) <= ONE_AFTER_THE_OTHER:
         return deltas.sum(0)
     stream = iter(deltas)
     result = next(stream)
@@ -73,7 +74,7 @@ def _agreeing(deltas: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     sign = elect_sign(deltas)
     if isinstance(deltas, Tensor):
         together = deltas.mul_(sign).clamp_(min=0)
-        return together.sum(0).mul_(sign), together.sign_().sum(0)
+        return total(together).mul_(sign), together.sign_().sum(0)
     kept, count, agreeing = torch.zeros_like(sign), torch.zeros_like(sign), torch.empty_like(sign)
     for delta in deltas:
         torch.mul(delta, sign, out=agreeing).clamp_(min=0)  # floats all the way: bools are several times slower

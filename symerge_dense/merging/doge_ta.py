@@ -37,7 +37,7 @@ class DogeTA(MatrixMerger):
     share of all matrix weights kept per task. ``iterations`` of Adam at ``learning_rate`` fit the shift; neither norm
     nor learning rate follows the size of the task vectors, the defaults were published for CLIP. Here the shift itself
     is orthogonal to U after every step; published code projects gradients only, and Adam's scaling by element then
-    leaves the complement. Two statistics passes.
+    leaves the complement. Statistics passes as of ``TopShare``.
     """
 
     name: ClassVar[str] = "doge_ta"
@@ -76,8 +76,7 @@ class DogeTA(MatrixMerger):
         shift = self.shift(deltas, shares)
         merged = torch.zeros_like(shift)
         for task, delta, share in zip(operands.tasks, deltas.unbind(1), shares.tolist(), strict=True):
-            kept = self._top(operands, task, delta.clone()) != 0
-            merged += torch.where(kept, delta + shift, 0.0).mul_(share)
+            merged += torch.where(self._top.mask(task, delta), delta + shift, 0.0).mul_(share)
         return merged
 
     def shift(self, deltas: Tensor, shares: Tensor) -> Tensor:

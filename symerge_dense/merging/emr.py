@@ -7,6 +7,7 @@ Huang et al., EMR-Merging, NeurIPS 2024, https://arxiv.org/abs/2405.17461
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -32,7 +33,8 @@ class EMR(Masked):
     passes = 1
 
     def begin(self, specs: list[TensorSpec], tasks: tuple[str, ...]) -> None:
-        self._own, self._unified = dict.fromkeys(tasks, 0.0), dict.fromkeys(tasks, 0.0)
+        self._own: dict[str, list[float]] = {task: [] for task in tasks}
+        self._unified: dict[str, list[float]] = {task: [] for task in tasks}
 
     def observe(self, number: int, operands: Operands) -> None:
         if operands.base.numel() == 0:
@@ -41,8 +43,8 @@ class EMR(Masked):
         unified = self.unify(list(deltas.values()))
         for task, delta in deltas.items():
             masked = torch.where(self.choose(task, delta, unified), unified, 0.0)
-            self._own[task] += delta.abs().mean(dtype=torch.float64).item()
-            self._unified[task] += masked.abs().mean(dtype=torch.float64).item()
+            self._own[task].append(delta.abs().mean(dtype=torch.float64).item())
+            self._unified[task].append(masked.abs().mean(dtype=torch.float64).item())
 
     def unify(self, deltas: Sequence[Tensor]) -> Tensor:
         return disjoint_max(deltas, tie=-1.0)
@@ -52,4 +54,5 @@ class EMR(Masked):
 
     def factor(self, task: str) -> float:
         """rho_t; 1 where the mask is empty and nothing is left to rescale."""
-        return self._own[task] / self._unified[task] if self._unified[task] else 1.0
+        own, unified = math.fsum(self._own[task]), math.fsum(self._unified[task])  # of tensors in any order
+        return own / unified if unified else 1.0

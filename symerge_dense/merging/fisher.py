@@ -43,11 +43,11 @@ class Fisher(Merger):
         self.passes = int(normalise)
 
     def begin(self, specs: list[TensorSpec], tasks: tuple[str, ...]) -> None:
-        self._squares = dict.fromkeys(tasks, 0.0)
+        self._squares: dict[str, list[float]] = {task: [] for task in tasks}
 
     def observe(self, number: int, operands: Operands) -> None:
         for task in operands.tasks:
-            self._squares[task] += float(self._information(operands, task).double().square().sum())
+            self._squares[task].append(float(self._information(operands, task).double().square().sum()))
 
     def merge(self, operands: Operands) -> Tensor:
         if len(operands.tasks) == 1:
@@ -60,7 +60,7 @@ class Fisher(Merger):
         return operands.base + shift / total
 
     def _coefficient(self, task: str) -> float:
-        norm = math.sqrt(self._squares[task]) if self.normalise else 1.0
+        norm = math.sqrt(math.fsum(self._squares[task])) if self.normalise else 1.0
         return of_task(self.name, "weight", self.weight, task) / (norm or 1.0)
 
     def _information(self, operands: Operands, task: str) -> Tensor:

@@ -32,8 +32,9 @@ def treatment_of(merger: Merger, kind: Kind) -> Treatment | None:
 def narrowed(merged: Tensor, like: Tensor, what: str) -> Tensor:
     """``merged`` with the data type and on the device of ``like``. Raises ValueError if the type cannot hold it."""
     result = merged.to(device=like.device, dtype=like.dtype)
-    if result.dtype != merged.dtype and not finite(result):
-        raise ValueError(f"{what} exceeds the range of {result.dtype}; use a smaller scale or float32 checkpoints.")
+    if not finite(result):
+        raise ValueError(f"{what} exceeds the range of {result.dtype}; use a smaller scale, or checkpoints of a wider "
+                         "data type.")
     return result
 
 
@@ -114,11 +115,14 @@ class Job:
         """The merged tensor, or part of one, of the shape, data type and device of ``like``."""
         mean, name = treatment == "mean", operands.spec.name
         merged = add_task_vectors(operands, 1 / len(self.experts)) if mean else self.merger.merge(operands)
-        if operands.unchecked and not finite(merged):
-            for _ in replace(operands, unchecked=False).experts():  # says whose weight it was, if not just too large
-                pass
         assert merged.shape == like.shape, f"{self.merger.name} gave {name} the shape {tuple(merged.shape)}"
-        return narrowed(merged, like, f"{self.merger.name}: merged {name!r}")
+        try:
+            return narrowed(merged, like, f"{self.merger.name}: merged {name!r}")
+        except ValueError:
+            if operands.unchecked:
+                for _ in replace(operands, unchecked=False).experts():  # says whose weight it was, if not too large
+                    pass
+            raise
 
     def whole(self, spec: TensorSpec) -> Operands:
         """What the method sees of one tensor."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -61,6 +62,7 @@ class Lines(Merger):
 
     def observe(self, number: int, operands: Operands) -> None:
         if number == self._inner.passes:
+            operands = replace(operands, unchecked=False)  # a broken weight would spoil the coefficient of all others
             self._summed.append(_norm(total(delta for _, delta in operands.deltas())))
             self._merged.append(_norm(self._merge_inner(operands) - operands.base))
         elif self._inner.treats[operands.spec.kind] == "method":

@@ -1,4 +1,5 @@
-"""The weights of all tasks in the space of one: what a method with masks keeps, and a task's weights from it.
+"""The weights of all tasks in little more than the space of one: what a method with masks keeps, and a task's weights
+from it.
 
 Names of tensors: 'shared.NAME' is the unified task vector, in the data type merges are computed in; 'mask.TASK.NAME'
 M_t, packed (``masks.pack``); 'factor.TASK' what the masked vector is multiplied by, float64; 'kept.NAME' a tensor that
@@ -19,12 +20,18 @@ from symerge_dense.merging.kinds import TensorSpec
 from symerge_dense.merging.masked import Masked
 from symerge_dense.merging.masks import pack, unpack
 from symerge_dense.merging.parts import Workers
-from symerge_dense.merging.sources import Layout, TensorSource, compute_dtype, load
+from symerge_dense.merging.sources import Layout, TensorSource, compute_dtype, finite, load
 from symerge_dense.merging.statistics import statistics_policy
 
 
 def packed_layouts(merger: Masked, specs: Sequence[TensorSpec], tasks: Sequence[str]) -> dict[str, Layout]:
-    """Shape and data type of everything that ``run_packed`` yields. Raises ValueError for a task name with a dot."""
+    """Shape and data type of everything that ``run_packed`` yields.
+
+    Raises ValueError for a task name with a dot, and for fewer than two tasks: a single expert needs no masks, and
+    would come back rounded.
+    """
+    if len(tasks) < 2:
+        raise ValueError(f"there is one expert, {', '.join(tasks)}; packing is for the weights of two and more.")
     dotted = [task for task in tasks if "." in task]
     if dotted:
         raise ValueError(f"task {dotted[0]!r} has a dot in its name, which the names of packed tensors cannot hold; "
@@ -46,6 +53,7 @@ def run_packed(merger: Masked, base: TensorSource, experts: Mapping[str, TensorS
     """Merge for all tasks: (name, tensor) as in ``packed_layouts``, arguments and errors as of ``base.run``."""
     check_compatible(base, experts)
     check_specs(base, specs)
+    packed_layouts(merger, specs, list(experts))  # refuses what cannot be packed
     ordered = dict(sorted(experts.items()))  # as ``run`` has it
     job = Job(merger, base, ordered, statistics_policy(statistics), {}, seed, None, device,
               watch or (lambda specs, what: specs))
@@ -68,7 +76,7 @@ def _packed(job: Job, merger: Masked, specs: list[TensorSpec]) -> Iterator[tuple
 
 
 def restored(base: TensorSource, packed: TensorSource, task: str, name: str) -> Tensor:
-    """One tensor of a task's weights, of two and more experts bit for bit what ``run`` gives for it.
+    """One tensor of a task's weights, bit for bit what ``run`` gives for it.
 
     Raises ValueError for a tensor, or a task, that ``packed`` does not have, and for masks that do not fit.
     """
@@ -81,8 +89,9 @@ def restored(base: TensorSource, packed: TensorSource, task: str, name: str) -> 
     unified, mask, factor = (packed[key] for key in needed)
     value = load(base, "base", name)
     _fitting(f"shared.{name}", unified, value)
-    if factor.shape != () or factor.dtype != torch.float64:
-        raise ValueError(f"'factor.{task}' is {tuple(factor.shape)} of {factor.dtype}; it must be one float64 number.")
+    if factor.shape != () or factor.dtype != torch.float64 or not bool(factor.isfinite()):
+        raise ValueError(f"'factor.{task}' is {factor.flatten()[:3].tolist()} of {factor.dtype}; it must be one finite "
+                         "float64 number; write the file again.")
     merged = torch.add(value, torch.where(unpack(mask, value.shape), unified, 0.0), alpha=factor.item())
     return narrowed(merged, base[name], f"packed {name!r}")
 
@@ -91,4 +100,6 @@ def _fitting(name: str, tensor: Tensor, like: Tensor) -> Tensor:
     if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
         raise ValueError(f"{name!r} is {tuple(tensor.shape)} of {tensor.dtype}, the base's tensor {tuple(like.shape)} "
                          f"of {like.dtype}; give the base of this very merge.")
+    if tensor.is_floating_point() and not finite(tensor):
+        raise ValueError(f"{name!r} holds NaN or infinite values, which no merge writes; copy the file again.")
     return tensor

@@ -67,10 +67,15 @@ class TopShare(Sparsifier):
         for statistics in self._statistics.values():
             statistics.close(number)
 
+    def mask(self, task: str, delta: Tensor) -> Tensor:
+        """Which elements of ``delta`` are kept, as bools; zeros are among them where the threshold is zero."""
+        (threshold,) = self._statistics[task].values
+        return delta.abs().float() >= threshold
+
     def __call__(self, operands: Operands, task: str, delta: Tensor) -> Tensor:
         (threshold,) = self._statistics[task].values
         if delta.dtype != torch.float32:
-            return delta.masked_fill_(delta.abs().float() < threshold, 0.0)
+            return delta.masked_fill_(~self.mask(task, delta), 0.0)
         # The same in one step, several times faster: all up to the float before the threshold becomes zero.
         before = np.nextafter(np.float32(threshold), np.float32(0))
         return torch.hardshrink(delta, float(before), out=delta) if threshold else delta

@@ -5,9 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 import torch
 from mmengine.dist import get_dist_info
+
+# PyTorch has a class for accelerators only; the allocator of the CPU raises a plain RuntimeError
+MEMORY = "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"
+_signalled: list[int] = []
 
 
 def run_tool(work: Callable[[], object], interrupted: str = "go on with --resume") -> int:
@@ -17,31 +22,32 @@ def run_tool(work: Callable[[], object], interrupted: str = "go on with --resume
     """
     try:
         work()
-    except (ValueError, OSError) as error:
-        complain(f"error: {message(error)}")
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        complain(f"error: there is not enough memory ({str(error).splitlines()[0][:200]}); free some, or take smaller "
-                 "batches, a smaller model, a method that needs less, or another device.")
-        return 2
     except KeyboardInterrupt:
         complain(f"interrupted; {interrupted}")
         return 130
+    except Exception as error:
+        if _signalled:  # which may turn into another error in code that is not Python's
+            complain(f"interrupted; {interrupted}")
+            return 130
+        text = message(error)
+        if text is None:
+            raise
+        complain(f"error: {text}")
+        return 2
     return 0
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # PyTorch has a class for accelerators only; on a CPU its allocator raises a plain RuntimeError
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def end_like_ctrl_c() -> None:
     """Let the signals that end a process clean up as Ctrl-C does."""
+    _signalled.clear()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        _signalled.append(number)
+        raise KeyboardInterrupt
+
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+            signal.signal(getattr(signal, name), interrupt)
 
 
 def complain(text: str) -> None:
@@ -51,11 +57,21 @@ def complain(text: str) -> None:
     sys.stderr.write(f"rank {rank}: {text}\n" if processes > 1 else f"{text}\n")
 
 
-def message(error: Exception) -> str:
-    """What a user needs to read of ``error``."""
+def message(error: Exception) -> str | None:
+    """What a user needs to read of ``error``; None where it is a mistake of the program."""
+    if _out_of_memory(error):
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        return (f"there is not enough memory ({first[:200]}); free some, or take smaller batches, a smaller model, a "
+                "method that needs less, or another device.")
+    if not isinstance(error, (ValueError, OSError)):
+        return None
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename} cannot be read or written ({error.strerror}); choose another place."
     text = str(error)
     if "Original Traceback" in text:  # PyTorch repeats all that a data worker printed, the message last
         text = text.rsplit(f"{type(error).__name__}: ", 1)[-1].rstrip()
     return text
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in MEMORY)

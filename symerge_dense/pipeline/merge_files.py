@@ -43,7 +43,8 @@ class FileMerge:
         packed: write the weights of all tasks of a method with masks, as ``merging.packed`` has them, for
             ``FileUnpack``. device: where to compute. overwrite: whether ``out`` may exist.
         hash_inputs: also record the SHA-256 of all inputs, computed beside the merge (1 to 2 s per GB on a core of its
-            own); otherwise size and the SHA-256 of samples identify them (``fingerprint``).
+            own), as is always done with the base where ``packed``; otherwise size and the SHA-256 of samples identify
+            them (``fingerprint``).
     """
 
     merger: Merger
@@ -78,7 +79,7 @@ class FileMerge:
             self._file(inputs, self.out)  # before a folder is made for it
             temporary = stack.enter_context(replacing(self.out))
             file = stack.enter_context(self._file(inputs, temporary))
-            hashes = stack.enter_context(Hashes(inputs.every_file if self.hash_inputs else ()))
+            hashes = stack.enter_context(Hashes(self._hashed(inputs)))
             prefix = "" if self.packed else inputs.prefix
             file.write_all((f"{prefix}{name}", tensor) for name, tensor in stream)
             file.replace_metadata(self._metadata(inputs, hashes.wait()))
@@ -106,9 +107,12 @@ class FileMerge:
             found = packed_layouts(_with_masks(self.merger, self.task), inputs.specs, list(self.experts))
         else:
             found = {f"{inputs.prefix}{name}": layout for name, layout in layouts(inputs.base).items()}
-        unknown = dict.fromkeys(inputs.every_file, NO_HASH) if self.hash_inputs else {}
-        file = TensorFile(path, found, self._metadata(inputs, unknown))
+        file = TensorFile(path, found, self._metadata(inputs, dict.fromkeys(self._hashed(inputs), NO_HASH)))
         return check_space(file, self.out)
+
+    def _hashed(self, inputs: Inputs) -> list[Path]:
+        """The files whose SHA-256 is recorded; the base is half of what a packed merge is."""
+        return inputs.every_file if self.hash_inputs else inputs.files[BASE] if self.packed else []
 
     def _metadata(self, inputs: Inputs, hashes: Mapping[Path, str]) -> dict[str, str]:
         found = {name: [fingerprint(file) | ({"sha256": hashes[file]} if file in hashes else {}) for file in files]
@@ -131,9 +135,12 @@ def _with_masks(merger: Merger, task: str | None) -> Masked:
 
 def _device(name: str | None) -> torch.device | None:
     try:
-        return None if name is None else torch.empty(0, device=name).device
+        device = None if name is None else torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # of which PyTorch raises either
         raise ValueError(f"--device {name} cannot be used ({str(error).splitlines()[0]}); use cpu.") from error
+    if device is not None and device.type == "meta":
+        raise ValueError("--device meta cannot be used (it holds no values); use cpu.")
+    return device
 
 
 def _watch(bars: ExitStack, sources: int) -> Watch:

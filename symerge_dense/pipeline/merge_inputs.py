@@ -73,7 +73,8 @@ def fingerprint(file: Path) -> dict[str, Any]:
     """Path, ``size`` and ``sampled_sha256`` of a file: of its first block, where the header is, and of ``SAMPLES`` more
     that are spread evenly over it, the last among them.
 
-    Two checkpoints of one network have the same header; that their weights agree in all samples is next to impossible.
+    Two checkpoints of one network have the same header, but the weights of another training do not agree in all
+    samples. A change of some tensors alone may lie between them: ``Hashes`` sees it.
     """
     size = file.stat().st_size
     digest = hashlib.sha256()
@@ -90,6 +91,7 @@ class Hashes:
     def __init__(self, files: Sequence[Path]) -> None:
         self._files, self._found = files, dict[Path, str]()
         self._stopped = Event()
+        self._error: OSError | None = None
         self._thread = Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Hashes:
@@ -97,8 +99,10 @@ class Hashes:
         return self
 
     def wait(self) -> dict[Path, str]:
-        """The hashes of all files, in hexadecimal."""
+        """The hashes of all files, in hexadecimal. Raises OSError if one could not be read."""
         self._thread.join()
+        if self._error is not None:
+            raise self._error
         return self._found
 
     def __exit__(self, *error: object) -> None:
@@ -106,9 +110,12 @@ class Hashes:
         self._thread.join()
 
     def _run(self) -> None:
-        for path in self._files:
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                while (block := file.read(CHUNK)) and not self._stopped.is_set():
-                    digest.update(block)
-            self._found[path] = digest.hexdigest()
+        try:
+            for path in self._files:
+                digest = hashlib.sha256()
+                with path.open("rb") as file:
+                    while (block := file.read(CHUNK)) and not self._stopped.is_set():
+                        digest.update(block)
+                self._found[path] = digest.hexdigest()
+        except OSError as error:
+            self._error = error

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
 from symerge_dense.merging.base import Merger
 from symerge_dense.merging.job import treatment_of
@@ -39,7 +40,7 @@ def memory(merger: Merger, inputs: Inputs, packed: bool = False) -> int:
 def plan_table(merger: Merger, inputs: Inputs, statistics: str) -> Table:
     """One row per kind: what it gets, how many tensors, elements and bytes."""
     title = f"{merger.name} {_options(merger.hyperparameters)} of {len(inputs.experts)} experts"
-    table = Table("kind", "gets", "tensors", "elements", "MiB", title=title)
+    table = Table("kind", "gets", "tensors", "elements", "MiB", title=Text(title))
     kinds: dict[Kind, list[TensorSpec]] = {}
     for spec in inputs.specs:
         kinds.setdefault(spec.kind, []).append(spec)

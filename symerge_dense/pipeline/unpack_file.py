@@ -10,10 +10,11 @@ from typing import Any
 
 from safetensors import safe_open
 
+from symerge_dense.experts.state import existing
 from symerge_dense.merging.packed import restored
 from symerge_dense.merging.sources import TensorSource, layouts, open_source, shards
 from symerge_dense.merging.writer import TensorFile
-from symerge_dense.pipeline.merge_inputs import BASE, fingerprint
+from symerge_dense.pipeline.merge_inputs import BASE, Hashes
 from symerge_dense.pipeline.merge_out import MIB, check_out, check_space
 from symerge_dense.progress import say, track
 from symerge_dense.registry import nearest
@@ -57,28 +58,28 @@ class FileUnpack:
 
     def _check_base(self, record: dict[str, Any]) -> None:
         path = Path(self.base)
-        found = [fingerprint(file) for file in (shards(path) if path.is_dir() else [path])]
-        if [_contents(file) for file in found] != [_contents(file) for file in record[BASE]]:
+        files = shards(path) if path.is_dir() else [existing(path)]
+        with Hashes(files) as hashes:
+            found = list(hashes.wait().values())
+        if found != [file["sha256"] for file in record[BASE]]:
             raise ValueError(f"{self.base} is not the base that {self.packed} was merged on; that was "
-                             f"{', '.join(str(file['file']) for file in record[BASE])}.")
-
-
-def _contents(file: dict[str, Any]) -> tuple[Any, Any]:
-    return file.get("size"), file.get("sampled_sha256")
+                             f"{', '.join(file['file'] for file in record[BASE])}.")
 
 
 def _record(path: str) -> dict[str, Any]:
     """The record of a packed merge. Raises ValueError where there is none."""
     refusal = f"{path} is no packed merge; write one with tools/merge.py --packed."
-    if Path(path).suffix != ".safetensors":
+    if existing(path).suffix != ".safetensors":
         raise ValueError(refusal)
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get("merge", "{}")
     try:
         record = json.loads(text)
-        whole = record["packed"] is True and isinstance(record["prefix"], str) and isinstance(record["experts"], dict) \
-            and all(isinstance(file, dict) for file in record[BASE]) and isinstance(record["method"], str)
-    except (ValueError, KeyError, TypeError):
+        words = [record["prefix"], record["method"]]
+        words += [file[key] for file in record[BASE] for key in ("file", "sha256")]
+        whole = record["packed"] is True and isinstance(record["experts"], dict) and len(record[BASE]) > 0 \
+            and all(isinstance(word, str) for word in words)
+    except (ValueError, KeyError, TypeError, RecursionError):  # of JSON that is not, or not of this structure
         whole = False
     if not whole:
         raise ValueError(refusal)
