@@ -27,8 +27,8 @@ class Layout(NamedTuple):
 
 
 class SafetensorsSource(Mapping[str, Tensor]):
-    """Tensors of one or several safetensors files (shards), mapped when first asked for: the disk is read as they are
-    used, and the system may drop what it read. Not to be written into.
+    """Tensors of one or several safetensors files (shards), mapped into memory: the disk is read as they are used, and
+    the system may drop what it read. Not to be written into.
 
     ``prefix`` selects the names that start with it and strips it: ``SafetensorsSource(path, prefix="backbone.")``
     is the backbone of a whole model. Raises FileNotFoundError for a missing file; ValueError for a damaged one, an
@@ -38,7 +38,7 @@ class SafetensorsSource(Mapping[str, Tensor]):
     def __init__(self, *paths: str | Path, prefix: str = "") -> None:
         self.prefix = prefix
         self.layouts: dict[str, Layout] = {}
-        self._files: dict[str, Any] = {}
+        # All at once: what comes to stay between large results would leave holes in memory, too small for the next one.
         self._mapped: dict[str, Tensor] = {}
         for path in paths:
             self._enter(path)
@@ -53,16 +53,14 @@ class SafetensorsSource(Mapping[str, Tensor]):
             if not full.startswith(self.prefix):
                 continue
             name, view = full[len(self.prefix):], file.get_slice(full)
-            if name in self._files:
+            if name in self._mapped:
                 raise ValueError(f"tensor {full!r} is in two files, the second is {path}; pass each shard once.")
             if view.get_dtype() not in DTYPES:
                 raise ValueError(f"{path}: {full!r} has data type {view.get_dtype()}; known: {', '.join(DTYPES)}.")
-            self._files[name] = file
+            self._mapped[name] = file.get_tensor(full)
             self.layouts[name] = Layout(tuple(view.get_shape()), DTYPES[view.get_dtype()])
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self._mapped:
-            self._mapped[name] = self._files[name].get_tensor(self.prefix + name)
         return self._mapped[name]
 
     def __iter__(self) -> Iterator[str]:
