@@ -119,6 +119,14 @@ def test_a_single_expert_is_not_packed(files: Files, capsys: pytest.CaptureFixtu
     assert not files.out.exists()
 
 
+def test_a_vector_that_overflows_is_not_written(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, expert in files.experts.items():
+        save_file({**expert, "fc.weight": torch.full((20, 30), 3e38)}, files.folder / f"{name}.safetensors")
+    assert tool("merge.py", *files.arguments("tall_masks", "--packed")) == 2
+    assert "tall_masks: shared 'fc.weight' exceeds the range of torch.float32" in capsys.readouterr().err
+    assert files.nothing_written()
+
+
 def test_names_are_no_markup(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--packed", "--experts", f"[/b]={files.folder / 'a.safetensors'}", f"b={files.folder / 'b.safetensors'}",
              "--threshold", "{'[/b]': 0.2, 'b': 0.3}"]

@@ -37,13 +37,15 @@ class Masked(Merger):
 
     def parts(self, operands: Operands) -> tuple[Tensor, dict[str, Tensor]]:
         """The unified task vector of one tensor, and the bool mask of every task."""
-        deltas = dict(operands.deltas())
-        unified = self.unify(list(deltas.values()))
+        deltas, unified = self._vectors(operands)
         return unified, {task: self.choose(task, delta, unified) for task, delta in deltas.items()}
 
     def merge(self, operands: Operands) -> Tensor:
         assert operands.task is not None, "the weights of which task?"
-        deltas = dict(operands.deltas())
-        unified = self.unify(list(deltas.values()))
+        deltas, unified = self._vectors(operands)
         mask = self.choose(operands.task, deltas[operands.task], unified)
         return add_delta(operands, torch.where(mask, unified, 0.0), self.factor(operands.task))
+
+    def _vectors(self, operands: Operands) -> tuple[dict[str, Tensor], Tensor]:
+        deltas = dict(operands.deltas())
+        return deltas, self.unify(list(deltas.values()))

@@ -68,7 +68,7 @@ def _packed(job: Job, merger: Masked, specs: list[TensorSpec]) -> Iterator[tuple
                 yield f"kept.{spec.name}", job.tensor(spec, workers)
                 continue
             unified, masks = merger.parts(job.whole(spec))
-            yield f"shared.{spec.name}", unified.cpu()
+            yield f"shared.{spec.name}", narrowed(unified, unified, f"{merger.name}: shared {spec.name!r}").cpu()
             for task, mask in masks.items():
                 yield f"mask.{task}.{spec.name}", pack(mask).cpu()
     for task in job.experts:
