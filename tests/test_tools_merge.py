@@ -237,6 +237,7 @@ def test_files_that_could_run_code_are_not_read(files: Files, capsys: pytest.Cap
     assert "holds pickled objects" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 @pytest.mark.parametrize("value", [torch.eye(3).to_sparse(), torch.empty(3, device="meta")])
 def test_tensors_without_plain_values_are_refused(files: Files, capsys: pytest.CaptureFixture[str],
                                                   value: Tensor) -> None:
