@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny import family
 from torch import Tensor, nn
+
+from symerge_dense.experts.backbone import TimmBackbone
+from symerge_dense.experts.checkpoint import save_model
+from symerge_dense.experts.model import MultiTaskModel
 
 
 class Net(nn.Module):
@@ -51,6 +56,21 @@ def write_files(folder: Path) -> Files:
     for name, state in states.items():
         save_file(state, folder / f"{name}.safetensors")
     return Files(folder, states.pop("base"), states)
+
+
+class Models(NamedTuple):
+    base: TimmBackbone
+    experts: dict[str, MultiTaskModel]
+    words: list[str]  # that name their files
+
+
+def write_models(folder: Path) -> Models:
+    """Models of this package: base and experts as .safetensors in ``folder``."""
+    base, experts, assembled = family()
+    for name, model in {"base": assembled, **experts}.items():
+        save_model(folder / f"{name}.safetensors", model)
+    named = [f"{name}={folder / name}.safetensors" for name in experts]
+    return Models(base, experts, ["--base", f"{folder / 'base'}.safetensors", "--experts", *named])
 
 
 def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:

@@ -15,13 +15,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from merge_checkpoints import Files, record, same, write_files
+from merge_checkpoints import Files, record, same, write_files, write_models
 from pipeline_tiny import ENV, ROOT, tool
 from safetensors.torch import load_file, save_file
-from tiny import family
 from torch import Tensor
 
-from symerge_dense.experts.checkpoint import save_model
 from symerge_dense.experts.state import has_record
 from symerge_dense.merging.base import merge_state
 from symerge_dense.merging.kinds import tensor_specs
@@ -279,13 +277,9 @@ def test_shards_and_a_prefix_that_stays_in_the_names(files: Files) -> None:
 
 
 def test_of_this_package_s_models_the_backbone_is_merged_and_known_by_its_modules(tmp_path: Path) -> None:
-    base, experts, assembled = family()
-    save_model(tmp_path / "base.safetensors", assembled)
-    for name, expert in experts.items():
-        save_model(tmp_path / f"{name}.safetensors", expert)
-    words = ["--base", tmp_path / "base.safetensors", "--experts",
-             *(f"{name}={tmp_path / name}.safetensors" for name in experts), "--out", tmp_path / "out.safetensors"]
-    assert tool("merge.py", "--method", "lines", "--set", "beta=0.5", *words) == 0  # which needs to know depth
+    base, experts, words = write_models(tmp_path)
+    out = ["--out", tmp_path / "out.safetensors"]
+    assert tool("merge.py", "--method", "lines", "--set", "beta=0.5", *words, *out) == 0  # which needs to know depth
     merged = merge_state(MERGERS["lines"](beta=0.5), base.state_dict(),
                          {name: expert.backbone.state_dict() for name, expert in experts.items()}, tensor_specs(base))
     assert same(load_file(tmp_path / "out.safetensors"), {f"backbone.{name}": value for name, value in merged.items()})

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from merge_checkpoints import Files, record, same, write_files
+from merge_checkpoints import Files, record, same, write_files, write_models
 from pipeline_tiny import tool
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import family
 
-from symerge_dense.experts.checkpoint import save_model
 from symerge_dense.merging.masked import Masked
 from symerge_dense.pipeline.merge_inputs import fingerprint
 from symerge_dense.registry import MERGERS, discover
@@ -68,12 +66,7 @@ def test_a_mask_is_one_bit_per_weight_and_task(files: Files, packed: Path) -> No
 
 
 def test_of_this_package_s_models_the_names_keep_their_prefix(tmp_path: Path) -> None:
-    _, experts, assembled = family()
-    save_model(tmp_path / "base.safetensors", assembled)
-    for name, expert in experts.items():
-        save_model(tmp_path / f"{name}.safetensors", expert)
-    words = ["--base", tmp_path / "base.safetensors", "--experts",
-             *(f"{name}={tmp_path / name}.safetensors" for name in experts)]
+    _, experts, words = write_models(tmp_path)
     task = next(iter(experts))
     assert tool("merge.py", "--method", "tall_masks", *words, "--packed", "--out", tmp_path / "p.safetensors") == 0
     assert tool("merge.py", "--method", "tall_masks", *words, "--task", task, "--out", tmp_path / "t.safetensors") == 0

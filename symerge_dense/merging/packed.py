@@ -25,17 +25,7 @@ from symerge_dense.merging.statistics import statistics_policy
 
 
 def packed_layouts(merger: Masked, specs: Sequence[TensorSpec], tasks: Sequence[str]) -> dict[str, Layout]:
-    """Shape and data type of everything that ``run_packed`` yields.
-
-    Raises ValueError for a task name with a dot, and for fewer than two tasks: a single expert needs no masks, and
-    would come back rounded.
-    """
-    if len(tasks) < 2:
-        raise ValueError(f"there is one expert, {', '.join(tasks)}; packing is for the weights of two and more.")
-    dotted = [task for task in tasks if "." in task]
-    if dotted:
-        raise ValueError(f"task {dotted[0]!r} has a dot in its name, which the names of packed tensors cannot hold; "
-                         "rename it.")
+    """Shape and data type of everything that ``run_packed`` yields."""
     found = {f"factor.{task}": Layout((), torch.float64) for task in tasks}
     for spec in specs:
         if treatment_of(merger, spec.kind) == "method":
@@ -50,14 +40,28 @@ def packed_layouts(merger: Masked, specs: Sequence[TensorSpec], tasks: Sequence[
 def run_packed(merger: Masked, base: TensorSource, experts: Mapping[str, TensorSource], specs: Sequence[TensorSpec],
                statistics: str = "mean", *, seed: int = 0, device: torch.device | str | None = None,
                watch: Watch | None = None) -> Iterator[tuple[str, Tensor]]:
-    """Merge for all tasks: (name, tensor) as in ``packed_layouts``, arguments and errors as of ``base.run``."""
+    """Merge for all tasks: (name, tensor) as in ``packed_layouts``, arguments and errors as of ``base.run``.
+
+    Raises ValueError also for a task name with a dot, and for a single expert: it needs no masks, and would come back
+    rounded.
+    """
     check_compatible(base, experts)
     check_specs(base, specs)
-    packed_layouts(merger, specs, list(experts))  # refuses what cannot be packed
+    _check_tasks(list(experts))
     ordered = dict(sorted(experts.items()))  # as ``run`` has it
     job = Job(merger, base, ordered, statistics_policy(statistics), {}, seed, None, device,
               watch or (lambda specs, what: specs))
     return _packed(job, merger, list(specs))
+
+
+def _check_tasks(tasks: Sequence[str]) -> None:
+    if len(tasks) < 2:
+        raise ValueError(f"there is one expert, {', '.join(tasks)}; packing is for the weights of two and more; "
+                         "merge it for its task alone.")
+    dotted = [task for task in tasks if "." in task]
+    if dotted:
+        raise ValueError(f"task {dotted[0]!r} has a dot in its name, which the names of packed tensors cannot hold; "
+                         "rename it.")
 
 
 def _packed(job: Job, merger: Masked, specs: list[TensorSpec]) -> Iterator[tuple[str, Tensor]]:

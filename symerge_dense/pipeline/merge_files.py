@@ -103,8 +103,8 @@ class FileMerge:
 
     def _file(self, inputs: Inputs, path: str | Path) -> TensorFile:
         """The file to write, for which there is space."""
-        if self.packed:
-            found = packed_layouts(_with_masks(self.merger, self.task), inputs.specs, list(self.experts))
+        if self.packed and isinstance(self.merger, Masked):  # or ``_open`` has refused it
+            found = packed_layouts(self.merger, inputs.specs, list(self.experts))
         else:
             found = {f"{inputs.prefix}{name}": layout for name, layout in layouts(inputs.base).items()}
         file = TensorFile(path, found, self._metadata(inputs, dict.fromkeys(self._hashed(inputs), NO_HASH)))
