@@ -1,75 +1,217 @@
-"""The lists that tests, tables and ``--help`` walk over: dense tasks, heads, and merging methods of either kind.
+"""The registries: children of MMEngine's, with errors that help, and plug-ins of other packages.
 
-A newcomer registers itself with a decorator; ``discover()`` imports every module of their folders, so that no list
-is ever extended by hand.
+A class enters by a decorator, ``@TASKS.register_module()``, and is then known by its ``name`` (``'depth'``) or, where it
+has none, by its class name (``'NYUv2'``). In a config ``type='depth'`` and ``type=Depth`` mean the same. A registry
+imports the folders that hold its classes when it is first asked, so that ``import symerge_dense`` stays light; MMEngine
+finds the registries of ``default_scope='symerge_dense'`` by importing this module.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.metadata
+import os
 import pkgutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-T = TypeVar("T", bound=type)
+from mmengine import registry as mmengine
+
+SCOPE = "symerge_dense"
+PLUGINS = "symerge_dense.plugins"
+"""Entry-point group: a package that names a module there has it imported before a registry is first asked."""
+T = TypeVar("T")
 
 
-def nearest(name: str, known: Collection[str], kind: str) -> str:
-    """Error text for an unknown ``name``: the value, what is allowed and the nearest names."""
+def did_you_mean(name: str, known: Collection[str], kind: str) -> str:
+    """Error text for an unknown name: the value, the nearest known names, and all of them.
+
+    Args:
+        name: what was asked for.
+        known: all that could have been meant.
+        kind: what such a name stands for, for example ``'task'``.
+
+    Returns:
+        One or two sentences.
+
+    >>> did_you_mean("dept", ["depth", "normals"], "task")
+    "unknown task 'dept'. Did you mean 'depth'? Known: depth, normals."
+    """
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
     hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(sorted(known)) or 'none'}."
 
 
-class Registry(Generic[T]):
-    """Classes by name. ``register`` is a class decorator; the class's ``name`` attribute is the key."""
+class Registry(mmengine.Registry, Generic[T]):
+    """MMEngine's registry, walked like a dict of classes, whose errors name the nearest entries.
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self._classes: dict[str, T] = {}
+    Args:
+        kind: what an entry is, for messages: ``'task'``.
+        parent: MMEngine's registry that is asked where this one lacks a name.
+        locations: modules, or packages with all their modules, that hold the entries of this package. They are
+            imported when the registry is first asked.
+    """
 
-    def register(self, cls: T) -> T:
-        """Enter ``cls`` under ``cls.name``. Raises ValueError if another class already owns the name."""
-        name: str = cls.name  # type: ignore[attr-defined]
-        owner = self._classes.setdefault(name, cls)
-        if (owner.__module__, owner.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(f"{self.kind} {name!r} is registered twice: {owner!r} and {cls!r}; rename one of them.")
-        self._classes[name] = cls
-        return cls
+    def __init__(self, kind: str, parent: mmengine.Registry | None = None, locations: Sequence[str] = ()) -> None:
+        super().__init__(kind, parent=parent, scope=SCOPE, locations=list(locations))
 
-    def __getitem__(self, name: str) -> T:
-        if name not in self._classes:
-            discover()  # its module may not have been imported yet
-        if name not in self._classes:
-            raise ValueError(nearest(name, self._classes, self.kind))
-        return self._classes[name]
+    @property
+    def kind(self) -> str:
+        """What an entry is, for messages."""
+        return str(self.name)
+
+    def __getitem__(self, name: str) -> type[T]:
+        """The class called ``name``. Raises ValueError, with the nearest names, where there is none."""
+        found: type[T] = self.get(name)
+        return found
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._classes))
+        self.import_from_location()
+        return iter(sorted(self._module_dict))
 
     def __len__(self) -> int:
-        return len(self._classes)
+        self.import_from_location()
+        return len(self._module_dict)
 
-    def build(self, spec: dict[str, Any] | Any) -> Any:
-        """Build from ``{'type': class or name, **arguments}``; an object that is not a dict is returned as it is."""
-        if not isinstance(spec, dict):
-            return spec
-        arguments = dict(spec)
-        kind: str | Callable[..., Any] = arguments.pop("type")
+    def __contains__(self, name: object) -> bool:
+        self.import_from_location()
+        return name in self._module_dict
+
+    def get(self, key: str) -> Any:
+        """The class called ``key``: an entry of this registry, of its parents, or of another package's by its scope.
+
+        Args:
+            key: a name, ``scope.name``, or a dotted path ``package.module.Class``.
+
+        Raises:
+            ValueError: nothing goes by that name.
+        """
+        self.import_from_location()
+        found: Any = None
+        if "." not in key:  # MMEngine would go on to look for a module, or a built-in function, of that name
+            line: mmengine.Registry | None = self
+            while found is None and line is not None:
+                found, line = line.module_dict.get(key), line.parent
+        else:
+            with suppress(RuntimeError, KeyError, ImportError):
+                found = super().get(key)
+        if found is None:
+            known = {*self._module_dict, *(self.parent.module_dict if self.parent is not None else ())}
+            raise ValueError(did_you_mean(key, known, self.kind))
+        return found
+
+    def build(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        """Build from ``{'type': class or name, **arguments}``; an object that is no dict is returned as it is."""
+        if not isinstance(cfg, Mapping):
+            return cfg
+        arguments = dict(cfg)
+        kind = arguments.pop("type")
         factory = self[kind] if isinstance(kind, str) else kind
-        return factory(**arguments)
+        return factory(*args, **{**kwargs, **arguments})
+
+    def import_from_location(self) -> None:
+        """Import the plug-ins of installed packages and the modules that hold this registry's entries, once."""
+        if self._imported:
+            return
+        self._imported = True  # before the imports: they may ask the registry themselves
+        for location in self._locations:
+            package = importlib.import_module(location)
+            for module in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{location}."):
+                importlib.import_module(module.name)
+        import_installed_plugins()
+
+    def _register_module(self, module: Any, module_name: Any = None, force: bool = False) -> None:
+        """Enter a class under ``module_name``, its ``name`` or its class name.
+
+        Raises:
+            ValueError: another class already owns the name.
+        """
+        own = getattr(module, "name", None)
+        names = module_name or (own if isinstance(own, str) else module.__name__)
+        for name in [names] if isinstance(names, str) else names:
+            owner = self._module_dict.get(name, module)
+            if (owner.__module__, owner.__qualname__) != (module.__module__, module.__qualname__) and not force:
+                raise ValueError(f"{self.kind} {name!r} is registered twice: {owner!r} and {module!r}; rename one.")
+            self._module_dict[name] = module
 
 
-TASKS: Registry[Any] = Registry("task")
-HEADS: Registry[Any] = Registry("head")
-MERGERS: Registry[Any] = Registry("merger")
-ADAPTERS: Registry[Any] = Registry("adaptive method")
+MODELS: Registry[Any] = Registry("model", mmengine.MODELS, ["symerge_dense.models.multi_task",
+                                                            "symerge_dense.adaptation.symerge_model"])
+HEADS: Registry[Any] = Registry("head", MODELS, ["symerge_dense.models.heads"])
+DATASETS: Registry[Any] = Registry("data set", mmengine.DATASETS, ["symerge_dense.datasets"])
+TASKS: Registry[Any] = Registry("task", mmengine.TASK_UTILS, ["symerge_dense.tasks"])
+MERGERS: Registry[Any] = Registry("merger", None, ["symerge_dense.merging.methods"])
+ADAPTIVE_METHODS: Registry[Any] = Registry("adaptive method", None, ["symerge_dense.adaptation.methods"])
+HOOKS: Registry[Any] = Registry("hook", mmengine.HOOKS, ["symerge_dense.engine", "symerge_dense.adaptation.hook"])
+METRICS: Registry[Any] = Registry("metric", mmengine.METRICS, ["symerge_dense.evaluation.metric"])
+DATA_SAMPLERS: Registry[Any] = Registry("sampler", mmengine.DATA_SAMPLERS, ["symerge_dense.datasets.samplers"])
+LOOPS: Registry[Any] = Registry("loop", mmengine.LOOPS, ["symerge_dense.engine.loops"])
+OPTIM_WRAPPERS: Registry[Any] = Registry("optimizer wrapper", mmengine.OPTIM_WRAPPERS,
+                                         ["symerge_dense.engine.optim_wrapper"])
+OPTIM_WRAPPER_CONSTRUCTORS: Registry[Any] = Registry("optimizer wrapper constructor",
+                                                     mmengine.OPTIM_WRAPPER_CONSTRUCTORS,
+                                                     ["symerge_dense.engine.optim_wrapper"])
+RUNNERS: Registry[Any] = Registry("runner", mmengine.RUNNERS, ["symerge_dense.engine.runner"])
+TRANSFORMS: Registry[Any] = Registry("transform", mmengine.TRANSFORMS, ["symerge_dense.datasets.transforms"])
+VISUALIZERS: Registry[Any] = Registry("visualizer", mmengine.VISUALIZERS)
+for _root in (mmengine.EVALUATOR, mmengine.LOG_PROCESSORS, mmengine.MODEL_WRAPPERS, mmengine.OPTIMIZERS,
+              mmengine.PARAM_SCHEDULERS, mmengine.VISBACKENDS):
+    Registry(_root.name, _root)  # MMEngine warns where a scope lacks one of its registries
 
 
-def discover(rooms: Sequence[str] = ("tasks", "experts", "merging", "engine.methods")) -> None:
-    """Import every module of the folders that hold registered classes, so that the registries are complete."""
-    for room in rooms:
-        package = importlib.import_module(f"symerge_dense.{room}")
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{package.__name__}.{module.name}")
+# -- plug-ins ---------------------------------------------------------------------------------------------------------
+_installed: list[str] = []
+
+
+def import_installed_plugins() -> None:
+    """Import what installed packages name under the entry-point group ``symerge_dense.plugins``, once.
+
+    Raises:
+        ValueError: a plug-in cannot be imported.
+    """
+    if _installed:
+        return
+    _installed.append(PLUGINS)  # before the imports: a plug-in may ask a registry itself
+    for entry in importlib.metadata.entry_points(group=PLUGINS):
+        try:
+            entry.load()
+        except Exception as error:  # it is a program of somebody else: it can fail in any way
+            raise ValueError(f"plug-in {entry.name} ({entry.value}) of an installed package cannot be imported: "
+                             f"{type(error).__name__}: {error}; mend it or uninstall its package.") from error
+        _installed.append(entry.value)
+
+
+def import_plugins(modules: Sequence[str]) -> None:
+    """Import modules of other packages, so that what they register is known.
+
+    They are looked for as Python does, and in the working directory.
+
+    Args:
+        modules: dotted names, for example ``my_lab.saliency``.
+
+    Raises:
+        ValueError: a module cannot be found, or fails while it is imported.
+    """
+    here = os.getcwd()
+    if modules and here not in sys.path:
+        sys.path.append(here)
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # it is a program of somebody else: it can fail in any way
+            found = f"{type(error).__name__}: {error}"
+            raise ValueError(f"plug-in {name} cannot be imported ({found}); run from the folder that holds it, install "
+                             "its package, or put its folder on PYTHONPATH.") from error
+
+
+def registered_by(owner: type) -> str | None:
+    """The module that a plug-in class comes from; None for the classes of this package.
+
+    Args:
+        owner: a registered class.
+    """
+    module = owner.__module__
+    return None if module.split(".")[0] == SCOPE else module

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from symerge_dense.pipeline.cli import run_tool
 from symerge_dense.pipeline.config import load_config
-from symerge_dense.pipeline.step_cost import CONTENDERS, measure
+from symerge_dense.pipeline.profiling.step import CONTENDERS, measure
 from symerge_dense.progress import console, silent
 
 

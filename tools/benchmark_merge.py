@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from symerge_dense.pipeline.cli import run_tool
-from symerge_dense.pipeline.merge_cost import PLAIN, Cost, generate, measure, remove
+from symerge_dense.pipeline.profiling.file_merge import PLAIN, Cost, generate, measure, remove
 from symerge_dense.progress import console
 
 

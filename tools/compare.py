@@ -7,7 +7,7 @@ import argparse
 import sys
 
 from symerge_dense.pipeline.cli import run_tool
-from symerge_dense.pipeline.comparison.contest import compare_methods
+from symerge_dense.pipeline.comparison.comparison import compare_methods
 from symerge_dense.pipeline.comparison.tuning import CRITERIA
 from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.method_options import of_methods

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from symerge_dense.pipeline.cli import run_tool
 from symerge_dense.pipeline.config import load_config
-from symerge_dense.pipeline.workload import forward_cost, image_size, workload
+from symerge_dense.pipeline.profiling.estimate import forward_cost, image_size, workload
 from symerge_dense.progress import console
 
 

@@ -8,9 +8,9 @@ import ast
 import sys
 from typing import Any
 
-from symerge_dense.experts.formats import FORMATS
-from symerge_dense.experts.importing import import_expert
-from symerge_dense.experts.network_options import NetworkOptions
+from symerge_dense.experts.importing.formats import FORMATS
+from symerge_dense.experts.importing.importer import import_expert
+from symerge_dense.experts.importing.options import NetworkOptions
 from symerge_dense.pipeline.cli import run_tool
 
 

@@ -7,14 +7,13 @@ import argparse
 import sys
 
 from symerge_dense.pipeline.cli import end_like_ctrl_c, run_tool
-from symerge_dense.pipeline.merge_files import FileMerge
+from symerge_dense.pipeline.file_merge.merge import FileMerge
 from symerge_dense.pipeline.method_options import flags, method_of, named, settings
-from symerge_dense.registry import MERGERS, discover
+from symerge_dense.registry import MERGERS
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
     """The command line, and what of it may be options of the method."""
-    discover(["merging"])
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, epilog="Options of the method are given "
                                      "by their names: --density 0.2 --scale 1.0. docs/methods.md has all methods.")
     add = parser.add_argument

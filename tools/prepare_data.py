@@ -36,10 +36,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point. Raises SystemExit with the check's exit code."""
     options = vars(parse(arguments))
     if options.pop("tool") == "check":
-        from symerge_dense.preparation.check import check_tool
+        from symerge_dense.preparation.check.check import check_tool
 
         sys.exit(check_tool(options["root"], options["classes"], options["sheet"]))
-    from symerge_dense.preparation.convert import convert_tool
+    from symerge_dense.preparation.convert.convert import convert_tool
 
     sys.exit(convert_tool(**options))
 

@@ -7,11 +7,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from symerge_dense.fileio import atomic_write
 from symerge_dense.pipeline.cli import run_tool
-from symerge_dense.registry import nearest
-from symerge_dense.report.atomic import replacing
-from symerge_dense.report.comparison import comparison, seeds_table
-from symerge_dense.report.published import PUBLISHED
+from symerge_dense.registry import did_you_mean
+from symerge_dense.report.paper_numbers import PUBLISHED
+from symerge_dense.report.run_tables import comparison, seeds_table
 from symerge_dense.report.seeds import group, read_runs
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     table.add_argument("--out", help="write the Markdown there instead of printing it")
     options = parser.parse_args()
     if options.paper and options.paper not in PUBLISHED:
-        raise ValueError(nearest(options.paper, PUBLISHED, "table of a paper"))
+        raise ValueError(did_you_mean(options.paper, PUBLISHED, "table of a paper"))
     parts = []
     for title, runs in group(read_runs(options.results)).items():
         if options.paper:
@@ -32,7 +32,7 @@ def main() -> None:
         parts.append(seeds_table(title, runs))
     text = "\n".join(parts)
     if options.out:
-        with replacing(Path(options.out)) as temporary:
+        with atomic_write(Path(options.out)) as temporary:
             temporary.write_text(text, "utf-8")
     else:
         sys.stdout.write(text)

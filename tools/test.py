@@ -9,7 +9,7 @@ import sys
 
 from symerge_dense.pipeline.cli import run_tool
 from symerge_dense.pipeline.config import load_config
-from symerge_dense.pipeline.test import test
+from symerge_dense.pipeline.score import test
 
 
 def main() -> None:

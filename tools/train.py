@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from symerge_dense.experts.hooks import join_processes
+from symerge_dense.engine.runner import join_processes
 from symerge_dense.pipeline.cli import run_tool
 from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.train import train

@@ -7,7 +7,7 @@ import argparse
 import sys
 
 from symerge_dense.pipeline.cli import end_like_ctrl_c, run_tool
-from symerge_dense.pipeline.unpack_file import FileUnpack
+from symerge_dense.pipeline.file_merge.unpack import FileUnpack
 
 
 def main() -> None:

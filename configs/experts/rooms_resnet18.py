@@ -5,8 +5,8 @@
 
 from mmengine.config import read_base
 
-from symerge_dense.experts.heads import MultiScale
-from symerge_dense.tasks.albedo import Albedo
+from symerge_dense.models.heads.native import MultiScale
+from symerge_dense.tasks.intrinsic import Albedo
 from symerge_dense.tasks.edges import Edges
 
 with read_base():

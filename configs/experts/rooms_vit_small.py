@@ -2,8 +2,8 @@
 
 from mmengine.config import read_base
 
-from symerge_dense.experts.mmseg_head import MMSegHead
-from symerge_dense.tasks.albedo import Albedo
+from symerge_dense.models.heads.mmseg import MMSegHead
+from symerge_dense.tasks.intrinsic import Albedo
 from symerge_dense.tasks.edges import Edges
 
 with read_base():

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from symerge_dense.datasets import resize
 from symerge_dense.datasets.transforms import Augment, TargetRule, renormalize
-from symerge_dense.registry import TASKS, nearest
+from symerge_dense.registry import TASKS, did_you_mean
 
 Array = NDArray[Any]
 
@@ -35,7 +35,7 @@ def build_rules(tasks: Mapping[str, Any], serves: frozenset[str], owner: str) ->
         if rule.name != name:
             raise ValueError(f"tasks[{name!r}] is a task named {rule.name!r}: use {rule.name!r} as its key.")
         if source_of(rule) not in serves:
-            raise ValueError(f"{owner}: " + nearest(source_of(rule), serves, "target"))
+            raise ValueError(f"{owner}: " + did_you_mean(source_of(rule), serves, "target"))
     return rules
 
 
@@ -109,7 +109,7 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
         if size is None or target.shape[:2] == size:
             return target
         if rule.interpolation == "nearest":
-            return resize.nearest(target, size)
+            return resize.resample_nearest(target, size)
         return renormalize(rule, resize.masked(target, rule.invalid_value, lambda values: resize.resize(values, size)))
 
     def __getitem__(self, key: int) -> dict[str, Any]:

@@ -6,10 +6,12 @@ from functools import cached_property
 from typing import ClassVar
 
 from symerge_dense.datasets.base import Array
-from symerge_dense.datasets.classes import CITYSCAPES7, CITYSCAPES19
-from symerge_dense.datasets.numbered import NumberedArrays
+from symerge_dense.datasets.class_names import CITYSCAPES7, CITYSCAPES19
+from symerge_dense.datasets.mtan_layout import NumberedArrays
+from symerge_dense.registry import DATASETS
 
 
+@DATASETS.register_module()
 class Cityscapes(NumberedArrays):
     """Segmentation and inverse depth: 2975 street scenes to train on, 500 ('val') that papers test on.
 

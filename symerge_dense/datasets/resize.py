@@ -45,7 +45,7 @@ def _nearest_index(start: float, share: float, length: int, stored: int) -> NDAr
     return np.clip(np.floor(positions), 0, stored - 1).astype(np.intp)
 
 
-def nearest(array: Array, size: tuple[int, int], window: Window = FRAME) -> Array:
+def resample_nearest(array: Array, size: tuple[int, int], window: Window = FRAME) -> Array:
     """The pixel of ``array`` (H,W[,C]) in which the centre of each output pixel lies; any dtype, new array."""
     rows = _nearest_index(window.top, window.share, size[0], array.shape[0])
     columns = _nearest_index(window.left, window.share, size[1], array.shape[1])

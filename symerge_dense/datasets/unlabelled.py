@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from symerge_dense.datasets.base import DenseDataset, to_tensor
-from symerge_dense.registry import TASKS
+from symerge_dense.registry import DATASETS
+
+FINGERPRINT_IMAGES = 16
 
 
+@DATASETS.register_module()
 class Unlabelled(Dataset[dict[str, Any]]):
     """View of a data set that reads images and has no way to read a target.
 
-    ``view[key]`` is ``{'image': float32 (3,H,W) 0..255, 'index': int}`` of image ``key % len(view)``, never augmented.
+    ``view[key]`` with ``draw, index = divmod(key, len(view))`` is ``{'image': float32 (3,H,W) 0..255, 'index': int}``,
+    never augmented, until a run attaches what its experts said about the images (``attach``).
 
     Args:
         dataset: a data set, or the dict that builds it.
-        limit: at most this many images, the first ones. Raises ValueError below 1.
+        limit: at most this many images, the first ones; None takes all.
+
+    Raises:
+        ValueError: ``limit`` is below 1.
     """
 
-    def __init__(self, dataset: DenseDataset | dict[str, Any], limit: int | None = None) -> None:
+    def __init__(self, dataset: DenseDataset | Mapping[str, Any], limit: int | None = None) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"limit={limit}: must be at least 1, or None for all images.")
-        self._source: DenseDataset = TASKS.build(dataset)
+        if isinstance(dataset, Mapping):
+            dataset = DATASETS.build({"tasks": {}, **dataset})
+        self._source: DenseDataset = dataset
         self.length = len(self._source) if limit is None else min(limit, len(self._source))
+        self._join: Callable[[dict[str, Any], int], dict[str, Any]] | None = None
 
     def __len__(self) -> int:
         return self.length
@@ -32,5 +48,28 @@ class Unlabelled(Dataset[dict[str, Any]]):
     def __getitem__(self, key: int) -> dict[str, Any]:
         if key < 0:
             raise IndexError(f"key {key} is negative: keys are draw * {len(self)} + index.")
-        index = int(key) % self.length
-        return {"image": to_tensor(self._source.resized_image(index)), "index": index}
+        draw, index = divmod(int(key), self.length)
+        sample = {"image": self.image(index), "index": index}
+        return sample if self._join is None else self._join(sample, draw)
+
+    def image(self, index: int) -> Tensor:
+        """Image ``index`` as it is, float32 (3,H,W) in 0..255, whatever is attached."""
+        return to_tensor(self._source.resized_image(index))
+
+    def attach(self, join: Callable[[dict[str, Any], int], dict[str, Any]]) -> None:
+        """Let ``join(sample, draw)`` add predictions of experts to every sample, and augment both alike."""
+        self._join = join
+
+    def fresh(self) -> Unlabelled:
+        """The same view without anything attached; it shares the data set."""
+        other = copy.copy(self)
+        other._join = None
+        return other
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the length and of evenly spaced images: enough to notice another data set, size or order."""
+        digest = hashlib.sha256(str(len(self)).encode())
+        for index in np.unique(np.linspace(0, len(self) - 1, FINGERPRINT_IMAGES).astype(int)):
+            digest.update(self.image(int(index)).contiguous().numpy().tobytes())
+        return digest.hexdigest()

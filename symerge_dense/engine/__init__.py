@@ -1,1 +1,1 @@
-
+"""MMEngine as this package uses it: runner, hooks, loops, checkpoints, optimizer wrappers."""

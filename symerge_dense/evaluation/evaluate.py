@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Sized
 from typing import Any, cast
 
 import torch
 from mmengine.evaluator import Evaluator
-from torch import nn
 from torch.utils.data import DataLoader
 
 from symerge_dense.evaluation.metric import TaskMetric
 from symerge_dense.evaluation.scores import Scores
+from symerge_dense.models.modes import evaluating
 from symerge_dense.progress import track
-from symerge_dense.tasks.base import DenseTask, Metric
-
-__all__ = ["Scores", "evaluate", "evaluating"]
+from symerge_dense.tasks.base import DenseTask
+from symerge_dense.tasks.metric import Metric
 
 
 def evaluate(model: Any, loader: DataLoader[dict[str, Any]], description: str,
@@ -44,15 +42,3 @@ def evaluate(model: Any, loader: DataLoader[dict[str, Any]], description: str,
     flat: dict[str, float] = evaluator.evaluate(len(cast(Sized, loader.dataset)))
     return {metric.task.name: {name: Metric(flat[f"{metric.task.name}/{name}"], better)
                                for name, better in metric.measure.metrics.items()} for metric in metrics}
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; on leaving, each submodule gets its own former mode back (a frozen part stays frozen)."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

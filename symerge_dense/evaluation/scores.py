@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from symerge_dense.tasks.base import Metric
+from symerge_dense.tasks.metric import Metric
 
 Scores = dict[str, dict[str, Metric]]
 """Task name -> metric name -> value and direction."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from symerge_dense.registry import nearest
+from symerge_dense.registry import did_you_mean
 
 OPTIMIZERS: dict[str, Any] = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam, "SGD": torch.optim.SGD}
 SCHEDULES = ("cosine", "poly", "step", "constant")
@@ -49,9 +49,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
-            raise ValueError(nearest(self.optimizer, OPTIMIZERS, "optimizer"))
+            raise ValueError(did_you_mean(self.optimizer, OPTIMIZERS, "optimizer"))
         if self.schedule not in SCHEDULES:
-            raise ValueError(nearest(self.schedule, SCHEDULES, "schedule"))
+            raise ValueError(did_you_mean(self.schedule, SCHEDULES, "schedule"))
         for name, least in {"epochs": 1, "batch_size": 1, "step_size": 1, "lr": 0, "weight_decay": 0, "gamma": 0,
                             "backbone_lr_scale": 0, "warmup_iters": 0, "num_workers": 0, "max_iters": 1}.items():
             value = getattr(self, name)

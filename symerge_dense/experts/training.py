@@ -4,50 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from mmengine.dist import barrier, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from symerge_dense.datasets.sampling import EpochSampler
-from symerge_dense.experts.hooks import join_processes, quiet_runner
-from symerge_dense.experts.model import MultiTaskModel
-from symerge_dense.experts.optim import optim_wrapper
+from symerge_dense.datasets.samplers import EpochSampler
+from symerge_dense.engine.optim_wrapper import optim_wrapper
+from symerge_dense.engine.runner import build_runner, join_processes, runner_config
 from symerge_dense.experts.recipe import Recipe
-from symerge_dense.experts.state import state_hash
-
-__all__ = ["Recipe", "TrainLoop", "fit"]
-
-
-class TrainLoop(EpochBasedTrainLoop):
-    """MMEngine's epoch loop that can end within an epoch: after ``max_iters`` iterations in all."""
-
-    def __init__(self, runner: Any, dataloader: Any, max_epochs: int, max_iters: int) -> None:
-        super().__init__(runner, dataloader, max_epochs)
-        self._max_iters = max_iters
-        self._max_epochs = -(-max_iters // len(self.dataloader))
-
-    def run_epoch(self) -> None:
-        """One epoch, or what is left of the run."""
-        self.runner.call_hook("before_train_epoch")
-        self.runner.model.train()
-        for index, batch in enumerate(itertools.islice(self.dataloader, self._max_iters - self._iter)):
-            self.run_iter(index, batch)
-        self.runner.call_hook("after_train_epoch")
-        self._epoch += 1
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.weight_files import state_hash
 
 
 def fit(model: MultiTaskModel, dataset: Dataset[Any], recipe: Recipe, work_dir: str | Path, *, title: str, seed: int,
-        launcher: str = "none", resume: bool = True, hooks: Sequence[Hook] = ()) -> Path | None:
+        launcher: str = "none", resume: bool = True, hooks: Sequence[Hook] = (),
+        settings: Mapping[str, Any] = MappingProxyType({})) -> Path | None:
     """Train ``model`` in place on ``dataset``; it comes back in evaluation mode.
 
     Args:
@@ -63,18 +43,20 @@ def fit(model: MultiTaskModel, dataset: Dataset[Any], recipe: Recipe, work_dir: 
     folder = Path(work_dir) / f"unfinished-{re.sub(r'[^A-Za-z0-9]+', '-', title)}"
     fingerprint = _fingerprint(model, dataset, recipe, seed)
     loader = _loader(dataset, recipe, seed)
-    runner = quiet_runner(
-        model, folder, title=title, seed=seed, launcher=launcher, resume=resume, hooks=hooks, save_every=1,
-        fingerprint=fingerprint, train_dataloader=loader, param_scheduler=recipe.schedulers(len(loader)),
-        train_cfg={"type": TrainLoop, "max_epochs": recipe.epochs, "max_iters": recipe.iterations(len(loader))},
-        optim_wrapper=optim_wrapper(recipe.build_optimizer(model), recipe.amp))
-    found = runner._load_from
+    config = runner_config(folder, title=title, seed=seed, launcher=launcher, resume=resume, save_every=1,
+                           fingerprint=fingerprint, settings=settings)
+    config |= {"param_scheduler": recipe.schedulers(len(loader)), "train_cfg": {
+        "type": "TrainLoop", "max_epochs": recipe.epochs, "max_iters": recipe.iterations(len(loader))}}
+    runner = build_runner(config, model=model, train_dataloader=loader,
+                          optim_wrapper=optim_wrapper(recipe.build_optimizer(model), recipe.amp))
+    for hook in hooks:
+        runner.register_hook(hook)
     runner.train()
     model.eval()
     barrier()
     if is_main_process():
         _tidy(folder)
-    return Path(found) if found else None
+    return Path(config["load_from"]) if "load_from" in config else None
 
 
 def _fingerprint(model: MultiTaskModel, dataset: Any, recipe: Recipe, seed: int) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from symerge_dense.merging.base import check_number
-from symerge_dense.registry import nearest
+import torch
+
+from symerge_dense.registry import did_you_mean
+
+LARGEST = torch.finfo(torch.float32).max
 
 
 def check_within(method: str, what: str, value: float, interval: str, meaning: str) -> float:
@@ -31,7 +34,7 @@ def check_count(method: str, what: str, value: int, least: int, meaning: str) ->
 def check_choice(method: str, what: str, value: str, known: Collection[str]) -> str:
     """``value``, if it is one of ``known``. Raises ValueError with the nearest names otherwise."""
     if value not in known:
-        raise ValueError(nearest(str(value), known, f"{what} of {method}"))
+        raise ValueError(did_you_mean(str(value), known, f"{what} of {method}"))
     return value
 
 
@@ -52,3 +55,10 @@ def of_task(method: str, what: str, value: float | Mapping[str, float], task: st
         raise ValueError(f"{method}: {what} names {sorted(value)}, not the task {task!r}; give every task a number, or "
                          "one number to all.")
     return value[task]
+
+
+def check_number(method: str, what: str, value: float) -> float:
+    """``value`` as a float. Raises ValueError naming the method and argument if it is no number that float32 holds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST:
+        raise ValueError(f"{method}: {what} is {value!r}; it must be a finite number of at most {LARGEST:.4g}.")
+    return float(value)

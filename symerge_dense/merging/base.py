@@ -1,24 +1,19 @@
-"""What a static merging method is, and how it runs: tensor by tensor, from (base, experts) to merged tensors."""
+"""What a static merging method is: per tensor, from base and experts to the merged weight."""
 
 from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from symerge_dense.merging.compatibility import check_compatible
-from symerge_dense.merging.job import Job, Treatment, Watch
-from symerge_dense.merging.kinds import WEIGHT_KINDS, Kind, TensorSpec, specs_from_state
-from symerge_dense.merging.operands import Extras, Operands
-from symerge_dense.merging.sources import TensorSource
-from symerge_dense.merging.statistics import statistics_policy
-from symerge_dense.merging.threshold import Reading
+from symerge_dense.merging.operands import Operands
+from symerge_dense.merging.order_statistics import Reading
+from symerge_dense.merging.tensor_specs import WEIGHT_KINDS, Kind, TensorSpec
 
-LARGEST = torch.finfo(torch.float32).max
+Treatment = Literal["method", "mean", "base"]
 ALL_KINDS: Mapping[Kind, Treatment] = dict.fromkeys(sorted(WEIGHT_KINDS), "method")
 
 
@@ -69,65 +64,9 @@ class Merger(ABC):
         """The constructor's arguments, for the record of a run."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
-    @property
-    def encoder_passes(self) -> Literal["one", "per task"]:
-        """How often one image goes through the merged encoder to get the outputs of all tasks."""
-        return "per task" if self.per_task else "one"
 
-
-def check_number(method: str, what: str, value: float) -> float:
-    """``value`` as a float. Raises ValueError naming the method and argument if it is no number that float32 holds."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST:
-        raise ValueError(f"{method}: {what} is {value!r}; it must be a finite number of at most {LARGEST:.4g}.")
-    return float(value)
-
-
-def run(merger: Merger, base: TensorSource, experts: Mapping[str, TensorSource], specs: Sequence[TensorSpec],
-        statistics: str = "mean", *, seed: int = 0, extras: Extras | None = None, task: str | None = None,
-        device: torch.device | str | None = None, watch: Watch | None = None) -> Iterator[tuple[str, Tensor]]:
-    """Merge: yield (name, tensor) in the order of ``specs``, in the base's data type, sharing no memory with inputs.
-
-    ``specs`` must cover the base exactly. ``statistics`` is a BatchNorm policy (``statistics.STATISTICS``); counters
-    are the base's. ``seed`` feeds random methods; ``extras[what][task]`` holds what ``merger.needs`` names; ``task``
-    selects the weights of a ``per_task`` method; ``device`` computes elsewhere than where the tensors are, to which
-    results return; ``watch(specs, what)`` iterates over the tensors of a pass, to show progress. All inputs are
-    checked before this returns. Raises ValueError for inputs that do not match, missing extras, an unknown policy,
-    and (while streaming) for NaN or infinite values, naming expert and tensor.
-    """
-    check_compatible(base, experts)
-    check_specs(base, specs)
-    _check_merger(merger, experts, extras or {}, task)
-    # Sorted, so that sums of floats and ties are the same whichever way the experts were listed.
-    ordered = dict(sorted(experts.items()))
-    job = Job(merger, base, ordered, statistics_policy(statistics), extras or {}, seed, task, device,
-              watch or (lambda specs, what: specs))
-    return job.stream(list(specs))
-
-
-def merge_state(merger: Merger, base: TensorSource, experts: Mapping[str, TensorSource],
-                specs: Sequence[TensorSpec] | None = None, statistics: str = "mean", *, seed: int = 0,
-                extras: Extras | None = None, task: str | None = None,
-                device: torch.device | str | None = None) -> dict[str, Tensor]:
-    """``run`` gathered into a state dict; without ``specs`` they are read off the base (``specs_from_state``)."""
-    chosen = specs_from_state(base) if specs is None else specs
-    return dict(run(merger, base, experts, chosen, statistics, seed=seed, extras=extras, task=task, device=device))
-
-
-def check_specs(base: TensorSource, specs: Sequence[TensorSpec]) -> None:
-    """Raise ValueError unless ``specs`` cover ``base`` exactly."""
-    difference = sorted(set(base) ^ {spec.name for spec in specs})
-    if difference or len(specs) != len(base):
-        raise ValueError(f"specs and base differ in {difference[:10]} ({len(specs)} specs, {len(base)} tensors); build "
-                         "them from the same model, or pass only the part to merge as base.")
-
-
-def _check_merger(merger: Merger, experts: Mapping[str, TensorSource], extras: Extras, task: str | None) -> None:
-    wanted = [(what, name) for what in sorted(merger.needs) for name in experts]
-    absent = [f"{what} of {name}" for what, name in wanted if name not in extras.get(what, {})]
-    if absent:
-        raise ValueError(f"{merger.name} needs {', '.join(absent)}; collect them, pass extras={{what: {{task: ...}}}}.")
-    if merger.per_task and task not in experts:
-        raise ValueError(f"{merger.name} gives every task its own weights; task is {task!r}, not one of "
-                         f"{sorted(experts)}; pass one of these.")
-    if task is not None and not merger.per_task:
-        raise ValueError(f"{merger.name} gives one set of weights for all tasks; leave task={task!r} away.")
+def treatment_of(merger: Merger, kind: Kind) -> Treatment | None:
+    """What a kind of tensor gets; None for the running statistics of BatchNorm, which have a policy of their own."""
+    if kind == "bn_stat":
+        return None
+    return "base" if kind == "counter" else merger.treats[kind]

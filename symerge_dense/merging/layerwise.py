@@ -5,20 +5,119 @@ SyMerge, https://arxiv.org/abs/2412.19098; the coefficients are those of AdaMerg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from symerge_dense.merging.coefficients import groups_of, initial_coefficients
-from symerge_dense.merging.compatibility import check_compatible
-from symerge_dense.merging.fused import merge_tensor
-from symerge_dense.merging.kinds import TensorSpec, weights
-from symerge_dense.merging.sources import TensorSource, layouts, load
-from symerge_dense.merging.task_vectors import subtract_into
+from symerge_dense.merging.operands import interpolate, subtract_into
+from symerge_dense.merging.sources import TensorSource, check_compatible, layouts, load
+from symerge_dense.merging.tensor_specs import TensorSpec, weights
+from symerge_dense.registry import did_you_mean
+
+GRANULARITIES = ("tensor", "block", "task")
 
 
+# -- which tensors share coefficients, and where the coefficients start -----------------------------------------------
+def groups_of(specs: Sequence[TensorSpec], granularity: str) -> dict[str, tuple[str, ...]]:
+    """Group name -> names of its tensors: one group per tensor, per block, or 'all'.
+
+    Raises ValueError for no tensor, an unknown granularity, or blocks that the specs do not know.
+    """
+    if not specs:
+        raise ValueError("there is no weight to merge among the specs; running statistics and counters do not count.")
+    if granularity not in GRANULARITIES:
+        raise ValueError(did_you_mean(granularity, GRANULARITIES, "granularity"))
+    groups: dict[str, tuple[str, ...]] = {}
+    for spec in specs:
+        if granularity == "block" and spec.block is None:
+            raise ValueError(f"tensor {spec.name!r} belongs to no known block; make the specs from the module "
+                             "(tensor_specs), or use granularity='tensor'.")
+        key = {"tensor": spec.name, "block": spec.block_name or f"block {spec.block}", "task": "all"}[granularity]
+        groups[key] = (*groups.get(key, ()), spec.name)
+    return groups
+
+
+def initial_coefficients(init: float | Mapping[str, float] | Tensor, groups: Collection[str], tasks: Sequence[str],
+                         clamp: tuple[float, float] | None) -> Tensor:
+    """Start values (G, T), float32. Raises ValueError if they do not fit tasks, groups or the clamp range."""
+    if isinstance(init, Mapping):
+        if set(init) != set(tasks):
+            raise ValueError(f"init names {sorted(init)}, the tasks are {sorted(tasks)}; give every task one number.")
+        init = torch.tensor([float(init[task]) for task in tasks])
+    shape = (len(groups), len(tasks))
+    start = torch.as_tensor(init, dtype=torch.float32).detach()
+    try:
+        start = start.expand(shape).clone()
+    except RuntimeError:
+        found = tuple(start.shape)
+        raise ValueError(f"init has shape {found}; it must broadcast to (groups, tasks) = {shape}.") from None
+    if not bool(start.isfinite().all()):
+        raise ValueError("init holds NaN or infinite coefficients; pass finite numbers.")
+    if clamp is not None and not clamp[0] < clamp[1]:
+        raise ValueError(f"clamp is {clamp}; it must be (low, high) with low < high, or None.")
+    if clamp is not None and not bool(((start >= clamp[0]) & (start <= clamp[1])).all()):
+        raise ValueError(f"init spans {start.min():g} to {start.max():g}, outside clamp={clamp}; change one of them.")
+    return start
+
+
+# -- one tensor in one pass over memory, with a gradient for the coefficients and nothing else ------------------------
+def merge_tensor(row: Tensor, base: Tensor, vectors: Tensor, values: list[float]) -> Tensor:
+    """base + row @ task vectors, of the base's shape and data type.
+
+    ``row`` (T,) are the coefficients and ``values`` the same numbers on the host, ``vectors`` (T, numel) the task
+    vectors; except for T = 1, where ``vectors`` is the EXPERT. A float task vector cannot always give its expert
+    back (see ``interpolate``), and keeping the expert in its place costs no memory and is exact at both ends. With
+    several experts no single one need come back, and task vectors save a subtraction at every step.
+    """
+    with torch.autocast(device_type=base.device.type, enabled=False):
+        function = _Blend if len(values) == 1 else _Merge
+        merged: Tensor = function.apply(row.to(vectors.dtype), base, vectors, values)
+        return merged
+
+
+class _Merge(torch.autograd.Function):
+    """Several experts. addmv reads base and task vectors once, writes the result once: no T graphs, no temporaries."""
+
+    @staticmethod
+    def forward(ctx: Any, row: Tensor, base: Tensor, vectors: Tensor, values: list[float]) -> Tensor:
+        ctx.save_for_backward(vectors)
+        if not any(values):
+            return base.clone()
+        flat = base.reshape(-1).to(vectors.dtype)
+        return torch.addmv(flat, vectors.t(), row).to(base.dtype).view(base.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (vectors,) = ctx.saved_tensors
+        return _inner_products(vectors, gradient), None, None, None
+
+
+class _Blend(torch.autograd.Function):
+    """One expert: the way from base to expert, exact at both ends."""
+
+    @staticmethod
+    def forward(ctx: Any, row: Tensor, base: Tensor, expert: Tensor, values: list[float]) -> Tensor:
+        ctx.save_for_backward(base, expert)
+        return interpolate(base.to(expert.dtype), expert.view(base.shape), values[0]).to(base.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        base, expert = ctx.saved_tensors
+        return _inner_products(expert - base.reshape(1, -1), gradient), None, None, None
+
+
+def _inner_products(vectors: Tensor, gradient: Tensor) -> Tensor:
+    """d(lambda) = tau @ gradient, (T,), in the task vectors' precision, whatever autocast is active in backward."""
+    with torch.autocast(device_type=vectors.device.type, enabled=False):
+        return torch.mv(vectors, gradient.reshape(-1).to(vectors.dtype))
+
+
+# -- the merge --------------------------------------------------------------------------------------------------------
 class LayerwiseMerge(nn.Module):
     """Merging coefficients (G groups, T tasks) and the task vectors they weigh.
 
@@ -105,10 +204,6 @@ class LayerwiseMerge(nn.Module):
     def table(self) -> dict[str, list[float]]:
         """The coefficients: group name -> one number per task, in the order of ``tasks``."""
         return dict(zip(self.groups, self.coefficients.tolist(), strict=True))
-
-    def expand(self) -> dict[str, Tensor]:
-        """The coefficients of every tensor: tensor name -> its group's row (T,), detached."""
-        return {spec.name: self.coefficients.detach()[self._row[spec.name]] for spec in self.specs}
 
     def _views(self, vectors: Tensor) -> list[Tensor]:
         """The buffer as one contiguous (T, numel) view per tensor."""

@@ -1,19 +1,60 @@
-"""What a merging method sees of one tensor, and the sum of task vectors that most methods end in."""
+"""What a merging method sees of one tensor, and the sum of task vectors that most methods end in.
+
+Task vectors: tau_t = theta_t - theta_0 (Ilharco et al., 2023, https://arxiv.org/abs/2212.04089).
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from symerge_dense.merging.kinds import TensorSpec
-from symerge_dense.merging.sources import TensorSource, load
-from symerge_dense.merging.task_vectors import interpolate
+from symerge_dense.merging.sources import TensorSource, check_compatible, load
+from symerge_dense.merging.tensor_specs import TensorSpec
 
+
+# -- task vectors -----------------------------------------------------------------------------------------------------
+def task_vectors(base: TensorSource, experts: Mapping[str, TensorSource], names: Iterable[str]) -> dict[str, Tensor]:
+    """Task vectors of the tensors in ``names``: name -> (T, numel), contiguous, rows in the order of ``experts``.
+
+    Each is one allocation, filled row by row: beside the result never more than one tensor of base and of an expert
+    is held. Computed in float32 (float64 stays). Raises ValueError as ``check_compatible`` and ``load`` do.
+    """
+    chosen = list(names)
+    check_compatible(base, experts, chosen)
+    result = {}
+    for name in chosen:
+        origin = load(base, "base", name)
+        rows = origin.new_empty(len(experts), origin.numel())
+        subtract_into(rows, origin, experts, name)
+        result[name] = rows
+    return result
+
+
+def subtract_into(rows: Tensor, base: Tensor, experts: Mapping[str, TensorSource], name: str) -> None:
+    """Write theta_t - theta_0 of one tensor into ``rows`` (T, numel)."""
+    for row, (task, expert) in zip(rows, experts.items(), strict=True):
+        value = load(expert, task, name, base.device)
+        torch.sub(value.reshape(-1), base.reshape(-1), out=row)
+
+
+def interpolate(base: Tensor, expert: Tensor, weight: float) -> Tensor:
+    """base + weight * (expert - base), a new tensor, exact at both ends: weight 0 is the base, 1 the expert.
+
+    Floats need this care. With |expert| << |base| there is no float tau at all with fl(base + tau) == expert, so no
+    stored task vector can give the expert back; the expert itself must be at hand. ``torch.lerp`` starts from the
+    nearer end, and so stays within a rounding of it; the ends themselves are copied, signs of zeros included.
+    """
+    if weight == 0.0:
+        return base.clone()
+    return expert.clone() if weight == 1.0 else torch.lerp(base, expert, weight)
+
+
+# -- operands ---------------------------------------------------------------------------------------------------------
 Extras: TypeAlias = Mapping[str, Mapping[str, TensorSource]]
 
 
@@ -100,3 +141,25 @@ def add_delta(operands: Operands, delta: Tensor, scale: float) -> Tensor:
         return merged
     ((_, expert),) = operands.experts()
     return torch.where(delta == expert - operands.base, interpolate(operands.base, expert, scale), merged)
+
+
+# -- tensors beside the weights: what Fisher merging and RegMean are given of every expert ----------------------------
+def has_extra(operands: Operands, what: str) -> bool:
+    """Whether every expert has a ``what`` for this tensor. Raises ValueError if only some have."""
+    lacking = [task for task in operands.tasks if operands.spec.name not in operands.extras[what][task]]
+    if lacking and len(lacking) < len(operands.tasks):
+        raise ValueError(f"the {what} of {', '.join(lacking)} lacks {operands.spec.name!r}, which other experts have; "
+                         "collect the statistics of all experts on one architecture.")
+    return not lacking
+
+
+def extra_of(operands: Operands, what: str, task: str, shape: tuple[int, ...]) -> Tensor:
+    """The ``what`` of an expert for this tensor. Raises ValueError if it is absent or not of ``shape``."""
+    name = operands.spec.name
+    if name not in operands.extras[what][task]:
+        raise ValueError(f"the {what} of {task} lacks {name!r}; collect the statistics for all weights to be merged.")
+    found = operands.extra(what, task)
+    if tuple(found.shape) != shape:
+        raise ValueError(f"the {what} of {task} for {name!r} has the shape {tuple(found.shape)}, not {shape}; collect "
+                         "it from the expert that is merged.")
+    return found

@@ -8,38 +8,61 @@ is the same for all tasks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from symerge_dense.merging.base import check_specs
-from symerge_dense.merging.compatibility import check_compatible
-from symerge_dense.merging.job import Job, Watch, narrowed, treatment_of
-from symerge_dense.merging.kinds import TensorSpec
+from symerge_dense.merging.base import treatment_of
+from symerge_dense.merging.bn_statistics import statistics_policy
+from symerge_dense.merging.chunks import Workers
 from symerge_dense.merging.masked import Masked
-from symerge_dense.merging.masks import pack, unpack
-from symerge_dense.merging.parts import Workers
-from symerge_dense.merging.sources import Layout, TensorSource, compute_dtype, finite, load
-from symerge_dense.merging.statistics import statistics_policy
+from symerge_dense.merging.run import MergeRun, ProgressCallback, check_specs, narrowed
+from symerge_dense.merging.sources import TensorLayout, TensorSource, check_compatible, compute_dtype, finite, load
+from symerge_dense.merging.tensor_specs import TensorSpec
+
+_SHIFTS = (7, 6, 5, 4, 3, 2, 1, 0)
 
 
-def packed_layouts(merger: Masked, specs: Sequence[TensorSpec], tasks: Sequence[str]) -> dict[str, Layout]:
+# -- masks at one bit per weight, in the bit order of numpy.packbits --------------------------------------------------
+def pack(mask: Tensor) -> Tensor:
+    """A bool mask of any shape as uint8 (ceil(numel / 8),), the first weight in the highest bit."""
+    flat = mask.reshape(-1).to(torch.uint8)
+    octets = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
+    packed = torch.zeros(len(octets), dtype=torch.uint8, device=mask.device)
+    for column, shift in zip(octets.unbind(1), _SHIFTS, strict=True):
+        packed |= column << shift
+    return packed
+
+
+def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
+    """The bool mask of ``shape`` that ``pack`` packed. Raises ValueError if the length does not fit the shape."""
+    count = math.prod(shape)
+    if packed.dtype != torch.uint8 or packed.shape != (-(-count // 8),):
+        raise ValueError(f"a packed mask of shape {tuple(shape)} is uint8 of {-(-count // 8)} bytes, this is "
+                         f"{packed.dtype} of shape {tuple(packed.shape)}; pass the mask of this very tensor.")
+    shifts = torch.tensor(_SHIFTS, dtype=torch.uint8, device=packed.device)
+    return ((packed[:, None] >> shifts) & 1).bool().view(-1)[:count].view(tuple(shape))
+
+
+# -- files of all tasks -----------------------------------------------------------------------------------------------
+def packed_layouts(merger: Masked, specs: Sequence[TensorSpec], tasks: Sequence[str]) -> dict[str, TensorLayout]:
     """Shape and data type of everything that ``run_packed`` yields."""
-    found = {f"factor.{task}": Layout((), torch.float64) for task in tasks}
+    found = {f"factor.{task}": TensorLayout((), torch.float64) for task in tasks}
     for spec in specs:
         if treatment_of(merger, spec.kind) == "method":
-            found[f"shared.{spec.name}"] = Layout(spec.shape, compute_dtype(spec.dtype))
+            found[f"shared.{spec.name}"] = TensorLayout(spec.shape, compute_dtype(spec.dtype))
             size = -(-spec.numel // 8)
-            found |= {f"mask.{task}.{spec.name}": Layout((size,), torch.uint8) for task in tasks}
+            found |= {f"mask.{task}.{spec.name}": TensorLayout((size,), torch.uint8) for task in tasks}
         else:
-            found[f"kept.{spec.name}"] = Layout(spec.shape, spec.dtype)
+            found[f"kept.{spec.name}"] = TensorLayout(spec.shape, spec.dtype)
     return found
 
 
 def run_packed(merger: Masked, base: TensorSource, experts: Mapping[str, TensorSource], specs: Sequence[TensorSpec],
                statistics: str = "mean", *, seed: int = 0, device: torch.device | str | None = None,
-               watch: Watch | None = None) -> Iterator[tuple[str, Tensor]]:
+               progress: ProgressCallback | None = None) -> Iterator[tuple[str, Tensor]]:
     """Merge for all tasks: (name, tensor) as in ``packed_layouts``, arguments and errors as of ``base.run``.
 
     Raises ValueError also for a task name with a dot, and for a single expert: it needs no masks, and would come back
@@ -49,9 +72,9 @@ def run_packed(merger: Masked, base: TensorSource, experts: Mapping[str, TensorS
     check_specs(base, specs)
     _check_tasks(list(experts))
     ordered = dict(sorted(experts.items()))  # as ``run`` has it
-    job = Job(merger, base, ordered, statistics_policy(statistics), {}, seed, None, device,
-              watch or (lambda specs, what: specs))
-    return _packed(job, merger, list(specs))
+    merge = MergeRun(merger, base, ordered, statistics_policy(statistics), {}, seed, None, device,
+              progress or (lambda specs, what: specs))
+    return _packed(merge, merger, list(specs))
 
 
 def _check_tasks(tasks: Sequence[str]) -> None:
@@ -64,18 +87,18 @@ def _check_tasks(tasks: Sequence[str]) -> None:
                          "rename it.")
 
 
-def _packed(job: Job, merger: Masked, specs: list[TensorSpec]) -> Iterator[tuple[str, Tensor]]:
+def _packed(merge: MergeRun, merger: Masked, specs: list[TensorSpec]) -> Iterator[tuple[str, Tensor]]:
     with Workers() as workers:
-        job.gather(specs, workers)
-        for spec in job.watch(specs, "packing"):
+        merge.gather(specs, workers)
+        for spec in merge.progress(specs, "packing"):
             if treatment_of(merger, spec.kind) != "method":
-                yield f"kept.{spec.name}", job.tensor(spec, workers)
+                yield f"kept.{spec.name}", merge.tensor(spec, workers)
                 continue
-            unified, masks = merger.parts(job.whole(spec))
+            unified, masks = merger.parts(merge.whole(spec))
             yield f"shared.{spec.name}", narrowed(unified, unified, f"{merger.name}: shared {spec.name!r}").cpu()
             for task, mask in masks.items():
                 yield f"mask.{task}.{spec.name}", pack(mask).cpu()
-    for task in job.experts:
+    for task in merge.experts:
         yield f"factor.{task}", torch.tensor(merger.factor(task), dtype=torch.float64)
 
 

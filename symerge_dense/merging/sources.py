@@ -1,9 +1,9 @@
-"""Where tensors come from: a plain dict, or safetensors files read one tensor at a time."""
+"""Where tensors come from, a dict or safetensors files read one tensor at a time, and whether they fit together."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from symerge_dense.experts.state import existing, map_state
+from symerge_dense.models.weight_files import existing, map_state
 
 TensorSource: TypeAlias = Mapping[str, Tensor]
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -19,7 +19,7 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
            "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}  # as safetensors call them
 
 
-class Layout(NamedTuple):
+class TensorLayout(NamedTuple):
     """Shape and data type of a tensor that need not be in memory."""
 
     shape: tuple[int, ...]
@@ -37,7 +37,7 @@ class SafetensorsSource(Mapping[str, Tensor]):
 
     def __init__(self, *paths: str | Path, prefix: str = "") -> None:
         self.prefix = prefix
-        self.layouts: dict[str, Layout] = {}
+        self.layouts: dict[str, TensorLayout] = {}
         # All at once: what comes to stay between large results would leave holes in memory, too small for the next one.
         self._mapped: dict[str, Tensor] = {}
         for path in paths:
@@ -58,7 +58,7 @@ class SafetensorsSource(Mapping[str, Tensor]):
             if view.get_dtype() not in DTYPES:
                 raise ValueError(f"{path}: {full!r} has data type {view.get_dtype()}; known: {', '.join(DTYPES)}.")
             self._mapped[name] = file.get_tensor(full)
-            self.layouts[name] = Layout(tuple(view.get_shape()), DTYPES[view.get_dtype()])
+            self.layouts[name] = TensorLayout(tuple(view.get_shape()), DTYPES[view.get_dtype()])
 
     def __getitem__(self, name: str) -> Tensor:
         return self._mapped[name]
@@ -100,11 +100,11 @@ def _refuse_empty(found: Mapping[str, object], prefix: str, paths: Sequence[str 
                          "the path and the prefix.")
 
 
-def layouts(source: TensorSource) -> dict[str, Layout]:
+def layouts(source: TensorSource) -> dict[str, TensorLayout]:
     """Shape and data type of every tensor of a source, without reading the tensors of a file."""
     if isinstance(source, SafetensorsSource):
         return dict(source.layouts)
-    return {name: Layout(tuple(value.shape), value.dtype) for name, value in source.items()}
+    return {name: TensorLayout(tuple(value.shape), value.dtype) for name, value in source.items()}
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -134,3 +134,50 @@ def finite(tensor: Tensor) -> bool:
     if math.isfinite(tensor.sum(dtype=compute_dtype(tensor.dtype))):
         return True
     return all(bool(bound.isfinite()) for bound in tensor.aminmax())
+
+
+# -- base and experts must hold the same tensors ----------------------------------------------------------------------
+SHOWN = 10
+
+
+def check_compatible(base: TensorSource, experts: Mapping[str, TensorSource],
+                     names: Collection[str] | None = None) -> None:
+    """Compare names, shapes and data types of all inputs, reading no values from files.
+
+    ``names`` limits the comparison to these tensors, all of which the base must have. Raises ValueError without
+    experts, and one that lists, per expert, the number of differences and the first ten.
+    """
+    if not experts:
+        raise ValueError("there is no expert to merge; pass at least one {task: state dict}.")
+    reference = layouts(base)
+    if names is not None:
+        absent = [name for name in names if name not in reference]
+        if absent:
+            raise ValueError(f"the base lacks {len(absent)} of the tensors to merge: {_first(absent)}.")
+        reference = {name: reference[name] for name in names}
+    reports = []
+    for task, expert in experts.items():
+        found = _differences(reference, layouts(expert), strict=names is None)
+        if found:
+            reports.append(f"{task}: {len(found)} differences\n  {_first(found, separator=chr(10) + '  ')}")
+    if reports:
+        raise ValueError("the experts do not match the base; merge models of one architecture, and only the part they "
+                         "share (the backbone).\n" + "\n".join(reports))
+
+
+def _differences(reference: Mapping[str, TensorLayout], found: Mapping[str, TensorLayout], strict: bool) -> list[str]:
+    lines = []
+    for name, layout in reference.items():
+        other = found.get(name)
+        if other is None:
+            lines.append(f"missing {name!r}")
+        elif other.shape != layout.shape:
+            lines.append(f"{name!r} has shape {other.shape}, the base {layout.shape}")
+        elif other.dtype != layout.dtype:
+            lines.append(f"{name!r} has data type {other.dtype}, the base {layout.dtype}")
+    return lines + [f"unexpected {name!r}" for name in found if strict and name not in reference]
+
+
+def _first(items: list[str], separator: str = ", ") -> str:
+    more = [f"... and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
+    return separator.join(items[:SHOWN] + more)

@@ -13,11 +13,29 @@ from typing import Any
 
 from mmengine.config import Config
 
-from symerge_dense.engine.options import SyMergeOptions, make_options
-from symerge_dense.pipeline.checks import check_keys, check_sections, explained
-from symerge_dense.registry import discover, nearest
+from symerge_dense.adaptation.options import SyMergeOptions, make_options
+from symerge_dense.engine.runner import PASSED_ON
+from symerge_dense.pipeline.config_checks import check_keys, check_sections, explained
+from symerge_dense.registry import DATASETS, HEADS, TASKS, TRANSFORMS, Registry, did_you_mean, import_plugins
 
 Spec = dict[str, Any]
+RUNNER_KEYS = (*PASSED_ON, "custom_imports", "val_interval")
+"""Top-level keys of a config that are MMEngine's own."""
+FORMER_NAMES = {f"symerge_dense.{now}": f"symerge_dense.{before}" for now, before in {
+    "datasets.rooms.dataset.Rooms": "datasets.rooms.Rooms",
+    "datasets.image_folder.ImageFolder": "datasets.folder.ImageFolder",
+    "datasets.nyuv2.mtan.NYUv2": "datasets.nyuv2.NYUv2",
+    "datasets.nyuv2.mat.NYUv2Mat": "datasets.nyuv2_mat.NYUv2Mat",
+    "datasets.nyuv2.parquet.NYUv2Parquet": "datasets.nyuv2_parquet.NYUv2Parquet",
+    "datasets.nyuv2.listed.NYUDMT": "datasets.nyud_mt.NYUDMT",
+    "datasets.nyuv2.listed.NYUDv2": "datasets.nyudv2.NYUDv2",
+    "models.heads.native.DeepLab": "experts.heads.DeepLab",
+    "models.heads.native.MultiScale": "experts.heads.MultiScale",
+    "models.heads.native.Linear": "experts.heads.Linear",
+    "models.heads.mmseg.MMSegHead": "experts.mmseg_head.MMSegHead",
+    "tasks.intrinsic.Albedo": "tasks.albedo.Albedo",
+    "tasks.intrinsic.Shading": "tasks.shading.Shading"}.items()}
+"""Where classes stood when files were first written: experts are found, and runs resumed, by these names."""
 NO_NORMALISATION = {"mean": (0.0, 0.0, 0.0), "std": (255.0, 255.0, 255.0)}
 
 
@@ -35,6 +53,7 @@ class RunConfig:
             'seed' of their training.
         adaptation: options of SyMerge, with an optional 'preset'. baselines: 'scales' of task arithmetic.
         evaluation: 'batch_size', 'num_workers', 'panels' (images in the picture), 'protocol' (``PROTOCOLS``).
+        runner: what goes through to MMEngine's runner: keys of ``RUNNER_KEYS`` that stand at the top of the config.
     """
 
     name: str
@@ -51,6 +70,7 @@ class RunConfig:
     evaluation: Spec = field(default_factory=dict)
     align_corners: bool = False
     seed: int = 0
+    runner: Spec = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         with explained(f"config {self.name}"):
@@ -63,6 +83,11 @@ class RunConfig:
     def options(self) -> SyMergeOptions:
         """The adaptation's options, validated."""
         return make_options(**self.adaptation)
+
+    @property
+    def record(self) -> Spec:
+        """The config as JSON-able data; ``runner`` only where it says something, as files of earlier versions have it."""
+        return {key: to_json(value) for key, value in vars(self).items() if key != "runner" or value}
 
     def head_of(self, task: str) -> Spec:
         """Head spec of one task."""
@@ -79,17 +104,30 @@ def plain(value: Any) -> Any:
 
 
 def to_json(value: Any) -> Any:
-    """A plain config value as JSON-able data: a class becomes its qualified name, a path its text."""
+    """A plain config value as JSON-able data: a class becomes the qualified name it began with, a path its text."""
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     if isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
+        name = f"{value.__module__}.{value.__qualname__}"
+        return FORMER_NAMES.get(name, name)
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def fingerprint(*values: Any) -> str:
+def type_names(value: Any) -> Any:
+    """A config value with every class as the text that a registry finds it by: its name, or its dotted path."""
+    if isinstance(value, Mapping):
+        return {key: type_names(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(type_names(item) for item in value)
+    if not isinstance(value, type):
+        return value
+    known = any(registry.module_dict.get(value.__name__) is value for registry in (DATASETS, TRANSFORMS))
+    return value.__name__ if known else f"{value.__module__}.{value.__qualname__}"
+
+
+def config_hash(*values: Any) -> str:
     """Eight hex digits that change with any of the values."""
     text = json.dumps([to_json(value) for value in values], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -100,18 +138,41 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), seed: int | Non
     path = Path(path)
     if not path.is_file():
         near = [str(p) for p in Path("configs").rglob("*.py") if "_base_" not in p.parts]
-        raise ValueError(nearest(str(path), near, "config file"))
-    discover()
+        raise ValueError(did_you_mean(str(path), near, "config file"))
     values = _read(path, parse_overrides(overrides))
     known = [f.name for f in dataclasses.fields(RunConfig) if f.name != "name"]
     values = {key: value for key, value in values.items() if isinstance(value, dict | list | tuple | str | int | float)}
-    check_keys(values, known, f"config {path.name}")
+    runner = {key: values.pop(key) for key in RUNNER_KEYS if key in values}
+    import_plugins(custom_imports(runner.pop("custom_imports", {})))
+    check_keys(values, [*(name for name in known if name != "runner"), *RUNNER_KEYS], f"config {path.name}")
     for key in ("tasks", "data", "backbone", "head", "base", "experts"):
         if key not in values:
             raise ValueError(f"config {path.name} has no {key!r}; start from one in configs/.")
     if seed is not None:
         values["seed"] = seed
-    return RunConfig(name=path.stem, **values)
+    return RunConfig(name=path.stem, **_with_classes(values), runner=runner)
+
+
+def custom_imports(spec: Any) -> list[str]:
+    """The modules that MMEngine's ``custom_imports=dict(imports=[...])`` names. Raises ValueError for another form."""
+    if not isinstance(spec, Mapping) or not set(spec) <= {"imports", "allow_failed_imports"}:
+        raise ValueError(f"custom_imports={spec!r}: write custom_imports=dict(imports=['my_lab.saliency']).")
+    named = spec.get("imports", [])
+    return [named] if isinstance(named, str) else list(named)
+
+
+def _with_classes(values: Spec) -> Spec:
+    """Config values with the class in place of every registered name, so that both ways of writing mean the same."""
+    def named(registry: Registry[Any], spec: Any) -> Any:
+        kind = spec.get("type") if isinstance(spec, Mapping) else None
+        return {**spec, "type": registry[kind]} if isinstance(kind, str) and kind in registry else spec
+
+    found = dict(values)
+    for section, registry in (("data", DATASETS), ("tasks", TASKS), ("heads", HEADS)):
+        if isinstance(found.get(section), Mapping):
+            found[section] = {key: named(registry, spec) for key, spec in found[section].items()}
+    found["head"] = named(HEADS, found.get("head"))
+    return found
 
 
 def _read(path: Path, overrides: Spec) -> Spec:

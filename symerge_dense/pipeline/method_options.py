@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from symerge_dense.merging.base import Merger
-from symerge_dense.registry import MERGERS, discover, nearest
+from symerge_dense.registry import MERGERS, did_you_mean
 
 T = TypeVar("T")
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
@@ -20,7 +20,6 @@ def method_of(name: str, options: Mapping[str, str] = MappingProxyType({})) -> M
 
     Raises ValueError, with the nearest names, for an unknown method or option, and for a value out of range.
     """
-    discover(["merging"])  # the other rooms would take seconds
     merger: Merger = built(MERGERS[name], name, {key: literal(text) for key, text in options.items()})
     return merger
 
@@ -30,7 +29,7 @@ def built(kind: Callable[..., T], name: str, options: Mapping[str, Any]) -> T:
     known = inspect.signature(kind).parameters
     for key in options:
         if key not in known:
-            raise ValueError(nearest(key, known, f"option of {name}"))
+            raise ValueError(did_you_mean(key, known, f"option of {name}"))
     try:
         return kind(**options)
     except TypeError as error:

@@ -32,10 +32,10 @@ from rich.box import MINIMAL
 from rich.console import Console
 from rich.table import Table
 
-from symerge_dense.report.atomic import replacing
-from symerge_dense.report.comparison import markdown, number
-from symerge_dense.report.ranking import draw_ranking
+from symerge_dense.fileio import write_text
+from symerge_dense.report.figures.ranking import draw_ranking
 from symerge_dense.report.results import write_results
+from symerge_dense.report.run_tables import markdown, number
 from symerge_dense.report.table import UNDEFINED
 
 Row = Mapping[str, Any]
@@ -48,8 +48,7 @@ def write_comparison(folder: Path, record: Mapping[str, Any]) -> None:
     """compare.json, compare.md and compare.csv of a comparison, each whole or not at all."""
     write_results(folder / "compare.json", record)
     for name, text in (("compare.md", markdown_comparison(record)), ("compare.csv", csv_comparison(record))):
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, "utf-8")
+        write_text(folder / name, text)
 
 
 def draw_comparison(folder: Path, record: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from symerge_dense.report.atomic import replacing
+from symerge_dense.fileio import write_text
 
 ROWS = {
     "experts": "experts",
@@ -45,8 +45,7 @@ def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
     value that JSON has no form for.
     """
     text = json.dumps(_plain(results, "results"), indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", "utf-8")
+    write_text(path, text + "\n")
 
 
 def read_results(path: str | Path) -> dict[str, Any]:

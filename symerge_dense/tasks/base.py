@@ -6,20 +6,15 @@ Shape legend: N images, C channels, H x W image size, h x w a head's own resolut
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from symerge_dense.tasks.metric import Metric
+
 Array = NDArray[Any]
-
-
-class Metric(NamedTuple):
-    """One number of a table and its direction."""
-
-    value: float
-    higher_is_better: bool
 
 
 class DenseTask(ABC):

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from symerge_dense.registry import TASKS
-from symerge_dense.tasks.base import Array, Metric
-from symerge_dense.tasks.eigen import EigenDepth
-from symerge_dense.tasks.mtan import BatchMeans, labelled
+from symerge_dense.tasks.base import Array
+from symerge_dense.tasks.metric import Metric
+from symerge_dense.tasks.protocols import BatchMeans, EigenDepth, labelled
 from symerge_dense.tasks.regression import Positive, pixel_sums
 
 SMALLEST_DEPTH = 1e-6  # metres; a ratio needs a positive prediction
 
 
-@TASKS.register
+@TASKS.register_module()
 class Depth(Positive, BatchMeans, EigenDepth):
     """Depth in metres; a target <= 0 or not finite is invalid. Loss: L1 on metres.
 

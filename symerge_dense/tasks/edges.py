@@ -8,15 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from symerge_dense.datasets.targets import INVALID_LABEL
 from symerge_dense.registry import TASKS
-from symerge_dense.tasks.base import Array, DenseTask, Metric
+from symerge_dense.tasks.base import Array, DenseTask
+from symerge_dense.tasks.metric import Metric
 from symerge_dense.tasks.regression import masked_sum
 
-INVALID = 255
 PAPER, INK = 245.0, 40.0  # grey levels of a picture
 
 
-@TASKS.register
+@TASKS.register_module()
 class Edges(DenseTask):
     """One logit per pixel; targets 0 or 1, 255 is invalid.
 
@@ -83,7 +84,7 @@ class Edges(DenseTask):
     @property
     def invalid_value(self) -> float:
         """Neither 0 nor 1."""
-        return float(INVALID)
+        return float(INVALID_LABEL)
 
     def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
         """Dark lines on white paper; ``limits`` is not used."""

@@ -7,12 +7,13 @@ from typing import ClassVar
 from torch import Tensor
 
 from symerge_dense.registry import TASKS
-from symerge_dense.tasks.base import Array, Metric
-from symerge_dense.tasks.mtan import BatchMeans, labelled
+from symerge_dense.tasks.base import Array
+from symerge_dense.tasks.metric import Metric
+from symerge_dense.tasks.protocols import BatchMeans, labelled
 from symerge_dense.tasks.regression import Positive, pixel_sums
 
 
-@TASKS.register
+@TASKS.register_module()
 class InverseDepth(Positive, BatchMeans):
     """Inverse depth in any unit, one channel; a target <= 0 or not finite is invalid. Loss: L1.
 

@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from symerge_dense.datasets.targets import SHORTEST_NORMAL
 from symerge_dense.registry import TASKS
-from symerge_dense.tasks.base import Array, Metric
-from symerge_dense.tasks.mtan import BatchMeans, labelled
+from symerge_dense.tasks.base import Array
+from symerge_dense.tasks.metric import Metric
+from symerge_dense.tasks.protocols import BatchMeans, labelled
 from symerge_dense.tasks.regression import masked_sum
 
 THRESHOLDS = (11.25, 22.5, 30.0)  # degrees
 BINS = 1800  # of 0.1 degree each
 FINE_BINS = 18000  # of 0.01 degree each
-SHORTEST = 0.5  # a shorter target vector has no direction worth the name: quantised zero, or a blend of opposites
 
 
 def unit(vectors: Tensor, eps: float = 1e-12) -> Tensor:
@@ -30,7 +31,7 @@ def unit_truth(target: Tensor) -> Tensor:
     return unit(target.nan_to_num(0.0, 0.0, 0.0))
 
 
-@TASKS.register
+@TASKS.register_module()
 class Normals(BatchMeans):
     """Unit vectors, channels (x right, z forward, y up); a target shorter than 0.5 or not finite is invalid.
 
@@ -50,7 +51,7 @@ class Normals(BatchMeans):
     def valid(self, target: Tensor) -> Tensor:
         """Length >= 0.5; a NaN or infinite entry never is."""
         square = target.float().square().sum(dim=1)
-        return (square >= SHORTEST ** 2) & square.isfinite()
+        return (square >= SHORTEST_NORMAL ** 2) & square.isfinite()
 
     def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """1 - cosine, in 0..2."""
@@ -109,7 +110,7 @@ class Normals(BatchMeans):
         vectors = np.asarray(target, np.promote_types(target.dtype, np.float32))
         x, y, z = np.moveaxis(vectors, -1, 0)  # each by itself: four times faster than np.linalg.norm and a division
         square = x * x + y * y + z * z
-        known, length = (square >= SHORTEST ** 2) & (square < np.inf), np.sqrt(square)
+        known, length = (square >= SHORTEST_NORMAL ** 2) & (square < np.inf), np.sqrt(square)
         result = np.zeros_like(vectors)
         for channel, values in enumerate((x, y, z)):
             np.divide(values, length, out=result[..., channel], where=known)

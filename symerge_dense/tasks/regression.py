@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from symerge_dense.tasks.base import Array, DenseTask, Metric
+from symerge_dense.tasks.base import Array, DenseTask
+from symerge_dense.tasks.metric import Metric
 
 
 class Regression(DenseTask):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,16 +11,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from symerge_dense.datasets.classes import NAMES_BY_COUNT
+from symerge_dense.datasets.class_names import NAMES_BY_COUNT
+from symerge_dense.datasets.targets import INVALID_LABEL
 from symerge_dense.registry import TASKS
-from symerge_dense.tasks.base import Array, Metric
-from symerge_dense.tasks.mtan import MTANTask
-from symerge_dense.tasks.palette import class_colors
+from symerge_dense.tasks.base import Array
+from symerge_dense.tasks.metric import Metric
+from symerge_dense.tasks.protocols import MTANTask
 
-INVALID = 255
+NYU13_COLORS = (
+    (232, 142, 152), (155, 103, 60), (226, 232, 238), (233, 128, 45), (196, 172, 137), (128, 98, 158), (241, 203, 70),
+    (214, 85, 160), (70, 140, 90), (160, 60, 62), (52, 64, 92), (140, 170, 190), (98, 196, 226),
+)
+GOLDEN = 0.6180339887  # successive multiples, modulo 1, never crowd: neighbours in the list differ much in hue
 
 
-@TASKS.register
+# -- colours for classes ----------------------------------------------------------------------------------------------
+def class_colors(classes: int) -> tuple[tuple[int, int, int], ...]:
+    """``classes`` distinct RGB colours, none of them black; always the same for the same number."""
+    if classes == len(NYU13_COLORS):
+        return NYU13_COLORS
+    return tuple(_color(index) for index in range(classes))
+
+
+def _color(index: int) -> tuple[int, int, int]:
+    saturation, value = 0.45 + 0.2 * (index % 3), 0.95 - 0.15 * (index // 3 % 3)
+    red, green, blue = colorsys.hsv_to_rgb(index * GOLDEN % 1, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+# -- the task ---------------------------------------------------------------------------------------------------------
+
+
+@TASKS.register_module()
 class Segmentation(MTANTask):
     """``classes`` logits per pixel; targets int64 class ids 0..classes-1, 255 is invalid.
 
@@ -35,8 +58,8 @@ class Segmentation(MTANTask):
     def __init__(self, classes: int = 13, class_names: Sequence[str] | None = None,
                  palette: Sequence[Sequence[int]] | None = None) -> None:
         """``class_names`` and ``palette`` (RGB 0..255) have one entry per class; defaults are made from ``classes``."""
-        if not 2 <= classes <= INVALID:
-            raise ValueError(f"classes={classes} must be 2..{INVALID}: {INVALID} marks pixels without label.")
+        if not 2 <= classes <= INVALID_LABEL:
+            raise ValueError(f"classes={classes} must be 2..{INVALID_LABEL}: {INVALID_LABEL} marks pixels without label.")
         if class_names is None:
             class_names = NAMES_BY_COUNT.get(classes) or [f"class {index}" for index in range(classes)]
         palette = class_colors(classes) if palette is None else palette
@@ -45,19 +68,19 @@ class Segmentation(MTANTask):
                 raise ValueError(f"{what} has {len(entries)} entries for {classes} classes; give one per class.")
         self.channels = classes
         self.class_names = tuple(class_names)
-        self._colors = np.zeros((INVALID + 1, 3), np.uint8)
+        self._colors = np.zeros((INVALID_LABEL + 1, 3), np.uint8)
         self._colors[:classes] = np.asarray(palette)
 
     def valid(self, target: Tensor) -> Tensor:
         """Everything but 255."""
-        return target != INVALID
+        return target != INVALID_LABEL
 
     def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy of class ids (N,h,w), or divergence from probabilities (N,C,h,w), >= 0, in nats."""
         if target.is_floating_point():
             return self._divergence(output, target)
         label = self._class_ids(target)
-        return F.cross_entropy(output.float(), label.where(label != INVALID, label.new_zeros(())), reduction="none")
+        return F.cross_entropy(output.float(), label.where(label != INVALID_LABEL, label.new_zeros(())), reduction="none")
 
     def _divergence(self, output: Tensor, target: Tensor) -> Tensor:
         label = target.float()
@@ -67,10 +90,10 @@ class Segmentation(MTANTask):
     def _class_ids(self, target: Tensor) -> Tensor:
         """``target`` as int64. Raises ValueError for a label that is neither a class nor 255."""
         label = target.long()
-        unknown = (label < 0) | ((label >= self.channels) & (label != INVALID))
+        unknown = (label < 0) | ((label >= self.channels) & (label != INVALID_LABEL))
         if unknown.any():
             found = label[unknown].unique()[:5].tolist()
-            raise ValueError(f"segmentation labels {found} are outside 0..{self.channels - 1} and not {INVALID} "
+            raise ValueError(f"segmentation labels {found} are outside 0..{self.channels - 1} and not {INVALID_LABEL} "
                              f"(no label); build Segmentation with the data's number of classes, or map the labels.")
         return label
 
@@ -138,7 +161,7 @@ class Segmentation(MTANTask):
     @property
     def invalid_value(self) -> float:
         """No class has this id."""
-        return float(INVALID)
+        return float(INVALID_LABEL)
 
     def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
         """Each class in its palette colour; ``limits`` is not used."""

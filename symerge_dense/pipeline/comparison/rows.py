@@ -49,7 +49,7 @@ def scores_of(row: Mapping[str, Any]) -> Scores:
 
 
 @dataclass
-class Kept:
+class RowStore:
     """The rows of a comparison in ``folder``, each in a file of its own as soon as it is known."""
 
     folder: Path

@@ -7,16 +7,122 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 
+import torch
+from torch import Tensor
+
+from symerge_dense.evaluation.delta_m import delta_by_task
 from symerge_dense.evaluation.scores import Scores
-from symerge_dense.pipeline.baselines import compare
-from symerge_dense.pipeline.comparison.agreement import Agreement
-from symerge_dense.pipeline.comparison.family import Family, States
-from symerge_dense.pipeline.comparison.ground import Ground
-from symerge_dense.pipeline.comparison.measures import Measures, Networks
+from symerge_dense.merging.methods.average import Average
+from symerge_dense.pipeline.comparison.model_pool import ModelPool
+from symerge_dense.pipeline.comparison.scoring import Networks, Scoring
 from symerge_dense.progress import track
-from symerge_dense.registry import nearest
+from symerge_dense.registry import did_you_mean
 
+States = dict[str | None, dict[str, Tensor]]
+"""Backbone states: one under None, or one per task."""
+
+FEW = 3
+ROUNDING = (1e-6, 1e-4)  # shares of the largest weight, and of the largest change over the values, that pass for none
+
+
+# -- the merges of one method at all values of its scale, few of which are computed -----------------------------------
+class Family:
+    """``family(value)`` is ``merge(value)``, up to rounding, at the price of three merges for any number of values.
+
+    Most methods are affine in their scale: theta(s) = A + s * B. Whether this one is, the merges at the least, the
+    middle and the greatest of ``values`` tell: where the middle one lies on the line through the ends in every tensor,
+    all others are taken from that line. Otherwise, or with three values at most, each is merged.
+    """
+
+    def __init__(self, merge: Callable[[float], States], values: Sequence[float]) -> None:
+        ordered = sorted(values)
+        self._merge = merge
+        self._low, self._high = ordered[0], ordered[-1]
+        self._known: dict[float, States] = {}
+        self.affine = False
+        if len(ordered) > FEW:
+            middle = ordered[len(ordered) // 2]
+            self._known = {value: merge(value) for value in (self._low, middle, self._high)}
+            self.affine = all(self._on_line(name, middle, tensor) for name, tensor in _tensors(self._known[middle]))
+
+    def __call__(self, value: float) -> States:
+        """The merged states at ``value``."""
+        if value in self._known:
+            return self._known[value]
+        if not self.affine:
+            return self._merge(value)
+        low = self._known[self._low]
+        return {task: {name: self._between((task, name), value) for name in state} for task, state in low.items()}
+
+    def _between(self, where: tuple[str | None, str], value: float) -> Tensor:
+        task, name = where
+        low, high = self._known[self._low][task][name], self._known[self._high][task][name]
+        if not low.is_floating_point():
+            return low
+        return torch.lerp(low, high, (value - self._low) / (self._high - self._low))
+
+    def _on_line(self, where: tuple[str | None, str], value: float, tensor: Tensor) -> bool:
+        task, name = where
+        if not tensor.is_floating_point() or not tensor.numel():
+            return True
+        low, high = self._known[self._low][task][name], self._known[self._high][task][name]
+        error = (self._between(where, value) - tensor).abs().max()
+        allowed = ROUNDING[0] * torch.maximum(low.abs(), high.abs()).max() + ROUNDING[1] * (high - low).abs().max()
+        return bool(error <= allowed)
+
+
+def _tensors(states: Mapping[str | None, Mapping[str, Tensor]]) -> list[tuple[tuple[str | None, str], Tensor]]:
+    return [((task, name), tensor) for task, state in states.items() for name, tensor in state.items()]
+
+
+# -- how far networks are from the experts on unlabelled images -------------------------------------------------------
+IMAGES = 64  # of the unlabelled ones, evenly spaced: that many tell scales apart, and cost little
+
+
+@dataclass
+class Agreement:
+    """The experts' outputs on a few unlabelled images, against which networks are held."""
+
+    models: ModelPool
+
+    @property
+    def images(self) -> list[Tensor]:
+        """The batches (N,3,H,W)."""
+        return self.models.images(IMAGES)
+
+    def __call__(self, networks: Networks) -> float:
+        """Minus the mean over tasks of the distance from the expert, the distance of the plain average as its unit."""
+        distances, unit = self.distances(networks), self.unit
+        return -fmean(distance / max(unit[task], 1e-12) for task, distance in distances.items())
+
+    @torch.no_grad()
+    def distances(self, networks: Networks) -> dict[str, float]:
+        """{task: the task's loss against its expert's output, mean over images and pixels}."""
+        losses: dict[str, list[float]] = {}
+        for network in networks.values():
+            for images, wanted in zip(self.images, self._wanted, strict=True):
+                for name, output in network(images, mode="tensor").items():
+                    task = network.tasks[name]
+                    loss = task.pixel_loss(output, task.self_label(wanted[name])).flatten(1).mean(1)
+                    losses.setdefault(name, []).extend(loss.tolist())
+        return {task: fmean(values) for task, values in losses.items()}
+
+    @cached_property
+    def _wanted(self) -> list[dict[str, Tensor]]:
+        with torch.no_grad():
+            return [{task: expert(images, mode="tensor")[task] for task, expert in self.models.experts.items()}
+                    for images in self.images]
+
+    @cached_property
+    def unit(self) -> dict[str, float]:
+        """Those of the plain average of the experts: what losses of different tasks are divided by."""
+        average = self.models.place(self.models.merge(Average()), images=self.images)
+        return self.distances({None: average})
+
+
+# -- the choice -------------------------------------------------------------------------------------------------------
 CRITERIA = {
     "agreement": "agreement with the experts' own outputs on unlabelled images; no label is read",
     "labels": "Delta_m on a labelled split",
@@ -61,14 +167,14 @@ class Tuner:
     Raises ValueError for an unknown criterion.
     """
 
-    ground: Ground
-    measures: Measures
+    models: ModelPool
+    scoring: Scoring
     scales: Sequence[float]
     criterion: str = "agreement"
 
     def __post_init__(self) -> None:
         check_criterion(self.criterion)
-        self.agreement = Agreement(self.ground)
+        self.agreement = Agreement(self.models)
 
     def prepare(self) -> None:
         """Ask and measure the experts, before the first method would pay for it."""
@@ -90,17 +196,17 @@ class Tuner:
         return _best(found), found
 
     def _judge(self, states: States) -> float:
-        networks: Networks = {task: self.ground.place(state, task, self.agreement.images)
+        networks: Networks = {task: self.models.place(state, task, self.agreement.images)
                               for task, state in states.items()}
         judged = self.agreement(networks) if self.criterion == "agreement" else self._delta(networks)
         return judged if math.isfinite(judged) else -math.inf
 
     def _delta(self, networks: Networks) -> float:
-        return compare(self.measures.score(networks, "tuning", self.measures.labelled), self._reference)["mean"]
+        return delta_by_task(self.scoring.score(networks, "tuning", self.scoring.labelled), self._reference)["mean"]
 
     @cached_property
     def _reference(self) -> Scores:
-        return self.measures.score(self.ground.own_networks, "experts", self.measures.labelled)
+        return self.scoring.score(self.models.own_networks, "experts", self.scoring.labelled)
 
 
 def _best(found: Mapping[float, float]) -> float:
@@ -111,4 +217,4 @@ def _best(found: Mapping[float, float]) -> float:
 def check_criterion(criterion: str) -> None:
     """Raise ValueError unless ``criterion`` is known."""
     if criterion not in CRITERIA:
-        raise ValueError(nearest(criterion, CRITERIA, "tuning criterion"))
+        raise ValueError(did_you_mean(criterion, CRITERIA, "tuning criterion"))

@@ -1,0 +1,114 @@
+"""From experts to a merged model through MMEngine: the config of the run, its runner, and what is left at the end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size
+from torch.utils.data import DataLoader, default_collate
+
+from symerge_dense.adaptation.hook import unwrap
+from symerge_dense.adaptation.options import SyMergeOptions, make_options
+from symerge_dense.adaptation.student import Student
+from symerge_dense.datasets.samplers import PoolSampler
+from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.engine.optim_wrapper import wrapper_type
+from symerge_dense.engine.runner import build_runner, runner_config
+from symerge_dense.models.checkpoint import state_hash
+from symerge_dense.models.multi_task import MultiTaskModel
+
+CONFIG_NAME = "adaptation.py"  # the MMEngine config of an adaptation, in the folder of its run
+
+
+def iterations(options: SyMergeOptions, tasks: int) -> int:
+    """Optimizer steps of a run: one a round, or one a round and task."""
+    return options.rounds * (tasks if options.schedule == "per_task" else 1)
+
+
+def adapt(model: Student | Mapping[str, Any], experts: Mapping[str, MultiTaskModel],
+          pool: Unlabelled | Mapping[str, Any], folder: Path, *, seed: int = 0, launcher: str = "none",
+          resume: bool = False, validation: Mapping[str, Any] | None = None, labels: Path | None = None,
+          title: str = "SyMerge", settings: Mapping[str, Any] = MappingProxyType({})) -> Student:
+    """Optimise on unlabelled images what of a model learns; it comes back folded, BatchNorm re-estimated.
+
+    Where model and pool are config dicts the run is ``Runner.from_cfg`` of a plain MMEngine config, which is kept as
+    ``folder/adaptation.py`` and can be run again by any tool of MMEngine. Objects are used in place.
+
+    Args:
+        model: a student with base weights and experts' heads, or the dict that builds one (``SyMergeModel``).
+        experts: {task: expert}; they are asked for task vectors and labels.
+        pool: the unlabelled images, or the dict that builds the ``Unlabelled`` set.
+        folder: of checkpoints, the loss curve and MMEngine's log.
+        seed: of everything random.
+        launcher: 'none', 'pytorch' or 'slurm'.
+        resume: go on from the newest checkpoint in ``folder``.
+        validation: runner arguments ``val_dataloader``, ``val_evaluator`` and ``val_interval`` (in rounds) to watch
+            labelled metrics on the way; nothing is learned from them.
+        labels: folder of the experts' cached labels, which runs may share; by default ``folder / 'labels'``.
+        title: shown at the progress bar.
+        settings: keys of MMEngine's runner that are handed through, see ``engine.runner.PASSED_ON``.
+
+    Returns:
+        The student; its ``model`` is the merged network.
+
+    Raises:
+        NonFiniteLoss: a loss is not finite (a ValueError); the last checkpoint before it is kept.
+        ValueError: the batch cannot be shared by the processes, or a checkpoint belongs to another run.
+    """
+    live = isinstance(model, Student)
+    options = model.options if isinstance(model, Student) else make_options(**model["options"])
+    kind = type(model).__name__ if isinstance(model, Student) else model["type"]
+    steps, extra = iterations(options, len(experts)), dict(validation or {})
+    per_round = steps // options.rounds
+    hook = {"type": "SyMergeHook", "labels": str(labels or folder / "labels"), "history": str(folder / "history.jsonl")}
+    config = runner_config(folder, title=title, seed=seed, launcher=launcher, resume=resume, hooks=[hook],
+                           save_every=options.save_every * per_round, by_epoch=False,
+                           checkpoints_in=folder / "checkpoints", fingerprint=_fingerprint(kind, options, experts),
+                           find_unused_parameters=options.schedule == "per_task", settings=settings)
+    val_interval = extra.pop("val_interval", None)
+    config |= {
+        "train_cfg": {"by_epoch": False, "max_iters": steps, "val_interval": (val_interval or 10**9) * per_round},
+        "optim_wrapper": {"type": wrapper_type(options.amp), "constructor": "ParameterGroupsConstructor",
+                          "optimizer": {"type": "Adam"}}}
+    if options.lr_decay == "cosine":
+        config["param_scheduler"] = [{"type": "CosineAnnealingLR", "T_max": steps, "eta_min": 0.0, "by_epoch": False}]
+    loading = _loading(options)
+    if live or isinstance(pool, Unlabelled):
+        if isinstance(model, Student):
+            model.experts = dict(experts)
+        runner = build_runner(config, model=model, train_dataloader=_loader(pool, loading, seed), **extra)
+    else:
+        data = {**loading, "dataset": dict(pool), "sampler": {"type": "PoolSampler", "seed": seed},
+                "collate_fn": {"type": "default_collate"}}
+        runner = build_runner({**config, **extra, "filename": CONFIG_NAME, "model": dict(model), "train_dataloader": data})
+    runner.train()
+    return unwrap(runner)
+
+
+def _loading(options: SyMergeOptions) -> dict[str, Any]:
+    """Arguments of the data loader of one process. Raises ValueError where the batch cannot be shared."""
+    processes = get_world_size()
+    if options.batch_size % processes:
+        raise ValueError(f"adaptation.batch_size={options.batch_size} cannot be shared by {processes} processes; "
+                         "use a multiple.")
+    if options.batch_size // processes < 2 and options.statistics == "batch":
+        raise ValueError(f"adaptation.batch_size={options.batch_size} leaves each of {processes} processes one image, "
+                         "which has no batch statistics; use a larger batch, or adaptation.statistics='running'.")
+    return {"batch_size": options.batch_size // processes, "num_workers": options.num_workers,
+            "persistent_workers": options.num_workers > 0, "pin_memory": torch.cuda.is_available()}
+
+
+def _loader(pool: Unlabelled | Mapping[str, Any], loading: Mapping[str, Any], seed: int) -> DataLoader[Any]:
+    dataset = pool.fresh() if isinstance(pool, Unlabelled) else Unlabelled(**pool)
+    return DataLoader(dataset, sampler=PoolSampler(dataset, seed=seed), collate_fn=default_collate, **loading)
+
+
+def _fingerprint(kind: str, options: SyMergeOptions, experts: Mapping[str, MultiTaskModel]) -> str:
+    """Of what a resumed run must share with the interrupted one."""
+    hashes = [f"{task}:{state_hash(expert.state_dict())}" for task, expert in experts.items()]
+    return hashlib.sha256(repr((kind, options, hashes)).encode()).hexdigest()

@@ -1,0 +1,46 @@
+"""The merged model as it will be delivered, for a while: weights folded, BatchNorm re-estimated, then undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from symerge_dense.adaptation.student import Student
+from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.models.batchnorm import recalibrate, statistics
+from symerge_dense.models.multi_task import MultiTaskModel
+
+
+def image_batches(pool: Unlabelled, count: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """Up to ``count`` evenly spaced images of the pool, as batches (N,3,H,W) of even size; the same in every process.
+
+    No batch has a single image (unless the pool has): a layer that pools the whole image could not normalise it.
+    """
+    indices = torch.linspace(0, len(pool) - 1, min(count, len(pool))).long().unique()
+    for chunk in indices.tensor_split(max(1, len(indices) // max(batch_size, 2))):
+        yield torch.stack([pool.image(int(i)) for i in chunk]).to(device)
+
+
+def finalize(model: Student, images: Iterable[Tensor]) -> None:
+    """Fold, and give BatchNorm the statistics of the options' policy; ``images`` are looked at to re-estimate."""
+    model.fold()
+    if model.options.batchnorm == "recalibrate":
+        recalibrate(model.model, images)
+    else:
+        model.load_state_dict(model.policy_statistics, strict=False)
+
+
+@contextmanager
+def finalized(model: Student, images: Iterable[Tensor]) -> Iterator[MultiTaskModel]:
+    """``finalize`` inside the context; afterwards weights and statistics are as they were."""
+    before = [value.clone() for value in statistics(model.model)]
+    try:
+        finalize(model, images)
+        yield model.model
+    finally:
+        model.unfold()
+        for value, old in zip(statistics(model.model), before, strict=True):
+            value.copy_(old)

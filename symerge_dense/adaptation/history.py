@@ -1,0 +1,60 @@
+"""The curve of a run: one JSON line per iteration, which survives a kill and is cut back on resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symerge_dense.fileio import write_text
+
+FLUSH_EVERY = 20
+
+
+class History:
+    """Collects scalars per iteration and appends them to ``path`` now and then (reading a GPU scalar is a wait).
+
+    Whoever owns it calls ``flush`` when the run ends, by an exception too (a loss that is not finite, Ctrl-C): the last
+    rows tell why.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: list[tuple[int, dict[str, Tensor]]] = []
+
+    def cut(self, iteration: int) -> None:
+        """Forget what was written from ``iteration`` on: a resumed run writes it again. The file is replaced whole."""
+        kept = [row for row in read_history(self.path) if row["iteration"] < iteration]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def add(self, iteration: int, values: dict[str, Tensor]) -> None:
+        """Record scalar tensors of one iteration."""
+        self._rows.append((iteration, {name: value.detach() for name, value in values.items()}))
+        if len(self._rows) >= FLUSH_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was collected; without rows the file is not touched."""
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        lines = []
+        for iteration, values in rows:
+            numbers = torch.stack([v.float() for v in values.values()]).tolist() if values else []
+            lines.append(json.dumps({"iteration": iteration, **dict(zip(values, numbers, strict=True))}) + "\n")
+        with self.path.open("a") as file:
+            file.write("".join(lines))
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows of a history file; a last line cut short by a kill is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

@@ -1,0 +1,194 @@
+"""SyMergeHook: where the method meets MMEngine's runner.
+
+| when | stage | done by |
+|---|---|---|
+| before_train | attach experts: task vectors | Student.attach |
+| | expert labels: cached once, or asked online | adaptation.expert_labels |
+| | bring the losses to one scale | initial_scale |
+| before_train_iter | choose the tasks of the step | task_of, Student.before_step |
+| after_train_iter | project coefficients, log | Student.after_step, adaptation.history |
+| before_val, after_val | fold and re-estimate BatchNorm; undo both | adaptation.finalize |
+| before_save_checkpoint | keep coefficients, adapted layers, statistics | Student.trainable_state_dict |
+| after_load_checkpoint | complete a slim checkpoint | |
+| after_train | fold, re-estimate BatchNorm: the model is merged | |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import default_collate
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from symerge_dense.adaptation.expert_labels import CachedLabels, OnlineLabels, write_labels
+from symerge_dense.adaptation.finalize import finalize, finalized, image_batches
+from symerge_dense.adaptation.history import History
+from symerge_dense.adaptation.student import Student
+from symerge_dense.datasets.transforms import Augment
+from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.registry import HOOKS
+
+PROBE_IMAGES = 64
+SMALLEST = 1e-6  # of a loss that an expert-identical start leaves at zero
+
+
+# -- which tasks a step serves, and how much each one's loss weighs ---------------------------------------------------
+def task_of(iteration: int, tasks: list[str], seed: int) -> str:
+    """The task served by an iteration of the 'per_task' schedule: every round serves all, in an order of its own."""
+    order = np.random.default_rng((seed, iteration // len(tasks))).permutation(len(tasks))
+    return tasks[int(order[iteration % len(tasks)])]
+
+
+@torch.no_grad()
+def initial_scale(model: Student, dataset: Dataset[dict[str, Any]]) -> Tensor:
+    """One over each task's loss at the current weights, (T,), on up to 64 images spread evenly over the pool.
+
+    Every process looks at the same images, so all get the same scale.
+    """
+    count = len(dataset)  # type: ignore[arg-type]  # a map-style data set has a length
+    indices = np.unique(np.linspace(0, count - 1, min(count, PROBE_IMAGES)).astype(int))
+    total = torch.zeros(len(model.model.tasks), device=model.device)
+    mode, model.active = model.training, list(model.model.tasks)
+    model.train()
+    batches = np.array_split(indices, max(1, len(indices) // model.options.batch_size))
+    for chunk in batches:
+        batch = model.data_preprocessor(default_collate([dataset[int(i)] for i in chunk]))
+        losses = model(**batch, mode="loss")
+        total += torch.stack([losses[f"distance_{task}"] for task in model.model.tasks]) / len(batches)
+    model.train(mode)
+    return 1.0 / total.clamp(min=SMALLEST)
+
+
+# -- the hook ---------------------------------------------------------------------------------------------------------
+@HOOKS.register_module()
+class SyMergeHook(Hook):
+    """Lets a Student learn from the experts; the table at the top of this file says when it does what.
+
+    In a config: ``custom_hooks=[dict(type='SyMergeHook')]`` beside ``model=dict(type='SyMergeModel', ...)`` and a
+    ``train_dataloader`` over an ``Unlabelled`` set. The experts are the model's.
+
+    Args:
+        labels: folder of the experts' cached labels, which runs may share; None is ``labels`` in the runner's work_dir.
+        history: file of the loss curve, one JSON line per iteration; None is ``history.jsonl`` in the work_dir.
+    """
+
+    priority = "ABOVE_NORMAL"
+
+    def __init__(self, labels: str | None = None, history: str | None = None) -> None:
+        self._labels, self._history_file = labels, history
+        self._validation = ExitStack()
+        self.history: History | None = None
+
+    def before_train(self, runner: Any) -> None:
+        """Attach experts, prepare labels, scale losses.
+
+        Raises:
+            ValueError: the training data are no ``Unlabelled`` set, or the model has no expert for a task.
+        """
+        model, folder = unwrap(runner), Path(runner.work_dir)
+        self.pool = _pool_of(runner)
+        self.history = history = History(Path(self._history_file or folder / "history.jsonl"))
+        experts = {task: model.expert_of(task).eval() for task in model.model.tasks}
+        model.attach(experts)
+        if model.options.labels == "cached":
+            self._cache(model, experts, Path(self._labels or folder / "labels"), runner.seed)
+        else:
+            model.labeller = OnlineLabels(experts)
+        if runner.iter == 0:
+            self._start(model, runner)
+        if get_rank() == 0:
+            history.cut(runner.iter)
+
+    def _cache(self, model: Student, experts: Mapping[str, MultiTaskModel], folder: Path, seed: int) -> None:
+        write_labels(experts, self.pool, folder, model.options.batch_size)
+        for expert in experts.values():
+            expert.cpu()  # nobody asks them again: an accelerator's memory is for the task vectors
+        model.experts = {}
+        augment = Augment(**model.options.augment) if model.options.augment is not None else None
+        self.pool.attach(CachedLabels(folder, model.model.tasks, augment, seed))
+
+    def _start(self, model: Student, runner: Any) -> None:
+        """What an unbroken run does once: a resumed one finds it in its checkpoint."""
+        if model.options.statistics == "running":
+            finalize(model, self._images(model))
+            model.unfold()
+        if model.options.balance == "initial":
+            model.loss_scale.mul_(initial_scale(model, runner.train_dataloader.dataset))
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """All tasks, or the one whose turn it is."""
+        model = unwrap(runner)
+        if model.options.schedule == "per_task":
+            model.active = [task_of(runner.iter, list(model.model.tasks), runner.seed)]
+        model.before_step(runner.iter, runner.max_iters)
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """What the model does after a step; log."""
+        model = unwrap(runner)
+        model.after_step()
+        values = {key: value for key, value in (outputs or {}).items() if key.startswith(("loss_", "distance_"))}
+        if get_rank() == 0:
+            assert self.history is not None, "before_train comes first"
+            self.history.add(runner.iter, values | model.log_scalars())
+
+    def before_val(self, runner: Any) -> None:
+        """Evaluate the merged model as it will be delivered."""
+        model = unwrap(runner)
+        model.active = list(model.model.tasks)  # 'per_task' left it at one
+        self._validation.enter_context(finalized(model, self._images(model)))
+
+    def after_val(self, runner: Any) -> None:
+        """Go on adapting as if nothing had happened."""
+        self._validation.close()
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Save what a step can change, not the frozen network."""
+        self.close()
+        kept = unwrap(runner).trainable_state_dict()
+        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in kept}
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Complete a slim checkpoint with the frozen network of this run."""
+        checkpoint["state_dict"] = {**unwrap(runner).state_dict(), **checkpoint["state_dict"]}
+
+    def after_train(self, runner: Any) -> None:
+        """Leave the merged model behind: folded, BatchNorm re-estimated."""
+        self.close()
+        model = unwrap(runner)
+        finalize(model, self._images(model))
+
+    def close(self) -> None:
+        """Write the rows that tell why a run stopped; called however training ends."""
+        if self.history is not None:
+            self.history.flush()
+
+    def _images(self, model: Student) -> Iterator[Tensor]:
+        options = model.options
+        return image_batches(self.pool, options.recalibration_images, options.batch_size, model.device)
+
+
+def unwrap(runner: Any) -> Student:
+    """The runner's model without a DDP wrapper. Raises ValueError where it is no Student."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if not isinstance(model, Student):
+        raise ValueError(f"SyMergeHook works on a model that learns from experts, not on {type(model).__name__}; use "
+                         "model=dict(type='SyMergeModel', base=..., experts={task: checkpoint}).")
+    return model
+
+
+def _pool_of(runner: Any) -> Unlabelled:
+    data = runner.train_dataloader.dataset
+    if not isinstance(data, Unlabelled):
+        raise ValueError(f"SyMergeHook learns from unlabelled images, not from {type(data).__name__}; use "
+                         "train_dataloader=dict(dataset=dict(type='Unlabelled', dataset=dict(...)), ...).")
+    return data

@@ -1,0 +1,163 @@
+"""Low-rank corrections of features, and networks that carry them: per task before its head, or shared after blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from symerge_dense.merging.tensor_specs import STEM, block_names, tensor_specs
+from symerge_dense.models.modes import evaluating
+from symerge_dense.models.multi_task import MultiTaskModel
+
+
+# -- what the blocks of a backbone put out ----------------------------------------------------------------------------
+class _Reached(Exception):
+    """Ends a forward pass where enough was seen."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+
+def output_at(module: nn.Module, run: Callable[[], object]) -> Tensor:
+    """What ``module`` puts out first while ``run`` works; ``run`` ends there. ValueError if it is never reached."""
+    def stop(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        raise _Reached(output)
+
+    handle = module.register_forward_hook(stop)
+    try:
+        run()
+    except _Reached as reached:
+        return reached.output
+    finally:
+        handle.remove()
+    raise ValueError("the module was not reached: it has no part in the network's features.")
+
+
+@torch.no_grad()
+def block_shapes(model: MultiTaskModel, image: Tensor) -> dict[str, tuple[int, ...]]:
+    """{block of the backbone: shape of its output} for images (N,3,H,W), in the order in which the blocks work.
+
+    Blocks are those of ``merging.kinds``; one that is no module (the stem), has no part in the features or puts out
+    anything but one tensor is left out.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str) -> Callable[[nn.Module, object, object], None]:
+        def record(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                shapes.setdefault(name, tuple(output.shape))
+        return record
+
+    with evaluating(model), ExitStack() as stack:
+        for name in block_names(tensor_specs(model.backbone)):
+            if name != STEM:
+                module = model.backbone.get_submodule(name)
+                stack.callback(module.register_forward_hook(note(name)).remove)
+        model.features(image)
+    return shapes
+
+
+# -- low-rank layers, and networks that carry them --------------------------------------------------------------------
+class LowRank(nn.Module):
+    """up(down z) or up(relu(down z)) on the channels of z, without bias; 0 at the start, for ``up`` starts at zero.
+
+    Args:
+        channels: of z. rank: of the map, at most ``channels``. generator: draws ``down`` (Kaiming, as nn.Linear's).
+        relu: rectify between the two maps. axis: where the channels are, 1 of (N,C,h,w), or -1 of tokens.
+    """
+
+    def __init__(self, channels: int, rank: int, generator: torch.Generator, relu: bool, axis: int = 1) -> None:
+        super().__init__()
+        rank = min(rank, channels)
+        self.relu, self.axis = relu, axis
+        self.down = nn.Parameter(torch.empty(rank, channels))
+        self.up = nn.Parameter(torch.zeros(channels, rank))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5), generator=generator)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The correction, of the shape of z."""
+        low = self._map(z, self.down)
+        return self._map(F.relu(low) if self.relu else low, self.up)
+
+    def add(self, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        """As a forward hook: the module's output with its correction."""
+        return output + self(output)
+
+    def _map(self, z: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(z, weight[:, :, None, None]) if self.axis == 1 else F.linear(z, weight)
+
+
+class AdaptedNetwork(MultiTaskModel):
+    """A multi-task network with adapters in it, under ``adapters``; it takes over the parts of ``model``."""
+
+    adapters: nn.ModuleList | nn.ModuleDict
+
+    def __init__(self, model: MultiTaskModel) -> None:
+        spec = model.spec
+        super().__init__(model.backbone, dict(model.named_heads()), spec["tasks"], **spec["preprocessing"],
+                         align_corners=spec["align_corners"])
+        self.to(model.mean.device)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """There is none. Raises ValueError: a model file would say nothing of the adapters."""
+        raise ValueError("a network with adapters has no model file; keep its state_dict, or merge without adapters.")
+
+
+class TaskAdapted(AdaptedNetwork):
+    """Every head sees z - adapter(z) of the shared features z, with adapters of its own for the levels it reads.
+
+    ``image`` (N,3,H,W) is looked at to find out which levels those are. rank, seed: of the adapters.
+    """
+
+    def __init__(self, model: MultiTaskModel, image: Tensor, rank: int, seed: int) -> None:
+        super().__init__(model)
+        generator = torch.Generator().manual_seed(seed)
+        channels = model.backbone.channels
+        self.adapters = nn.ModuleDict({
+            task: nn.ModuleDict({str(level): LowRank(channels[level], rank, generator, relu=True) for level in levels})
+            for task, levels in _levels_read(model, image).items()}).to(model.mean.device)
+
+    def task_features(self, task: str, features: list[Tensor]) -> list[Tensor]:
+        """The feature maps as the head of ``task`` sees them."""
+        own = self.levels(task)
+        return [z - own[level](z) if level in own else z for level, z in enumerate(features)]
+
+    def levels(self, task: str) -> Mapping[int, nn.Module]:
+        """The adapters of a task by feature level, 0 the finest."""
+        own = self.adapters.get_submodule(task)
+        return {int(level): adapter for level, adapter in own.named_children()}
+
+
+class BlockAdapted(AdaptedNetwork):
+    """Every block of the backbone puts out f(x) + adapter(f(x)); all tasks share the adapters.
+
+    ``image`` (N,3,H,W) is looked at to find out where the blocks' channels are. rank, seed: of the adapters.
+    """
+
+    def __init__(self, model: MultiTaskModel, image: Tensor, rank: int, seed: int) -> None:
+        super().__init__(model)
+        generator = torch.Generator().manual_seed(seed)
+        adapters = nn.ModuleList()
+        for name, shape in block_shapes(model, image).items():
+            axis = 1 if len(shape) == 4 and not model.backbone.channels_last else -1
+            adapter = LowRank(shape[axis], rank, generator, relu=False, axis=axis)
+            model.backbone.get_submodule(name).register_forward_hook(adapter.add)
+            adapters.append(adapter)
+        self.adapters = adapters.to(model.mean.device)
+
+
+def _levels_read(model: MultiTaskModel, image: Tensor) -> dict[str, Collection[int]]:
+    """{task: feature levels that its head's output depends on}."""
+    with evaluating(model), torch.enable_grad():
+        features = [z.detach().requires_grad_() for z in model.features(image)]
+        outputs = {task: head(features).sum() for task, head in model.named_heads()}
+    gradients = {task: torch.autograd.grad(total, features, allow_unused=True) for task, total in outputs.items()}
+    return {task: [level for level, found in enumerate(row) if found is not None] for task, row in gradients.items()}

@@ -1,0 +1,215 @@
+"""What an adaptive merging method is: from base, experts and unlabelled images to a multi-task network.
+
+All of them run through ``adapt``: one loop, one cache of expert labels, one treatment of BatchNorm. A method says which
+student learns, and with which options.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from symerge_dense.adaptation.adapt import adapt
+from symerge_dense.adaptation.finalize import finalize, image_batches
+from symerge_dense.adaptation.history import read_history
+from symerge_dense.adaptation.options import SyMergeOptions
+from symerge_dense.adaptation.student import Student
+from symerge_dense.adaptation.symerge_model import SyMergeModel
+from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.merging.layerwise import LayerwiseMerge
+from symerge_dense.models.backbone import TimmBackbone
+from symerge_dense.models.modes import left_alone
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.registry import did_you_mean
+
+
+@dataclass
+class AdaptationContext:
+    """What every adaptive method is given.
+
+    Args:
+        base: the experts' common start.
+        experts: {task: expert}.
+        pool: unlabelled images.
+        options: the config's adaptation; a method keeps all of it but what makes the method.
+        device: where to work.
+        seed: of everything random.
+        work_dir: methods share its ``labels``; each has ``adaptive/<name>`` for its curve and log.
+        files: where base, experts and pool come from, as config values ``{'base': ..., 'experts': {task: file},
+            'pool': {...}}``; with them SyMerge runs from a plain MMEngine config. None: from the objects.
+        launcher: 'none', 'pytorch' or 'slurm'.
+        settings: keys of MMEngine's runner that are handed through, see ``engine.runner.PASSED_ON``.
+        validation: labelled metrics to watch, see ``adapt``.
+    """
+
+    base: TimmBackbone
+    experts: Mapping[str, MultiTaskModel]
+    pool: Unlabelled
+    options: SyMergeOptions
+    device: torch.device
+    seed: int
+    work_dir: Path
+    files: Mapping[str, Any] | None = None
+    launcher: str = "none"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    validation: Mapping[str, Any] | None = None
+
+
+@dataclass
+class Adapted:
+    """What an adaptive method returns.
+
+    Args:
+        model: in evaluation mode, BatchNorm statistics by the options' policy.
+        extra_parameters: numbers kept at inference beyond one backbone and the heads.
+        history: rows of the run's curve.
+        note: what differs from the published method, empty where nothing does.
+        student: the model that learned, of which ``model`` is the network.
+    """
+
+    model: MultiTaskModel
+    extra_parameters: int
+    history: list[dict[str, Any]]
+    note: str
+    student: Student
+
+    @property
+    def coefficients(self) -> dict[str, list[float]]:
+        """{group of tensors: one merging coefficient per task}; empty where the method has none by layer."""
+        merge = getattr(self.student, "merge", None)
+        return merge.table() if isinstance(merge, LayerwiseMerge) else {}
+
+
+class AdaptiveMethod(ABC):
+    """An adaptive merging method, registered in ``ADAPTIVE_METHODS``; built with its own hyper-parameters, all optional.
+
+    ``title`` and ``learns`` are for tables, ``paper`` is a URL. Constructor arguments are kept under their own names.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    learns: ClassVar[str]
+
+    @abstractmethod
+    def student(self, context: AdaptationContext) -> Student:
+        """The model that learns, with the options that it learns by, on ``context.device``."""
+
+    def note(self, context: AdaptationContext) -> str:
+        """What differs from the published method in this context."""
+        return ""
+
+    def start(self, context: AdaptationContext) -> MultiTaskModel:
+        """The network that the method starts from, as it would be delivered: folded, BatchNorm settled."""
+        with left_alone(context.experts.values()):
+            student = self.student(context).to(context.device)
+            student.attach(context.experts)
+            options = student.options
+            finalize(student, image_batches(context.pool, options.recalibration_images, options.batch_size,
+                                            context.device))
+        return student.model.eval().requires_grad_(False)
+
+    def described(self, context: AdaptationContext) -> Mapping[str, Any] | None:
+        """The student as a config dict with plain values; None where only ``student`` can make it."""
+        return None
+
+    def run(self, context: AdaptationContext, folder: Path | None = None, resume: bool = False) -> Adapted:
+        """Adapt; base and experts are left as they were found.
+
+        Args:
+            context: what every method is given.
+            folder: of curve and checkpoints; None is ``context.work_dir/adaptive/<name>``, without checkpoints.
+            resume: go on from the newest checkpoint in ``folder``.
+
+        Raises:
+            ValueError: as ``adapt`` does.
+        """
+        place = folder or context.work_dir / "adaptive" / self.name
+        with left_alone(context.experts.values()):
+            described = self.described(context)
+            model = self.student(context).to(context.device) if described is None else dict(described)
+            if folder is None:
+                _save_nothing(model)
+            pool = context.pool if context.files is None or described is None else context.files["pool"]
+            student = adapt(model, context.experts, pool, place, seed=context.seed, launcher=context.launcher,
+                            resume=resume, labels=context.work_dir / "labels", title=self.title,
+                            settings=context.settings, validation=context.validation)
+        network = student.model.eval().requires_grad_(False)
+        parts = (context.base, *(expert.heads[task] for task, expert in context.experts.items()))
+        extra = parameters(network) - sum(map(parameters, parts))
+        return Adapted(network, extra, read_history(place / "history.jsonl"), self.note(context), student)
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The constructor's arguments, for the record of a run."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+
+def _save_nothing(model: Student | dict[str, Any]) -> None:
+    """Put the first checkpoint beyond the end of the run."""
+    if isinstance(model, Student):
+        model.options = dataclasses.replace(model.options, save_every=model.options.rounds + 1)
+    else:
+        model["options"] = {**model["options"], "save_every": model["options"]["rounds"] + 1}
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of a module's parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def initial_merge(context: AdaptationContext) -> MultiTaskModel:
+    """The network that SyMerge starts from, its backbone merged with the options' initial coefficient for good."""
+    options = dataclasses.replace(context.options, density=None)
+    merged = SyMergeModel(context.base, context.experts, options).to(context.device)
+    merged.attach(context.experts)
+    merged.fold()
+    return merged.model
+
+
+def probe_image(context: AdaptationContext) -> Tensor:
+    """One image of the pool (1,3,H,W), to learn a network's shapes from."""
+    return context.pool.image(0)[None].to(context.device)
+
+
+# -- methods that are SyMerge's model with other options --------------------------------------------------------------
+class OptionVariant(AdaptiveMethod):
+    """A row of a table: the context's options with ``changes``, and the caller's ``overrides`` on top.
+
+    Raises ValueError for an override that is no option of the adaptation.
+    """
+
+    changes: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, **overrides: Any) -> None:
+        known = [field.name for field in dataclasses.fields(SyMergeOptions)]
+        for name in overrides:
+            if name not in known:
+                raise ValueError(did_you_mean(name, known, f"option of {self.name}"))
+        self.overrides = overrides
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The caller's overrides."""
+        return dict(self.overrides)
+
+    def options(self, context: AdaptationContext) -> SyMergeOptions:
+        """The options that the method runs with."""
+        return dataclasses.replace(context.options, **{**self.changes, **self.overrides})
+
+    def student(self, context: AdaptationContext) -> Student:
+        return SyMergeModel(context.base, context.experts, self.options(context))
+
+    def described(self, context: AdaptationContext) -> Mapping[str, Any] | None:
+        if context.files is None:
+            return None
+        return {"type": "SyMergeModel", "base": context.files["base"], "experts": dict(context.files["experts"]),
+                "options": dataclasses.asdict(self.options(context))}

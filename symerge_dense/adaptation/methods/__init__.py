@@ -1,0 +1,1 @@
+"""Adaptive merging methods, one paper a file."""

@@ -1,0 +1,75 @@
+"""Representation Surgery: low-rank corrections that bring the merged encoder's features back to each expert's.
+
+z' = z - up(relu(down z)), per task; minimise ||z' - z_expert||_1 over down and up alone.
+Yang et al., ICML 2024, https://arxiv.org/abs/2402.02705
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from symerge_dense.adaptation.low_rank import TaskAdapted
+from symerge_dense.adaptation.method import AdaptationContext, AdaptiveMethod, initial_merge, probe_image
+from symerge_dense.adaptation.options import SyMergeOptions
+from symerge_dense.adaptation.student import Student, TrainedParts
+from symerge_dense.merging.arguments import check_count, check_within
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.registry import ADAPTIVE_METHODS
+
+
+class SurgeryStudent(TrainedParts):
+    """Adapters learn the experts' features; the heads have no part in it."""
+
+    model: TaskAdapted
+
+    def __init__(self, model: TaskAdapted, options: SyMergeOptions, rates: Mapping[str, float]) -> None:
+        super().__init__(model, options, rates)
+        self.teachers: dict[str, MultiTaskModel] = {}
+
+    def attach(self, experts: Mapping[str, MultiTaskModel]) -> None:
+        """Keep the experts: their features are asked for in every step."""
+        super().attach(experts)
+        self.teachers = {task: experts[task].to(self.device) for task in self.model.tasks}
+
+    def distances(self, image: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Mean absolute difference of a task's features from its expert's, averaged over the levels its head reads."""
+        with torch.no_grad():
+            features = self.model.features(image)
+            wanted = {task: self.teachers[task].features(image) for task in self.active}
+        return {task: self._distance_of(task, features, wanted[task]) for task in self.active}
+
+    def _distance_of(self, task: str, features: list[Tensor], wanted: list[Tensor]) -> Tensor:
+        seen, levels = self.model.task_features(task, features), self.model.levels(task)
+        return torch.stack([(seen[level].float() - wanted[level].float()).abs().mean() for level in levels]).mean()
+
+
+@ADAPTIVE_METHODS.register_module()
+class Surgery(AdaptiveMethod):
+    """On top of the initial merge, which stays; the adapters are kept at inference, behind one encoder pass.
+
+    Published for the one vector before a classifier: here an adapter of 1x1 convolutions for every feature level that
+    a task's head reads. ``rank`` 16 and Adam ``lr`` 1e-3 without decay are the paper's. The experts see the same
+    images as the merged encoder, in every step, without augmentation.
+    """
+
+    name: ClassVar[str] = "surgery"
+    title: ClassVar[str] = "Representation Surgery"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2402.02705"
+    learns: ClassVar[str] = "a low-rank adapter per task and feature level"
+
+    def __init__(self, rank: int = 16, lr: float = 1e-3) -> None:
+        self.rank = check_count(self.name, "rank", rank, 1, "the width of an adapter")
+        self.lr = check_within(self.name, "lr", lr, "(0, inf)", "a learning rate")
+
+    def student(self, context: AdaptationContext) -> Student:
+        options = dataclasses.replace(context.options, labels="online", augment=None, lr_decay="none")
+        network = TaskAdapted(initial_merge(context), probe_image(context), self.rank, context.seed)
+        return SurgeryStudent(network, options, {"adapters": self.lr})
+
+    def note(self, context: AdaptationContext) -> str:
+        return "an adapter per feature level; adapters are kept at inference"

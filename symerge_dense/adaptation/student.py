@@ -1,0 +1,243 @@
+"""A multi-task model that learns from the experts on unlabelled images; what of it learns, its subclasses say.
+
+Objective: sum over tasks of the task's own loss between the model's output and the expert's output, or, where a method
+asks for it and the task predicts a distribution, the entropy of the model's output. All tasks look at the same images,
+so a step is one backbone pass and one pass of each head.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.model import BaseModel
+from torch import Tensor
+from torch.func import functional_call
+
+from symerge_dense.adaptation.options import SyMergeOptions
+from symerge_dense.merging.bn_statistics import statistics_policy
+from symerge_dense.merging.tensor_specs import TensorSpec, tensor_specs
+from symerge_dense.models.batchnorm import batchnorms
+from symerge_dense.models.multi_task import MultiTaskModel, StackingPreprocessor, check_finite
+
+PREFIX = "label_"
+Groups = list[dict[str, Any]]  # of an optimizer
+
+
+class Student(BaseModel):
+    """A multi-task model in training; everything is frozen but what a subclass frees in its constructor.
+
+    MMEngine builds the optimizer, and DDP wraps, before any hook runs: so what learns must be a parameter then. Of the
+    stages of a run the hook calls ``attach`` once, ``before_step`` and ``after_step`` around each step, and ``fold``
+    before the model is looked at from outside; ``unfold`` undoes it.
+
+    Args:
+        model: backbone and heads as they start. options: see SyMergeOptions.
+    """
+
+    loss_scale: Tensor
+
+    def __init__(self, model: MultiTaskModel, options: SyMergeOptions, data_preprocessor: Any = None) -> None:
+        super().__init__(data_preprocessor or StackingPreprocessor())
+        self.model: MultiTaskModel = model
+        model.requires_grad_(False)
+        self.options = options
+        weights = options.task_weights
+        self.register_buffer("loss_scale", torch.tensor([float(weights.get(t, 1.0)) for t in model.tasks]))
+        self.active: list[str] = list(model.tasks)  # the tasks of the coming step: all, or one with 'per_task'
+        self.labeller: Callable[[Tensor], dict[str, Tensor]] | None = None
+        self.policy_statistics: dict[str, Tensor] = {}
+        self.experts: dict[str, MultiTaskModel] = {}  # not modules of this one: nothing of them is saved or trained
+
+    # -- what subclasses say ----------------------------------------------------------------------------------------
+    @abstractmethod
+    def parameter_groups(self) -> Groups:
+        """Optimizer groups of all that learns, each with its learning rate and weight decay."""
+
+    def attach(self, experts: Mapping[str, MultiTaskModel]) -> None:
+        """Take from the experts {task: expert} what the method needs; here, BatchNorm statistics of a weights policy.
+
+        Raises ValueError if an expert is missing or its backbone does not fit.
+        """
+        if self.options.batchnorm != "recalibrate":
+            self.policy_statistics = self._policy_statistics(experts)
+
+    def expert_of(self, task: str) -> MultiTaskModel:
+        """The expert of a task. Raises ValueError where there is none."""
+        if task not in self.experts:
+            raise ValueError(f"there is no expert for {task!r} (there is one for {', '.join(self.experts) or 'none'}); "
+                             "give the model experts={task: checkpoint} for every task.")
+        return self.experts[task]
+
+    def before_step(self, iteration: int, steps: int) -> None:
+        """Called before step ``iteration`` (from 0) of ``steps``."""
+
+    def after_step(self) -> None:
+        """Called after every optimizer step."""
+
+    def log_scalars(self) -> dict[str, Tensor]:
+        """Scalars for the run's history, beside the losses."""
+        return {}
+
+    def outputs(self, image: Tensor) -> dict[str, Tensor]:
+        """Raw head outputs {task: (N,C,h,w)} of the active tasks for images (N,3,H,W) in 0..255."""
+        return self.model.raw_outputs(image, self.active)
+
+    def fold(self) -> None:
+        """Put the weights in force into ``model``, for evaluation or export; here they already are."""
+
+    def unfold(self) -> None:
+        """Undo ``fold``."""
+
+    # -- MMEngine ---------------------------------------------------------------------------------------------------
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.loss_scale.device
+
+    def init_weights(self) -> None:
+        """Keep the weights: MMEngine would re-initialise a network that is already trained."""
+
+    def train(self, mode: bool = True) -> Student:
+        """Training mode moves BatchNorm to batch statistics (if so chosen) and nothing else: no dropout."""
+        super().train(False)
+        self.training = mode
+        for layer in batchnorms(self.model):
+            layer.training = mode and self.options.statistics == "batch"
+        return self
+
+    def trainable_state_dict(self) -> dict[str, Tensor]:
+        """What a step can change: all that learns, loss scale, BatchNorm statistics."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        frozen = {name for name, _ in self.named_parameters()} - trained
+        return {name: value for name, value in self.state_dict().items() if name not in frozen}
+
+    def forward(self, image: Tensor, mode: str = "tensor", **batch: Any) -> Any:
+        """MMEngine entry point: 'tensor', 'predict' (as MultiTaskModel) or 'loss' ({'loss_<task>': scalar})."""
+        if mode == "predict":
+            return self.model.to_image_size(self.outputs(image), image)
+        if mode == "tensor":
+            return self.outputs(image)
+        losses = self.distances(image, batch)
+        scale = dict(zip(self.model.tasks, self.loss_scale, strict=True))
+        result = {f"loss_{task}": loss * scale[task] for task, loss in losses.items()}
+        result.update({f"distance_{task}": loss.detach() for task, loss in losses.items()})
+        return result
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        """One optimizer step; none where the confidence filter left nothing to learn from."""
+        with optim_wrapper.optim_context(self):
+            losses = self(**self.data_preprocessor(data, True), mode="loss")
+        total, logs = self.parse_losses(losses)
+        if total.requires_grad:
+            optim_wrapper.update_params(total)
+        return logs
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Refuse a loss that is not finite before it reaches the optimizer (raises NonFiniteLoss)."""
+        check_finite(losses)
+        total, logs = super().parse_losses(losses)
+        return total, logs
+
+    # -- objective --------------------------------------------------------------------------------------------------
+    def distances(self, image: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Loss of every active task on images (N,3,H,W); ``batch`` holds cached labels as ``label_<task>``."""
+        labels = {t: batch[PREFIX + t] for t in self.active} if self.labeller is None else self.labeller(image)
+        return self.task_losses(self.outputs(image), labels)
+
+    def task_losses(self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Loss of each task between merged output and the expert's raw output, both at head resolution."""
+        return {task: self._distance(task, output, labels[task].to(output.device, torch.float32))
+                for task, output in outputs.items()}
+
+    def _distance(self, name: str, output: Tensor, expert_output: Tensor) -> Tensor:
+        task, output = self.model.tasks[name], output.float()
+        entropy = task.entropy(output) if self.options.objective == "entropy" else None
+        if entropy is not None:
+            return entropy.mean()
+        target = task.self_label(expert_output, soft=self.options.soft)
+        keep = torch.ones_like(output[:, 0], dtype=torch.bool)
+        ours, theirs = task.confidence(output.detach()), task.confidence(expert_output)
+        if self.options.filter == "confidence" and ours is not None and theirs is not None:
+            agree = task.decide(output.detach()) == task.decide(expert_output)
+            keep = agree.view_as(keep) | (theirs >= ours)
+            if get_world_size() == 1 and not keep.any():
+                return output.new_zeros(())  # nothing to learn from: no gradient, no step
+        return task.loss(output, target, valid=keep)
+
+    def _policy_statistics(self, experts: Mapping[str, MultiTaskModel]) -> dict[str, Tensor]:
+        """BatchNorm statistics that follow from weights alone: the backbone's by policy, each head's its expert's."""
+        policy, base = statistics_policy(self.options.batchnorm), self.model.backbone.state_dict()
+        sources = {task: experts[task].backbone.state_dict() for task in self.model.tasks}
+        found = {f"model.backbone.{spec.name}": policy(spec.name, base, sources)
+                 for spec in tensor_specs(self.model.backbone) if spec.kind == "bn_stat"}
+        for task, head in self.model.named_heads():
+            own = experts[task].heads[task].state_dict()
+            found |= {f"model.heads.{task}.{spec.name}": own[spec.name].clone()
+                      for spec in tensor_specs(head) if spec.kind == "bn_stat"}
+        return found
+
+
+# -- a backbone merged anew in every step, from base weights that stay as they are ------------------------------------
+class MergedStudent(Student):
+    """The backbone holds the base; ``merged_weights`` stand in for it in every pass, until ``fold`` puts them there.
+
+    ``specs`` are the backbone's parameters, which is what a merge may be given.
+    """
+
+    def __init__(self, model: MultiTaskModel, options: SyMergeOptions, data_preprocessor: Any = None) -> None:
+        super().__init__(model, options, data_preprocessor)
+        parameters = {name for name, _ in model.backbone.named_parameters()}
+        self.specs: list[TensorSpec] = [spec for spec in tensor_specs(model.backbone) if spec.name in parameters]
+        self._base: dict[str, Tensor] | None = None
+
+    @abstractmethod
+    def merged_weights(self) -> dict[str, Tensor]:
+        """Backbone parameters of the merged model, differentiable in what the merge learns."""
+
+    def outputs(self, image: Tensor) -> dict[str, Tensor]:
+        """Raw head outputs {task: (N,C,h,w)} of the active tasks for images (N,3,H,W) in 0..255."""
+        if self._base is not None:  # folded: the backbone already holds the merged weights
+            return super().outputs(image)
+        weights = {f"backbone.{name}": value for name, value in self.merged_weights().items()}
+        return functional_call(self.model, weights, (image,), {"mode": "tensor", "only": self.active})
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Put the merged weights into the backbone, for evaluation or export; ``unfold`` brings the base back."""
+        if self._base is None:
+            merged = self.merged_weights()
+            self._base = {name: p.data for name, p in self.model.backbone.named_parameters()}
+            for name, parameter in self.model.backbone.named_parameters():
+                parameter.data = merged[name]
+
+    def unfold(self) -> None:
+        """Restore the base weights after ``fold``; does nothing if not folded."""
+        if self._base is not None:
+            for name, parameter in self.model.backbone.named_parameters():
+                parameter.data = self._base[name]
+            self._base = None
+
+
+# -- a backbone merged beforehand -------------------------------------------------------------------------------------
+class TrainedParts(Student):
+    """A network of which the named parts learn, and nothing else.
+
+    Args:
+        model: the network, its backbone merged already.
+        rates: {part: learning rate}; a part is a submodule of ``model``: 'backbone', 'heads', 'adapters'.
+    """
+
+    def __init__(self, model: MultiTaskModel, options: SyMergeOptions, rates: Mapping[str, float]) -> None:
+        super().__init__(model, options)
+        self.rates = dict(rates)
+        for part in self.rates:
+            model.get_submodule(part).requires_grad_(True)
+
+    def parameter_groups(self) -> Groups:
+        """One group a part, with the options' weight decay."""
+        return [{"params": list(self.model.get_submodule(part).parameters()), "lr": rate,
+                 "weight_decay": self.options.weight_decay} for part, rate in self.rates.items()]

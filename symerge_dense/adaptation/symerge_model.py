@@ -1,0 +1,121 @@
+"""The model that SyMerge adapts: a backbone merged layer by layer, and the experts' heads.
+
+SyMerge, https://arxiv.org/abs/2412.19098: the merging coefficients and one layer of each head learn together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from symerge_dense.adaptation.options import SyMergeOptions, make_options
+from symerge_dense.adaptation.student import Groups, MergedStudent
+from symerge_dense.merging.layerwise import LayerwiseMerge
+from symerge_dense.merging.trimmed_experts import trimmed_experts
+from symerge_dense.models.backbone import TimmBackbone, load_base
+from symerge_dense.models.checkpoint import load_model
+from symerge_dense.models.multi_task import MultiTaskModel, assemble
+from symerge_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class SyMergeModel(MergedStudent):
+    """A multi-task model whose backbone weights are base + coefficients x task vectors.
+
+    ``merge.coefficients`` and the adapted layer of each head learn. It names its experts, as a distilled model of
+    OpenMMLab names its teacher: in a config by their files,
+    ``model=dict(type='SyMergeModel', base='base.safetensors', experts=dict(depth='depth.safetensors', ...))``.
+
+    Args:
+        base: what the experts were fine-tuned from: a backbone, a file that ``load_base`` reads, or the arguments of
+            ``load_base``, such as ``dict(pretrained=True)``.
+        experts: {task: expert}, models or their files; the tasks of the merged model in this order.
+        options: a SyMergeOptions, its arguments as a dict, or None for the defaults.
+        data_preprocessor: what MMEngine passes on; None stacks and moves batches.
+
+    Raises:
+        ValueError: a file that is not read, an expert that lacks its task, experts of another architecture than the
+            base, an unknown option.
+    """
+
+    def __init__(self, base: TimmBackbone | str | Path | Mapping[str, Any],
+                 experts: Mapping[str, MultiTaskModel | str | Path],
+                 options: SyMergeOptions | Mapping[str, Any] | None = None,
+                 data_preprocessor: Any = None) -> None:
+        chosen = options if isinstance(options, SyMergeOptions) else make_options(**(options or {}))
+        loaded = {task: load_expert(expert, task) for task, expert in experts.items()}
+        super().__init__(assemble(_backbone(base, loaded), loaded), chosen, data_preprocessor)
+        self.experts = loaded
+        self.merge = LayerwiseMerge(self.specs, list(loaded), granularity=chosen.granularity, init=chosen.initial,
+                                    clamp=chosen.clamp)
+        self.merge.requires_grad_(chosen.learn_coefficients)
+        self.adapted = {task: head.layer_modules(chosen.layer) for task, head in self.model.named_heads()}
+        for parameter in self.layer_parameters():
+            parameter.requires_grad_(chosen.learn_layer)
+
+    def attach(self, experts: Mapping[str, MultiTaskModel]) -> None:
+        """Compute the experts' task vectors. Raises ValueError if an expert is missing or its backbone does not fit."""
+        base = dict(self.model.backbone.named_parameters())
+        weights: Mapping[str, Mapping[str, Tensor]] = {
+            task: dict(experts[task].to(self.device).backbone.named_parameters()) for task in self.model.tasks}
+        if self.options.density is not None:
+            weights = trimmed_experts(base, weights, self.merge.specs, self.options.density)
+        self.merge.attach(base, weights)
+        super().attach(experts)
+
+    # -- what learns ------------------------------------------------------------------------------------------------
+    def layer_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the adapted layers of all heads."""
+        layers = (self.model.heads[task].get_submodule(name) for task, names in self.adapted.items() for name in names)
+        return [parameter for layer in layers for parameter in layer.parameters()]
+
+    def parameter_groups(self) -> Groups:
+        """Coefficients and adapted layers with their own learning rates; what does not learn is left out."""
+        options = self.options
+        groups = [
+            {"params": list(self.merge.parameters()), "lr": options.coefficient_lr, "weight_decay": 0.0},
+            {"params": self.layer_parameters(), "lr": options.layer_lr, "weight_decay": options.weight_decay},
+        ]
+        wanted = (options.learn_coefficients, options.learn_layer)
+        return [group for group, on in zip(groups, wanted, strict=True) if on]
+
+    def after_step(self) -> None:
+        """Project the coefficients into their interval."""
+        self.merge.project_()
+
+    def log_scalars(self) -> dict[str, Tensor]:
+        """The mean coefficient of every task."""
+        means = self.merge.coefficients.detach().mean(0)
+        return {f"coefficient_mean_{task}": mean for task, mean in zip(self.model.tasks, means, strict=True)}
+
+    def merged_weights(self) -> dict[str, Tensor]:
+        """Backbone parameters of the merged model, differentiable in the coefficients."""
+        return self.merge(dict(self.model.backbone.named_parameters()))
+
+
+def load_expert(expert: MultiTaskModel | str | Path, task: str) -> MultiTaskModel:
+    """An expert model, read from its file where it is not given as an object, with nothing but ``task``.
+
+    Raises:
+        ValueError: the file is no model of this package, or does not serve the task.
+    """
+    if isinstance(expert, MultiTaskModel):
+        return expert
+    model, _ = load_model(expert)
+    if task not in model.tasks:
+        raise ValueError(f"expert {expert} serves {', '.join(model.tasks)}, not {task!r}; name an expert of {task}.")
+    model.keep_tasks([task])
+    return model
+
+
+def _backbone(base: TimmBackbone | str | Path | Mapping[str, Any], experts: Mapping[str, MultiTaskModel]
+              ) -> TimmBackbone:
+    """The base backbone; where it is read, its network is that of the experts."""
+    if isinstance(base, TimmBackbone):
+        return base
+    backbone = TimmBackbone(**next(iter(experts.values())).backbone.spec)
+    load_base(backbone, **(base if isinstance(base, Mapping) else {"checkpoint": base}))
+    return backbone

@@ -1,0 +1,153 @@
+"""Data sets of one .npy file per image and target, paired by number: ``{root}/{split}/{folder}/{0,1,2,...}.npy``."""
+
+from __future__ import annotations
+
+import tokenize
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from symerge_dense.datasets.base import Array, DenseDataset, source_of
+from symerge_dense.datasets.targets import INVALID_LABEL
+from symerge_dense.datasets.transforms import Augment, TargetRule
+
+REMEDY = "fetch this file again"
+SCALAR: tuple[tuple[int, ...], ...] = ((1,), ())  # accepted ends of a shape (H,W,...), the documented one first
+LABEL: tuple[tuple[int, ...], ...] = ((), (1,))
+VECTOR: tuple[tuple[int, ...], ...] = ((3,),)
+
+
+def read_array(path: Path) -> Array:
+    """A numeric .npy file, memory-mapped. Raises ValueError naming the file where it is anything else."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: missing; {REMEDY}.") from None
+    except (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError) as error:  # a damaged header is parsed
+        reason = "it holds pickled objects" if "pickle" in str(error) else error  # numpy would advise to load them
+        raise ValueError(f"{path}: not a readable .npy array of numbers ({reason}); {REMEDY}.") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(f"{path}: holds {found}, expected float or integer numbers; {REMEDY}.")
+    return array
+
+
+class NumberedArrays(DenseDataset):
+    """Base of the data sets in MTAN's layout (Liu et al. 2019, arXiv 1803.10704).
+
+    Files may hold any float or integer dtype; integer images are taken as 0..255. Images and targets pair by number.
+    A subclass names the folder of each target, says what to fetch, and makes targets of what ``labels``, ``positive``
+    and ``finite`` read.
+
+    Args:
+        root: folder with ``train``, ``val`` or both; None is the subclass's ``DEFAULT_ROOT``.
+        split: 'train' or 'val'; only its folder needs to be there.
+        tasks: the folders of these targets are checked and read; segmentation's ``channels`` is the number of classes.
+        augment, size, seed: as in ``DenseDataset``.
+
+    Raises ValueError for a missing folder (saying what to fetch), an unknown split, a missing file; and on reading for
+    a file that is truncated, pickled, of another shape, an image that is not finite, a label outside the classes.
+    """
+
+    DEFAULT_ROOT: ClassVar[str]
+    FETCH: ClassVar[str]  # what to say where nothing is there; a format of {root}
+    FOLDERS: ClassVar[dict[str, str]]  # target -> folder
+    CLASSES: ClassVar[tuple[tuple[str, ...], ...]]  # lists of class names, the usual one first
+
+    def __init__(self, root: str | Path | None = None, split: Literal["train", "val"] = "train",
+                 tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
+                 augment: Augment | dict[str, Any] | None = None, size: tuple[int, int] | None = None,
+                 seed: int = 0) -> None:
+        super().__init__(tasks, augment, size, seed)
+        if split not in ("train", "val"):
+            raise ValueError(f"split={split!r}: {type(self).__name__} has 'train' and 'val'.")
+        root = Path(self.DEFAULT_ROOT if root is None else root)
+        self.folder = root / split
+        if not self.folder.is_dir():
+            raise ValueError(f"{self.folder if root.is_dir() else root} is not there.\n" + self.FETCH.format(root=root))
+        asked = getattr(self.tasks.get("segmentation"), "channels", None)
+        # without the task nothing says which list the labels are of: then only what is in none of them is wrong
+        self.channels = int(asked or max(map(len, self.CLASSES)))
+        self.classes = self.class_names(int(asked or len(self.CLASSES[0])))
+        self.length = self._check_names()
+        self.frame: tuple[int, int] = read_array(self.folder / "image" / "0.npy").shape[:2]
+
+    def class_names(self, count: int) -> tuple[str, ...] | None:
+        """Names of ``count`` classes, or None where they are not known."""
+        return {len(names): names for names in self.CLASSES}.get(count)
+
+    def folder_of(self, target: str) -> str:
+        """Name of the folder that holds ``target``."""
+        return self.FOLDERS[target]
+
+    def _check_names(self) -> int:
+        names = {path.name for path in (self.folder / "image").glob("*.npy")}
+        if not names:
+            raise ValueError(f"{self.folder / 'image'}: no .npy file; expected 0.npy, 1.npy, ... in this folder.")
+        wanted = [f"{index}.npy" for index in range(len(names))]
+        for part in ("image", *sorted({self.folder_of(source_of(rule)) for rule in self.tasks.values()})):
+            present = {path.name for path in (self.folder / part).glob("*.npy")}
+            missing = [name for name in wanted if name not in present]
+            if missing:
+                raise ValueError(f"{self.folder / part / missing[0]}: missing, one of {len(missing)} in this folder; "
+                                 f"expected 0.npy to {wanted[-1]}, one per image.")
+            if len(present) > len(wanted):
+                extra = min(present - set(wanted))
+                raise ValueError(f"{self.folder / part / extra}: there is no image of that name, only 0.npy to "
+                                 f"{wanted[-1]}; fetch the missing images or remove the file.")
+        return len(names)
+
+    def __len__(self) -> int:
+        """Number of images of the split."""
+        return self.length
+
+    @abstractmethod
+    def target(self, index: int, name: str) -> Array:
+        """Target ``name`` of image ``index``, with the invalid values of ``DenseDataset.target``."""
+
+    def image(self, index: int) -> Array:
+        """Image (H,W,3) float32 RGB in 0..255."""
+        stored, path = self._read("image", index, VECTOR)
+        highest = 1.0 if stored.dtype.kind == "f" else 255.0
+        if not np.isfinite(stored).all():
+            raise ValueError(f"{path}: the image holds NaN or infinite values; {REMEDY}.")
+        if stored.min() < -1e-3 or stored.max() > highest * 1.001:
+            raise ValueError(f"{path}: image values {stored.min()}..{stored.max()}, expected 0..{highest:g} for "
+                             f"{stored.dtype}; rescale the file.")
+        return np.clip(stored.astype(np.float32) * np.float32(255 / highest), 0, 255)
+
+    def labels(self, index: int) -> Array:
+        """Class ids int64 (H,W) of a file of -1..C-1, with 255 for no label (-1 or 255 in the file)."""
+        stored, path = self._read(self.folder_of("segmentation"), index, LABEL)
+        stored = stored.reshape(self.frame)
+        wrong = ~np.isin(stored, [-1, INVALID_LABEL, *range(self.channels)])
+        if wrong.any():
+            raise ValueError(f"{path}: label values {np.unique(stored[wrong])[:5].tolist()}, allowed are "
+                             f"-1..{self.channels - 1}, or 255 for invalid; correct the file or the task's classes.")
+        labels = stored.astype(np.int64)
+        return np.where(labels == -1, INVALID_LABEL, labels)
+
+    def positive(self, name: str, index: int) -> tuple[Array, Path]:
+        """Float32 (H,W) of a target whose every value <= 0 or not finite becomes 0, for invalid; and its file."""
+        values, path = self.finite(name, index, SCALAR)
+        values = values.reshape(self.frame)
+        return np.where(np.isfinite(values) & (values > 0), values, np.float32(0)), path
+
+    def finite(self, name: str, index: int, ends: tuple[tuple[int, ...], ...]) -> tuple[Array, Path]:
+        """Float32 array of a target, some of it finite, and its file; ``ends`` may follow H,W in its shape."""
+        stored, path = self._read(self.folder_of(name), index, ends)
+        values = stored.astype(np.float32)
+        if not np.isfinite(values).any():
+            raise ValueError(f"{path}: holds no finite number, only NaN or infinity; {REMEDY}.")
+        return values, path
+
+    def _read(self, folder: str, index: int, ends: tuple[tuple[int, ...], ...]) -> tuple[Array, Path]:
+        path = self.folder / folder / f"{index}.npy"
+        array = read_array(path)
+        expected = [(*self.frame, *end) for end in ends]
+        if array.shape not in expected:
+            raise ValueError(f"{path}: shape {array.shape}, expected {expected[0]}; {REMEDY}.")
+        return np.array(array), path

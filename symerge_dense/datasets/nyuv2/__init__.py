@@ -1,0 +1,1 @@
+"""NYUv2 in every packaging that it is published in."""

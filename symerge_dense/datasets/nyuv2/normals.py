@@ -1,0 +1,125 @@
+"""Stored surface normals: their axes, their 8-bit pictures, and the archive of Eigen and Fergus."""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+import tempfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symerge_dense.datasets.targets import LONGEST_NORMAL, SHORTEST_NORMAL
+from symerge_dense.progress import track
+
+OWN_AXES = "x,z,y"
+AXIS = re.compile(r"([+-]?)([xyz])")
+
+
+# -- axes: who wrote which component into which channel, and with which sign ------------------------------------------
+class NormalAxes(NamedTuple):
+    """Component c of this package, (x right, z forward, y up)[c], is ``signs[c]`` times stored channel ``channels[c]``.
+
+    Made by ``parse_axes``.
+    """
+
+    channels: tuple[int, ...]
+    signs: tuple[int, ...]
+
+    def apply(self, normals: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Stored normals (H,W,3) in the channels of this package; the zero vector stays zero. Float32, lossless."""
+        turned = normals[..., list(self.channels)] * np.array(self.signs, np.float32)
+        return np.asarray(turned + np.float32(0), np.float32)  # no -0
+
+
+def parse_axes(text: str) -> NormalAxes:
+    """Axes from a list of three signed letters: what the stored channels 0, 1, 2 are, in terms of the camera.
+
+    x is right, y up, z forward. 'x,z,y' is this package's own order; 'x,-y,z' is stored (right, down, forward), the
+    axes of OpenCV. Raises ValueError for anything but x, y and z once each, with a sign or without.
+    """
+    found = [AXIS.fullmatch(part.strip()) for part in text.split(",")] if isinstance(text, str) else []
+    letters = [match[2] for match in found if match]
+    if len(found) != 3 or sorted(letters) != ["x", "y", "z"]:
+        raise ValueError(f"normal_axes={text!r}: give what the three stored channels are, x (right), y (up) and z "
+                         f"(forward) once each, a minus for the opposite way; for instance {OWN_AXES!r} or 'x,-y,z'.")
+    channels = tuple(letters.index(letter) for letter in OWN_AXES.split(","))
+    return NormalAxes(channels, tuple(-1 if (match := found[channel]) and match[1] == "-" else 1
+                                      for channel in channels))
+
+
+# -- normals out of 8-bit pictures ------------------------------------------------------------------------------------
+def decode_normals(image: NDArray[np.uint8], mask: NDArray[Any] | None = None) -> NDArray[np.float32]:
+    """Unit vectors (H,W,3) float32 of the values 0..255 of ``image`` (H,W,3), -1..1 by 2v/255 - 1; channels as stored.
+
+    The pictures of Eigen and Fergus (2015, arXiv 1411.4734) hold R right, G forward, B up, the axes of this package.
+    The zero vector marks what is invalid: ``mask`` (H,W) 0, or a vector shorter than 0.5 or longer than 1.2.
+
+    Raises ValueError for an ``image`` that is not uint8 (H,W,3), or a ``mask`` of another size.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"normals are {image.dtype} of shape {image.shape}, expected an 8-bit RGB picture (H, W, 3).")
+    if mask is not None and mask.shape != image.shape[:2]:
+        raise ValueError(f"the mask of normals is {mask.shape}, the normals are {image.shape[:2]}: they must be equal.")
+    vectors = image.astype(np.float32) * np.float32(2 / 255) - 1
+    length = np.linalg.norm(vectors, axis=-1)
+    valid = (length >= SHORTEST_NORMAL) & (length <= LONGEST_NORMAL)
+    if mask is not None:
+        valid &= mask != 0
+    return np.where(valid[..., None], vectors / np.maximum(length, SHORTEST_NORMAL)[..., None], np.float32(0))
+
+
+# -- the archive, or the folder unpacked from it ----------------------------------------------------------------------
+FOLDER, ARCHIVE = "normals_gt", "normals_gt.tgz"
+URL = "https://web.archive.org/web/20220412033406/https://cs.nyu.edu/~deigen/dnl/normals_gt.tgz"
+LARGEST = 8 * 2**30  # bytes unpacked; the pictures of 1449 frames have less than a fifth of that
+
+
+def normals_folder(root: Path) -> Path:
+    """The folder ``root/normals_gt``; where there is only the archive, it is unpacked, the whole or nothing of it.
+
+    Raises ValueError where both are missing (saying where to get them), and for an archive that is damaged, holds
+    anything but files and folders below ``normals_gt``, or unpacks to more than 8 GB.
+    """
+    folder, archive = root / FOLDER, root / ARCHIVE
+    if folder.is_dir():
+        return folder
+    if not archive.is_file():
+        raise ValueError(f"{root} has neither {FOLDER}/normals and {FOLDER}/masks nor {ARCHIVE}. Fetch\n    {URL}\n"
+                         f"into {root}, or set normals='depth' to compute normals from depth.")
+    try:
+        with tempfile.TemporaryDirectory(dir=root, prefix=f".{FOLDER}-") as temporary:
+            unpacked = _unpack(archive, Path(temporary))
+            _move(unpacked, folder)
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise ValueError(f"{archive}: cannot be unpacked into {root} ({error}). Fetch it again from {URL}, or unpack "
+                         "it by hand.") from error
+    return folder
+
+
+def _unpack(archive: Path, into: Path) -> Path:
+    """Unpack below ``into``; the normals_gt folder in there. Raises TarError for what is not as it should be."""
+    with tarfile.open(archive, "r:*") as file:
+        members = file.getmembers()
+        for member in members:
+            if not (member.isreg() or member.isdir()):
+                raise tarfile.TarError(f"{member.name!r} is neither a file nor a folder")
+        if sum(member.size for member in members) > LARGEST:
+            raise tarfile.TarError(f"it would unpack to more than {LARGEST >> 30} GB")
+        for member in track(members, f"unpacking {ARCHIVE}", len(members)):
+            file.extract(member, into, filter="data")  # raises for a path that leads out
+    if not all((into / FOLDER / part).is_dir() for part in ("normals", "masks")):
+        raise tarfile.TarError(f"it does not hold {FOLDER}/normals and {FOLDER}/masks")
+    return into / FOLDER
+
+
+def _move(unpacked: Path, folder: Path) -> None:
+    try:
+        os.replace(unpacked, folder)
+    except OSError:
+        if not folder.is_dir():  # it is there where another process was faster
+            raise

@@ -1,0 +1,77 @@
+"""Files of one frame each: pictures, class maps, and arrays in .npy or MATLAB files, read as untrusted input."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+from PIL import Image
+
+from symerge_dense.datasets.mtan_layout import REMEDY
+from symerge_dense.datasets.targets import INVALID_LABEL
+
+BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+def _pixels(path: Path, wanted: Literal["RGB", "ids"]) -> NDArray[Any]:
+    try:
+        with Image.open(path) as picture:
+            # A palette is for the eye: the ids are the numbers behind it, which only Pillow gives.
+            return np.array(picture.convert("RGB") if wanted == "RGB" else picture)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: missing; {REMEDY}.") from None
+    except BROKEN_PICTURE as error:
+        raise ValueError(f"{path}: not a readable picture ({error}); {REMEDY}.") from error
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """A JPEG or PNG file as uint8 (H,W,3) RGB. Raises ValueError naming the file where it is anything else."""
+    return _pixels(path, "RGB")
+
+
+def read_class_map(path: Path) -> NDArray[Any]:
+    """A PNG file of one number per pixel, plain or with a palette, as integers (H,W).
+
+    Raises ValueError naming the file where it is no picture or one of colours.
+    """
+    ids = _pixels(path, "ids")
+    if ids.ndim != 2 or ids.dtype.kind not in "iu":
+        raise ValueError(f"{path}: {ids.dtype} of shape {ids.shape}, expected one class number per pixel (a grey or "
+                         f"palette picture); {REMEDY}.")
+    return ids
+
+
+def read_mat(path: Path, name: str) -> NDArray[Any]:
+    """Array ``name`` of a MATLAB file (before version 7.3). Raises ValueError naming the file, and what is in it."""
+    try:
+        content = scipy.io.loadmat(path, variable_names=[name], appendmat=False)
+        held = None if name in content else [entry[0] for entry in scipy.io.whosmat(path, appendmat=False)]
+    except FileNotFoundError:
+        raise ValueError(f"{path}: missing; {REMEDY}.") from None
+    except Exception as error:  # scipy lets through whatever the damage leads to
+        raise ValueError(f"{path}: not a readable MATLAB file ({error}); {REMEDY}.") from error
+    if held is not None:
+        raise ValueError(f"{path}: holds {', '.join(held) or 'nothing'}, expected {name!r}; {REMEDY}.")
+    array = content[name]
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: {name!r} is {getattr(array, 'dtype', type(array).__name__)}, expected numbers; "
+                         f"{REMEDY}.")
+    return array
+
+
+def classes_of_40(stored: NDArray[Any], path: Path) -> NDArray[np.int64]:
+    """Classes 0..39 and 255 for void, of a map that counts them from 1 and has 0 for void.
+
+    Raises ValueError naming the file for a number that is not 0..40.
+    """
+    wrong = ~np.isin(stored, np.arange(41))
+    if wrong.any():
+        raise ValueError(f"{path}: label values {np.unique(stored[wrong])[:5].tolist()}, allowed are 1..40, and 0 for "
+                         "void; these are labels of another kind.")
+    classes = stored.astype(np.int64) - 1
+    return np.where(classes < 0, INVALID_LABEL, classes)

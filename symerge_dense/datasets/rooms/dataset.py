@@ -1,0 +1,129 @@
+"""Rooms: rendered indoor scenes with perfect labels for six tasks, made on the spot and kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from mmengine.dist import barrier, get_rank
+from numpy.typing import NDArray
+
+from symerge_dense.datasets.base import Array, DenseDataset, source_of
+from symerge_dense.datasets.class_names import NYU13
+from symerge_dense.datasets.rooms.render import FIELDS, SPLITS, field_shape, render_set
+from symerge_dense.datasets.rooms.scene import focal_length
+from symerge_dense.datasets.targets import boundary
+from symerge_dense.datasets.transforms import Augment, TargetRule
+from symerge_dense.registry import DATASETS
+
+VERSION = 1  # of the frames: whatever changes a pixel raises it
+SIZE = (96, 128)
+COUNTS = {"train": 450, "val": 200, "test": 200}
+SOURCES = {"segmentation": "label", "edges": "object", "depth": "depth", "normals": "normals", "albedo": "albedo",
+           "shading": "shading"}
+
+
+@DATASETS.register_module()
+class Rooms(DenseDataset):
+    """Ray-cast rooms in the 13 classes of NYUv2: segmentation, depth, normals, edges, albedo, shading.
+
+    The image is albedo times shading plus sensor noise. Depth is along the optical axis in metres; normals have
+    NYUv2's channels (x right, z forward, y up); edges are the boundaries of things (two walls count as two). Every
+    pixel is valid. The camera's horizontal field of view is 60 degrees (``intrinsics``).
+
+    Frames are rendered at first use and kept in ``root/v<VERSION>-<H>x<W>-s<scene_seed>/<split>-<count>/<field>.npy``.
+
+    Args:
+        split: 'train', 'val' or 'test'; their scenes are drawn independently.
+        root: where frames are kept. count: number of frames, default 450 / 200 / 200.
+        size: (H, W) to render at, default (96, 128). scene_seed: of the scenes; ``seed`` is the augmentation's.
+
+    Raises ValueError for an unknown split, a count below 1, and a damaged file among the kept ones.
+    """
+
+    DEFAULT_SIZE: ClassVar[tuple[int, int]] = SIZE
+    serves: ClassVar[frozenset[str]] = frozenset(SOURCES)
+    classes = NYU13
+
+    def __init__(self, split: Literal["train", "val", "test"] = "train", root: str | Path = "data/rooms",
+                 count: int | None = None, tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
+                 augment: Augment | dict[str, Any] | None = None, size: tuple[int, int] | None = None, seed: int = 0,
+                 scene_seed: int = 0) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"split={split!r}: rooms have {', '.join(map(repr, SPLITS))}.")
+        super().__init__(tasks, augment, size or SIZE, seed)
+        self.frame: tuple[int, int] = self.size or SIZE
+        self.count = COUNTS[split] if count is None else count
+        if self.count < 1:
+            raise ValueError(f"count={count}: must be at least 1, or None for {COUNTS[split]}.")
+        parent = Path(root) / f"v{VERSION}-{self.frame[0]}x{self.frame[1]}-s{scene_seed}"
+        self.folder = _kept(parent, split, self.count, self.frame, scene_seed)
+        self._open: dict[str, Array] = {}
+        for field in {"image", *(SOURCES[source_of(rule)] for rule in self.tasks.values())}:
+            self._field(field)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the memory maps: a worker process opens its own instead of receiving a copy of the data."""
+        return {**self.__dict__, "_open": {}}
+
+    def _field(self, name: str) -> Array:
+        if name not in self._open:
+            self._open[name] = _mapped(self.folder, name, self.frame)
+        return self._open[name]
+
+    @property
+    def intrinsics(self) -> NDArray[np.float64]:
+        """Camera matrix (3,3) in pixels, where the first pixel's centre is at 0.5."""
+        focal = focal_length(self.frame[1])
+        return np.array([[focal, 0, self.frame[1] / 2], [0, focal, self.frame[0] / 2], [0, 0, 1]])
+
+    def image(self, index: int) -> Array:
+        """Image (H,W,3) uint8 RGB."""
+        return np.array(self._field("image")[index])
+
+    def target(self, index: int, name: str) -> Array:
+        """Segmentation int64 (H,W); depth, edges, shading float32 (H,W); normals, albedo float32 (H,W,3)."""
+        stored = np.array(self._field(SOURCES[name])[index])
+        if name == "segmentation":
+            return stored.astype(np.int64)
+        if name == "edges":
+            return boundary(stored)
+        values = stored.astype(np.float32)
+        if name == "normals":
+            return values / np.linalg.norm(values, axis=-1, keepdims=True)
+        return values if name == "depth" else values / 255
+
+
+def _kept(parent: Path, split: str, count: int, size: tuple[int, int], seed: int) -> Path:
+    """Folder with at least ``count`` frames, rendered if there is none; on every node one process does that."""
+    if int(os.environ.get("LOCAL_RANK", get_rank())) == 0 and _largest_fit(parent, split, count) is None:
+        render_set(parent / f"{split}-{count}", split, count, size, seed)
+    barrier()
+    folder = _largest_fit(parent, split, count)
+    if folder is None:
+        raise ValueError(f"{parent}: no rendered frames of {split!r}; the processes of a run must share this folder.")
+    return folder
+
+
+def _largest_fit(parent: Path, split: str, count: int) -> Path | None:
+    sets = {int(path.name.removeprefix(f"{split}-")): path for path in parent.glob(f"{split}-*")
+            if path.name.removeprefix(f"{split}-").isdecimal()}
+    return max(((number, path) for number, path in sets.items() if number >= count), default=(0, None))[1]
+
+
+def _mapped(folder: Path, field: str, size: tuple[int, int]) -> Array:
+    path, remedy = folder / f"{field}.npy", f"delete {folder} and it will be rendered again"
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path}: damaged ({error}); {remedy}.") from error
+    expected = field_shape(field, int(folder.name.split("-")[1]), size)
+    if not isinstance(array, np.ndarray) or array.shape != expected or array.dtype != FIELDS[field][0]:
+        raise ValueError(f"{path}: damaged (expected {np.dtype(FIELDS[field][0])} {expected}); {remedy}.")
+    return array

@@ -1,1 +1,0 @@
-"""Adaptive merging methods, one file each (or one table of controls): what learns on unlabelled images, and how."""

@@ -1,0 +1,1 @@
+"""Experts that other programs trained, as model files of this package."""

@@ -1,0 +1,146 @@
+"""Experts that other programs trained, as model files of this package."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from symerge_dense.experts.importing.formats import Format, Parts, State, format_of
+from symerge_dense.experts.importing.options import NetworkOptions
+from symerge_dense.models.backbone import TimmBackbone, load_base, load_weights
+from symerge_dense.models.checkpoint import match_report, save_model
+from symerge_dense.models.foreign_files import read_foreign
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.resnet_names import resnet_spec
+from symerge_dense.progress import say
+from symerge_dense.registry import TASKS, did_you_mean
+
+TASK_NAMES = {"normal": "normals"}  # where other programs call a task otherwise
+NO_BASE = ("base unknown (no --base): merging this expert needs experts.other_base=True in the config. Give --base the "
+           "weights that it was fine-tuned from, such as resnet50-19c8e357.pth.")
+
+
+def import_expert(checkpoint: str | Path, out: str | Path, *, tasks: Sequence[str] = (), kind: str = "auto",
+                  base: str | Path | None = None, options: NetworkOptions | None = None,
+                  overwrite: bool = False) -> dict[str, Any]:
+    """Write the network of ``checkpoint`` to ``out`` (``.safetensors``), and return the record it carries.
+
+    Args:
+        tasks: of a checkpoint of several tasks, those wanted; all by default. 'THEIRS=OURS' gives a task another name.
+        kind: a name of FORMATS, or 'auto'.
+        base: the weights that it was fine-tuned from; their hash lets merging see that experts share them.
+        options: of the network; they go before what the format and the file say.
+        overwrite: replace ``out`` where it exists.
+
+    Prints what matched. Raises ValueError for files that cannot be read safely, unknown formats and tasks, and anything
+    less than a full match of network and tensors; then nothing is written.
+    """
+    out = _free(Path(out), Path(checkpoint), overwrite)
+    foreign = read_foreign(checkpoint)
+    form = format_of(foreign, kind)
+    say(f"{checkpoint}: format {form}")
+    parts = form.parts(foreign.state)
+    chosen = choose_tasks(list(parts.heads), tasks, form.task_names)
+    known = form.options(foreign.meta, str(checkpoint)).updated(options or NetworkOptions())
+    model = build(parts, form, chosen, known, str(checkpoint))
+    dropped = load(model, parts, form, chosen, str(checkpoint))
+    digest = None if base is None else load_base(TimmBackbone(**model.backbone.spec), checkpoint=base)
+    origin = {"file": Path(checkpoint).name, "sha256": _sha256(Path(checkpoint)), "format": form.name, "tasks": chosen,
+              "dropped": dropped, "preprocessing": model.spec["preprocessing"], "base": base and Path(base).name}
+    save_model(out, model, {"base_hash": digest, "origin": origin})
+    say(f"{out}: {', '.join(model.tasks)} on {model.backbone.name}, {model.spec['preprocessing']}, "
+        f"align_corners={model.align_corners}")
+    say(f"base {base}: {digest}" if digest else NO_BASE)
+    return {"base_hash": digest, "origin": origin}
+
+
+def _free(out: Path, checkpoint: Path, overwrite: bool) -> Path:
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out {out}: model files end in .safetensors.")
+    if out.exists() and (not overwrite or out.samefile(checkpoint)):
+        raise ValueError(f"{out} exists already; choose another --out or, unless it is the checkpoint, --overwrite it.")
+    return out
+
+
+def choose_tasks(found: Sequence[str], wanted: Sequence[str] = (), named: bool = True) -> dict[str, str]:
+    """{name in the file: our task} of the heads ``found``, all or those ``wanted`` ('OURS' or 'THEIRS=OURS').
+
+    ``named=False``: the file holds one head and does not say of which task. Raises ValueError for names that are not
+    in the file or that are no tasks here, and for two heads of one task.
+    """
+    ours = {name: TASK_NAMES.get(name, name) for name in found}
+    if wanted:
+        pairs = [entry.partition("=")[::2] for entry in wanted]
+        ours = {_in_file(theirs, ours, named): new or TASK_NAMES.get(theirs, theirs)
+                for theirs, new in pairs}
+    if len(set(ours.values())) < max(len(ours), len(wanted)):
+        raise ValueError(f"tasks {dict(ours)}, --task {' '.join(wanted)}: every head is of another task.")
+    for theirs, task in ours.items():
+        if task not in TASKS:
+            raise ValueError(f"{did_you_mean(task, list(TASKS), 'task')} Name the wanted ones with --task, or give head "
+                             f"{theirs!r} another name with --task {theirs}=OURS.")
+    return ours
+
+
+def _in_file(name: str, ours: Mapping[str, str], named: bool) -> str:
+    """The file's name of head ``name``, which may be ours."""
+    theirs = next((key for key, value in ours.items() if name in (key, value)), None)
+    if theirs is None and (named or len(ours) > 1):
+        raise ValueError(did_you_mean(name, list(ours), "head") + " These are in the checkpoint.")
+    return theirs or next(iter(ours))
+
+
+def build(parts: Parts, form: Format, chosen: Mapping[str, str], options: NetworkOptions,
+          source: str) -> MultiTaskModel:
+    """The network, without its weights, of the ``chosen`` heads {name in the file: our task}."""
+    options.require_all(source, form.needs)
+    assert options.mean is not None and options.std is not None and options.output_stride is not None
+    head = {"type": form.head, **options.head}
+    if form.head == "MMSegHead":
+        head.setdefault("align_corners", options.align_corners)  # mmseg resizes inside and after the head alike
+    tasks = {task: _task(task, parts.heads[theirs], form, source) for theirs, task in chosen.items()}
+    levels: dict[str, Any] = {} if options.out_indices is None else {"out_indices": options.out_indices}
+    backbone = TimmBackbone(**resnet_spec(parts.backbone, options.output_stride, source), **levels)
+    return MultiTaskModel(backbone, dict.fromkeys(tasks, head), tasks, options.mean, options.std,
+                          bool(options.align_corners))
+
+
+def _task(task: str, head: State, form: Format, source: str) -> dict[str, Any]:
+    """The task's spec, with as many classes as its predictor has channels where it has classes at all."""
+    if form.predictor not in head:
+        raise ValueError(f"{source}: the head of {task} has no {form.predictor}; is it a {form.head} head? It holds "
+                         f"{', '.join(list(head)[:10])}.")
+    takes_classes = "classes" in inspect.signature(TASKS[task]).parameters
+    channels = max(head[form.predictor].shape[:1], default=0)
+    return {"type": task, **({"classes": channels} if takes_classes else {})}
+
+
+def load(model: MultiTaskModel, parts: Parts, form: Format, chosen: Mapping[str, str], source: str) -> list[str]:
+    """Fill ``model`` and return the names of tensors that it has no use for.
+
+    Prints matched, missing and unexpected per part; raises ValueError on anything less than a full match.
+    """
+    unused = [f"{form.heads}{theirs}.{name}" for theirs, head in parts.heads.items() if theirs not in chosen
+              for name in head]
+    body = load_weights(model.backbone, parts.backbone, source)
+    given = {f"heads.{task}.{form.inner}{name}": value for theirs, task in chosen.items()
+             for name, value in parts.heads[theirs].items()}
+    wanted = {name: value for name, value in model.state_dict().items() if name.startswith("heads.")}
+    report = match_report({**given, **parts.unknown}, wanted, [*parts.dropped, *unused])
+    say(str(report))
+    if not report.full:
+        raise ValueError(f"{source} does not match the network of its format {form.name}; nothing was written.\n"
+                         f"{report}\nWhere the head has other options, give them with --head KEY=VALUE.")
+    model.load_state_dict(given, strict=False)
+    return [*(f"{form.backbone}{name.removeprefix('backbone.')}" for name in body.dropped), *report.dropped]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

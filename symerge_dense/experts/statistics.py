@@ -1,0 +1,116 @@
+"""What Fisher merging and RegMean want to know of an expert, collected on unlabelled images.
+
+Fisher (Matena and Raffel 2022, https://arxiv.org/abs/2111.09832): the diagonal
+F = E_x E_{y~p(y|x)} [(d log p(y|x) / d theta)^2], one backward pass per image. y is drawn from what the expert itself
+predicts: a class per pixel, or the prediction plus Gaussian noise of variance 1 where it predicts a number.
+Gram (RegMean, Jin et al. 2023, https://arxiv.org/abs/2212.09849): G = X^T X of the inputs X of every linear layer and,
+patch by patch, of every convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from symerge_dense.models.modes import left_alone
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.progress import track
+from symerge_dense.registry import did_you_mean
+
+SAMPLED = frozenset({"fisher"})  # statistics that depend on the seed
+LARGEST_GRAM = 4608  # inputs of a layer, 85 MB; the Gram matrix of a larger one is not collected
+Statistics = dict[str, dict[str, Tensor]]
+
+
+def collect(what: str, experts: Mapping[str, MultiTaskModel], batches: Sequence[Tensor], seed: int = 0) -> Statistics:
+    """{task: {backbone tensor name: statistic}} of every expert; ``what`` is 'fisher' or 'gram'.
+
+    ``batches``: images (N,3,H,W) in 0..255. 'fisher' has every parameter, 'gram' the weights of linear layers and of
+    convolutions with one group, zero padding and at most ``LARGEST_GRAM`` inputs. The experts stay as they are.
+    Raises ValueError for another ``what``.
+    """
+    rules: dict[str, Callable[[str, MultiTaskModel, Sequence[Tensor], int], dict[str, Tensor]]] = {
+        "fisher": _fisher, "gram": _gram}
+    if what not in rules:
+        raise ValueError(did_you_mean(what, rules, "statistic of an expert"))
+    with left_alone(experts.values()):
+        return {task: rules[what](task, expert.eval(), batches, seed) for task, expert in experts.items()}
+
+
+def log_likelihood(expert: MultiTaskModel, task: str, output: Tensor, generator: torch.Generator) -> Tensor:
+    """log p(y | x), up to a constant, of one draw y from the expert's own prediction, summed over pixels.
+
+    ``output`` is raw, (N,C,h,w). A distribution over classes, a probability of one, or the mean of a Gaussian.
+    """
+    if expert.tasks[task].entropy(output.detach()) is None:
+        noise = torch.randn(output.shape, generator=generator).to(output)
+        return -0.5 * (output - (output.detach() + noise)).square().sum()
+    if output.shape[1] == 1:
+        probability = output.detach().sigmoid()
+        drawn = (torch.rand(output.shape, generator=generator).to(output) < probability).to(output)
+        return -F.binary_cross_entropy_with_logits(output, drawn, reduction="sum")
+    logits = output.flatten(2).transpose(1, 2).reshape(-1, output.shape[1])
+    drawn = torch.multinomial(logits.detach().softmax(1).cpu(), 1, generator=generator)[:, 0].to(output.device)
+    return -F.cross_entropy(logits, drawn, reduction="sum")
+
+
+def _fisher(task: str, expert: MultiTaskModel, batches: Sequence[Tensor], seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    weights = {name: weight.detach().requires_grad_() for name, weight in expert.backbone.named_parameters()}
+    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    named = {f"backbone.{name}": weight for name, weight in weights.items()}
+    images = [image for batch in batches for image in batch.split(1)]  # a batch's summed gradient has cross terms
+    for image in track(images, f"Fisher information of expert {task}"):
+        with torch.enable_grad():
+            output = functional_call(expert, named, (image,), {"mode": "tensor"})[task]
+            likelihood = log_likelihood(expert, task, output, generator)
+            gradients = torch.autograd.grad(likelihood, list(weights.values()), allow_unused=True)
+        for name, gradient in zip(weights, gradients, strict=True):
+            if gradient is not None:
+                total[name] += gradient.square()
+    return {name: value / max(len(images), 1) for name, value in total.items()}
+
+
+@torch.no_grad()
+def _gram(task: str, expert: MultiTaskModel, batches: Sequence[Tensor], seed: int) -> dict[str, Tensor]:
+    grams: dict[str, Tensor] = {}
+    with ExitStack() as stack:
+        for name, layer in expert.backbone.named_modules():
+            if _is_matrix(layer):
+                stack.callback(layer.register_forward_pre_hook(_observer(f"{name}.weight", grams)).remove)
+        for batch in track(batches, f"Gram matrices of expert {task}"):
+            expert.features(batch)
+    return {name: gram.float() for name, gram in grams.items()}
+
+
+def _observer(name: str, grams: dict[str, Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def observe(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        rows = _rows(layer, inputs[0])
+        gram = (rows.T @ rows).double()
+        grams[name] = grams[name].add_(gram) if name in grams else gram
+
+    return observe
+
+
+def _is_matrix(layer: nn.Module) -> bool:
+    """Whether the layer multiplies its inputs, as ``_rows`` gives them, by its weight: then it has a Gram matrix."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features <= LARGEST_GRAM
+    if not isinstance(layer, nn.Conv2d) or type(layer).forward is not nn.Conv2d.forward:
+        return False  # a subclass may pad or scale in its own way
+    plain = layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return plain and layer.weight[0].numel() <= LARGEST_GRAM
+
+
+def _rows(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """What the weight's matrix is applied to: (positions, inputs of one output)."""
+    if isinstance(layer, nn.Conv2d):
+        assert not isinstance(layer.padding, str)
+        patches = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        return patches.transpose(1, 2).flatten(0, 1)
+    return inputs.flatten(0, -2)

@@ -1,0 +1,63 @@
+"""BatchNorm running statistics and counters on weights alone: they never reach a merger.
+
+A merge rule that extrapolates can turn a variance negative, and huge counts or variances would drown its thresholds;
+so statistics get a policy of their own. Re-estimation on images starts from one of these and is the engine's work,
+which may add names to ``STATISTICS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from symerge_dense.merging.sources import TensorSource, load
+from symerge_dense.registry import did_you_mean
+
+StatisticsPolicy: TypeAlias = Callable[[str, TensorSource, Mapping[str, TensorSource]], Tensor]
+
+
+def pretrained(name: str, base: TensorSource, experts: Mapping[str, TensorSource]) -> Tensor:
+    """The base's own statistic."""
+    return base[name].clone()
+
+
+def mean(name: str, base: TensorSource, experts: Mapping[str, TensorSource]) -> Tensor:
+    """The mean of the experts' statistics."""
+    return _mean(name, experts).to(base[name].dtype)
+
+
+def moments(name: str, base: TensorSource, experts: Mapping[str, TensorSource]) -> Tensor:
+    """Moments of the experts' features pooled: mu = mean mu_t, var = mean(var_t + mu_t^2) - mu^2.
+
+    The variance is computed as mean var_t + mean (mu_t - mu)^2, which is the same and cannot become negative.
+    """
+    path, dot, leaf = name.rpartition(".")
+    result = _mean(name, experts)
+    if leaf == "running_var":
+        sibling = f"{path}{dot}running_mean"
+        centre = _mean(sibling, experts)
+        for task, expert in experts.items():
+            result += (load(expert, task, sibling).double() - centre).square() / len(experts)
+    return result.to(base[name].dtype)
+
+
+STATISTICS: dict[str, StatisticsPolicy] = {"pretrained": pretrained, "mean": mean, "moments": moments}
+
+
+def statistics_policy(name: str) -> StatisticsPolicy:
+    """The policy called ``name``. Raises ValueError with the nearest names if there is none."""
+    if name not in STATISTICS:
+        raise ValueError(did_you_mean(name, STATISTICS, "BatchNorm statistics policy"))
+    return STATISTICS[name]
+
+
+def _mean(name: str, experts: Mapping[str, TensorSource]) -> Tensor:
+    """Mean in float64: of equal statistics it is exactly that statistic."""
+    total: Tensor = torch.zeros(())
+    for number, (task, expert) in enumerate(experts.items()):
+        value = load(expert, task, name).double()
+        total = total + value if number else value
+    return total / len(experts)

@@ -1,0 +1,1 @@
+"""Static merging methods, one paper a file."""

@@ -1,0 +1,63 @@
+"""The family of methods for which a weight is a matrix, with a row and a column space of its own.
+
+| method  | data | Delta of a matrix                                                             |
+|---------|------|-------------------------------------------------------------------------------|
+| iso_c   | -    | the sum of task vectors with all singular values equal                        |
+| iso_cts | -    | the same of common directions and of those each task adds                     |
+| tsv_m   | -    | the top singular triplets of every task, decorrelated                         |
+| wudi    | -    | little interference with any task vector on its own row space                 |
+| doge_ta | -    | the sum of normalised task vectors and a shift off their common column space  |
+| regmean | gram | least squares on the experts' outputs                                         |
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from symerge_dense.merging.arguments import check_choice
+from symerge_dense.merging.base import Merger
+from symerge_dense.merging.operands import Operands, add_task_vectors
+from symerge_dense.merging.spectral import as_matrix
+from symerge_dense.merging.tensor_specs import WEIGHT_KINDS, Kind
+
+CONV_RULES = ("reshape", "mean")
+
+
+class MatrixMerger(Merger):
+    """theta_0 + scale * Delta of a matrix; every other weight gets theta_0 + scale * mean_t tau_t.
+
+    Matrices are the weights of linear layers, and of convolutions as (O, I * kh * kw) where ``conv`` is 'reshape'.
+    Published code knows two-dimensional tensors only and averages convolutions without a word, which on a ResNet is
+    weight averaging; ``conv='mean'`` gives that. ``alone_is_exact`` marks methods whose Delta of one task vector is
+    that task vector, so that a single expert comes back without rounding.
+    """
+
+    alone_is_exact: ClassVar[bool] = False
+
+    def __init__(self, conv: str, scale: float = 1.0) -> None:
+        self.conv = check_choice(self.name, "conv", conv, CONV_RULES)
+        self._factor = scale
+        self._matrices: frozenset[Kind] = frozenset({"matrix", "conv"} if conv == "reshape" else {"matrix"})
+        self.treats = {kind: "method" if kind in self._matrices or scale != 1.0 else "mean" for kind in WEIGHT_KINDS}
+
+    @abstractmethod
+    def delta(self, operands: Operands) -> Tensor:
+        """Delta of a matrix, (m, n), of any floating data type, zero where all task vectors are."""
+
+    def merge(self, operands: Operands) -> Tensor:
+        base = operands.base
+        alone = self.alone_is_exact and len(operands.tasks) == 1
+        if alone or operands.spec.kind not in self._matrices or base.numel() == 0:
+            return add_task_vectors(operands, self._factor / len(operands.tasks))
+        return torch.add(base, self.delta(operands).to(base.dtype).reshape(base.shape), alpha=self._factor)
+
+
+def matrix_deltas(operands: Operands) -> Iterator[Tensor]:
+    """The task vectors of one weight as matrices (m, n), one at a time."""
+    for _, delta in operands.deltas():
+        yield as_matrix(delta)

@@ -1,0 +1,79 @@
+"""Isotropic merging. Iso-C: Delta = mean(S) * U V^T of the singular value decomposition sum_t tau_t = U diag(S) V^T.
+
+Iso-CTS: Delta = mean(S) * polar(U) polar(V)^T, where U, S and V hold the k_c top singular triplets (U_c, S_c, V_c) of
+sum_t tau_t and, of every task, the (r - k_c) / T top ones of tau_t - U_c U_c^T tau_t; r = min(m, n).
+
+Marczak et al., No task left behind: isotropic model merging with common and task-specific subspaces, ICML 2025,
+https://arxiv.org/abs/2502.04959
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from symerge_dense.merging.arguments import check_number, check_within
+from symerge_dense.merging.combine import total
+from symerge_dense.merging.methods._matrix import MatrixMerger, matrix_deltas
+from symerge_dense.merging.operands import Operands
+from symerge_dense.merging.spectral import polar, svd
+from symerge_dense.registry import MERGERS
+
+
+@MERGERS.register_module()
+class IsoC(MatrixMerger):
+    """The sum of task vectors with its spectrum made flat. Scope: matrices, and with ``conv='reshape'`` convolutions
+    as (O, I * kh * kw); the mean of task vectors for all else. ``scale`` multiplies both, as published.
+
+    The paper tunes ``scale`` on labels (0.1 to 3; about 1.5 for eight tasks). The mean is over all min(m, n) singular
+    values, but directions in which the sum of task vectors has nothing at all stay at zero.
+    """
+
+    name: ClassVar[str] = "iso_c"
+
+    def __init__(self, scale: float = 1.0, conv: str = "reshape") -> None:
+        self.scale = check_number(self.name, "scale", scale)
+        super().__init__(conv, self.scale)
+
+    def delta(self, operands: Operands) -> Tensor:
+        left, values, right = svd(summed := total(matrix_deltas(operands)))
+        return values.sum() / min(summed.shape) * left @ right
+
+
+@MERGERS.register_module()
+class IsoCTS(MatrixMerger):
+    """Common directions and those that each task adds, with a flat spectrum. Scope: matrices, and with
+    ``conv='reshape'`` convolutions as (O, I * kh * kw); the mean of task vectors for all else. ``scale`` multiplies
+    both, as published.
+
+    ``common`` in [0, 1] is the share of directions taken from the sum, rounded so that the rest divides among the
+    tasks; with fewer directions than tasks there may be no rest, which leaves Iso-C. The paper tunes ``scale`` on
+    labels. The mean of S is over all r, though negligible directions stay at zero.
+    """
+
+    name: ClassVar[str] = "iso_cts"
+
+    def __init__(self, scale: float = 1.0, common: float = 0.8, conv: str = "reshape") -> None:
+        self.scale = check_number(self.name, "scale", scale)
+        self.common = check_within(self.name, "common", common, "[0, 1]", "the share of common directions")
+        super().__init__(conv, self.scale)
+
+    def delta(self, operands: Operands) -> Tensor:
+        summed = total(matrix_deltas(operands))
+        rank, tasks = min(summed.shape), len(operands.tasks)
+        own = own_directions(rank, tasks, self.common)
+        parts = [svd(summed, rank - own * tasks)]
+        common = parts[0].left
+        for delta in matrix_deltas(operands) if own else ():
+            wide = delta.double()
+            wide -= common @ (common.T @ wide)
+            parts.append(svd(wide, own))
+        left, values, right = (list(group) for group in zip(*parts, strict=True))
+        return torch.cat(values).sum() / rank * polar(torch.cat(left, 1)) @ polar(torch.cat(right))
+
+
+def own_directions(rank: int, tasks: int, common: float) -> int:
+    """Directions that each task adds: its part of those beyond ``common`` * ``rank``, rounded, as far as they go."""
+    return min(round((rank - int(rank * common)) / tasks), rank // tasks)

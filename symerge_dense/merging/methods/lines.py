@@ -1,0 +1,112 @@
+"""LiNeS: theta_l = theta_0,l + (alpha + beta * l / (L - 1)) * Delta_l at depth l of L, Delta of any merging method.
+
+Wang et al., LiNeS: post-training layer scaling prevents forgetting and enhances model merging, ICLR 2025,
+https://arxiv.org/abs/2410.17146
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from symerge_dense.merging.arguments import check_number
+from symerge_dense.merging.base import Merger
+from symerge_dense.merging.combine import total
+from symerge_dense.merging.methods.task_arithmetic import TaskArithmetic
+from symerge_dense.merging.operands import Operands, add_task_vectors, interpolate
+from symerge_dense.merging.order_statistics import Reading
+from symerge_dense.merging.tensor_specs import TensorSpec
+from symerge_dense.registry import MERGERS
+
+
+@MERGERS.register_module()
+class Lines(Merger):
+    """The delta of another method, scaled linearly with depth. Scope: that of the other method.
+
+    ``method`` is a registered name (taken with scale 1 where it has a scale, since the scaling is this method's) or
+    ``{'type': name, **arguments}``. ``alpha`` scales the first block and what belongs to none, alpha + ``beta`` the
+    last. Without ``alpha`` it is the paper's (|sum_t tau_t|_1 / |Delta|_1) / T, by one more statistics pass; task
+    arithmetic needs none. Depth is that of ``TensorSpec.block``, stem first. Specs that know no block (a state dict
+    without its module) raise ValueError unless beta is 0. The paper tunes beta on labels, up to about 1.
+    """
+
+    name: ClassVar[str] = "lines"
+
+    def __init__(self, method: str | Mapping[str, Any] = "task_arithmetic", alpha: float | None = None,
+                 beta: float = 0.3) -> None:
+        self.method = method
+        self.alpha = None if alpha is None else check_number(self.name, "alpha", alpha)
+        self.beta = check_number(self.name, "beta", beta)
+        self._inner = inner = _build(method)
+        self.needs, self.per_task, self.extra_bits = inner.needs, inner.per_task, inner.extra_bits
+        self.treats = {kind: "base" if how == "base" else "method" for kind, how in inner.treats.items()}
+        self._measures = alpha is None and not isinstance(inner, TaskArithmetic)
+        self.passes, self.elementwise = inner.passes + self._measures, inner.elementwise
+
+    def begin(self, specs: list[TensorSpec], tasks: tuple[str, ...]) -> None:
+        if self.beta and specs and all(spec.block is None for spec in specs):
+            raise ValueError("lines scales by depth, and the specs know no blocks; make them from the module "
+                             "(tensor_specs), or pass beta=0.")
+        self._tasks = len(tasks)
+        self._summed, self._merged = list[float](), list[float]()  # norms of the parts
+        self._inner.begin([spec for spec in specs if self._inner.treats[spec.kind] == "method"], tasks)
+
+    def reads(self, number: int) -> Reading:
+        return self._inner.reads(number) if number < self._inner.passes else "all"
+
+    def observe(self, number: int, operands: Operands) -> None:
+        if number == self._inner.passes:
+            operands = replace(operands, unchecked=False)  # a broken weight would spoil the coefficient of all others
+            self._summed.append(_norm(total(delta for _, delta in operands.deltas())))
+            self._merged.append(_norm(self._merge_inner(operands) - operands.base))
+        elif self._inner.treats[operands.spec.kind] == "method":
+            self._inner.observe(number, operands)
+
+    def end_pass(self, number: int) -> None:
+        if number < self._inner.passes:
+            self._inner.end_pass(number)
+
+    def merge(self, operands: Operands) -> Tensor:
+        return interpolate(operands.base, self._merge_inner(operands), self.coefficient(operands.spec))
+
+    def coefficient(self, spec: TensorSpec) -> float:
+        """alpha + beta * l / (L - 1) for a tensor; alpha where it has no block or there is only one."""
+        depth = 0.0 if spec.block is None or spec.n_blocks < 2 else spec.block / (spec.n_blocks - 1)
+        return self._start() + self.beta * depth
+
+    def _start(self) -> float:
+        """alpha; 0 where Delta is zero and there is nothing to scale."""
+        if self.alpha is not None:
+            return self.alpha
+        if isinstance(self._inner, TaskArithmetic):
+            return 1 / abs(self._inner.scale) / self._tasks if self._inner.scale else 0.0
+        # fsum does not depend on the order, which threads do not keep.
+        summed, merged = math.fsum(self._summed), math.fsum(self._merged)
+        return summed / merged / self._tasks if merged else 0.0
+
+    def _merge_inner(self, operands: Operands) -> Tensor:
+        if self._inner.treats[operands.spec.kind] == "mean":
+            return add_task_vectors(operands, 1 / len(operands.tasks))
+        return self._inner.merge(operands)
+
+
+def _build(method: str | Mapping[str, Any]) -> Merger:
+    if not isinstance(method, str):
+        if not isinstance(method, Mapping) or not isinstance(method.get("type"), str):
+            raise ValueError(f"lines: method is {method!r}; it must be a registered name, or a dict with a 'type' and "
+                             "the method's arguments.")
+        inner: Merger = MERGERS.build(dict(method))
+        return inner
+    cls = MERGERS[method]
+    unscaled: Merger = cls(scale=1.0) if "scale" in inspect.signature(cls).parameters else cls()
+    return unscaled
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(tensor.abs().sum(dtype=torch.float64))

@@ -1,0 +1,113 @@
+"""Safetensors written tensor by tensor, so that a model need not be in memory to be saved.
+
+The format: 8 bytes with the length of the header, a JSON header of names, data types, shapes and places, padded with
+spaces, and then the bytes of all tensors without gaps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from symerge_dense.merging.sources import DTYPES, TensorLayout
+
+ALIGNMENT = 8  # bytes, of the first tensor in the file
+SYNC = 1 << 27  # bytes after which the disk gets what was written, so that it need not take all at the end
+WAITING = 1 << 26  # bytes of computed tensors that may wait to be written
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class TensorFile:
+    """Context manager: ``write`` every tensor of ``layouts`` once, in any order.
+
+    Wider data types come first in the file, so that all tensors are aligned. ``size`` is that of the whole file in
+    bytes, known before anything is written. Leaving the block without an error syncs the file to disk and raises
+    ValueError if a tensor is missing; a file left by an error is the caller's to remove. Raises ValueError for data
+    types that safetensors files cannot hold.
+    """
+
+    def __init__(self, path: str | Path, layouts: Mapping[str, TensorLayout], metadata: Mapping[str, str]) -> None:
+        self.path, self._layouts, self._missing = Path(path), dict(layouts), set(layouts)
+        self._places: dict[str, int] = {}
+        end = 0
+        for name in sorted(layouts, key=lambda name: -layouts[name].dtype.itemsize):
+            self._places[name], end = end, end + _size(name, layouts[name])
+        self._start = len(self._header(metadata))
+        self.size = self._start + end
+        self._metadata = metadata
+
+    def _header(self, metadata: Mapping[str, str]) -> bytes:
+        entries = {name: _entry(self._layouts[name], place) for name, place in self._places.items()}
+        text = json.dumps({"__metadata__": dict(metadata), **entries}, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % ALIGNMENT)
+        return len(text).to_bytes(8, "little") + text
+
+    def __enter__(self) -> TensorFile:
+        self._file, self._unsynced = self.path.open("wb"), 0
+        self._file.write(self._header(self._metadata))
+        return self
+
+    def write(self, name: str, tensor: Tensor) -> None:
+        """Write one tensor, of the announced shape and data type."""
+        layout = TensorLayout(tuple(tensor.shape), tensor.dtype)
+        assert name in self._missing and layout == self._layouts[name], f"{name} {layout} was not announced"
+        self._missing.remove(name)
+        self._file.seek(self._start + self._places[name])
+        numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        self._unsynced += self._file.write(numbers.data)
+        if self._unsynced >= SYNC:
+            self._sync()
+
+    def write_all(self, stream: Iterable[tuple[str, Tensor]]) -> None:
+        """Write tensors while the next are computed; up to ``WAITING`` bytes, or one tensor, wait for the disk."""
+        waiting: deque[tuple[Future[None], int]] = deque()
+        writer = ThreadPoolExecutor(1, "writer")
+        try:
+            for name, tensor in stream:
+                while waiting and sum(size for _, size in waiting) + tensor.nbytes > WAITING:
+                    waiting.popleft()[0].result()
+                waiting.append((writer.submit(self.write, name, tensor), tensor.nbytes))
+            for written, _ in waiting:
+                written.result()
+        finally:
+            writer.shutdown(cancel_futures=True)
+
+    def _sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._unsynced = 0
+
+    def replace_metadata(self, metadata: Mapping[str, str]) -> None:
+        """Write other metadata of the same length, for what is known only at the end."""
+        header = self._header(metadata)
+        assert len(header) == self._start, "metadata of another length"
+        self._file.seek(0)
+        self._file.write(header)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        with self._file:
+            if error is None:
+                if self._missing:
+                    raise ValueError(f"{self.path} lacks {sorted(self._missing)[:10]}; write every tensor.")
+                self._sync()
+
+
+def _size(name: str, layout: TensorLayout) -> int:
+    if layout.dtype not in _NAMES:
+        raise ValueError(f"tensor {name!r} has data type {layout.dtype}, which a safetensors file cannot hold; known: "
+                         f"{', '.join(str(dtype) for dtype in _NAMES)}.")
+    return torch.Size(layout.shape).numel() * layout.dtype.itemsize
+
+
+def _entry(layout: TensorLayout, place: int) -> dict[str, object]:
+    size = torch.Size(layout.shape).numel() * layout.dtype.itemsize
+    return {"dtype": _NAMES[layout.dtype], "shape": list(layout.shape), "data_offsets": [place, place + size]}

@@ -1,0 +1,1 @@
+"""Networks: a shared backbone, a head per task, and their files."""

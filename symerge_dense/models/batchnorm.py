@@ -1,0 +1,92 @@
+"""BatchNorm statistics of a merged network, re-estimated on unlabelled images.
+
+Averaged or copied running statistics belong to no network that exists; on dense tasks they cost as much as the choice
+of the merging method. Re-estimation shows the merged network a few unlabelled images and pools exact moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from symerge_dense.models.modes import evaluating
+
+
+def batchnorms(module: nn.Module) -> list[_BatchNorm]:
+    """The BatchNorm layers of ``module`` that keep running statistics, in module order."""
+    return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
+def statistics(module: nn.Module) -> list[Tensor]:
+    """Running means and variances of all BatchNorm layers: the tensors themselves, not copies."""
+    named = dict(module.named_buffers())
+    return [value for name, value in named.items() if name.endswith(("running_mean", "running_var"))]
+
+
+class _Moments:
+    """Running sums of a layer's input over images and positions, per channel, in float64."""
+
+    def __init__(self, layer: _BatchNorm) -> None:
+        self.layer = layer
+        self.sums = torch.zeros(2, layer.num_features, dtype=torch.float64, device=layer.weight.device)
+        self.count = torch.zeros((), dtype=torch.float64, device=layer.weight.device)
+
+    def observe(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].detach().transpose(0, 1).flatten(1).double()
+        self.sums += torch.stack([x.sum(1), x.square().sum(1)])
+        self.count += x.shape[1]
+
+    def write(self) -> None:
+        mean, square = self.sums / self.count.clamp(min=1)
+        variance = (square - mean.square()).clamp(min=0) * self.count / (self.count - 1).clamp(min=1)
+        self.layer.running_mean.copy_(mean)  # type: ignore[union-attr]
+        self.layer.running_var.copy_(variance)  # type: ignore[union-attr]
+
+
+@contextmanager
+def _batch_statistics(model: nn.Module, layers: list[_BatchNorm]) -> Iterator[None]:
+    """Evaluation mode, but ``layers`` normalise with the batch and leave their statistics alone; all restored after."""
+    with evaluating(model):
+        for layer in layers:
+            layer.training, layer.track_running_stats = True, False
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.track_running_stats = True
+
+
+def _show(model: nn.Module, images: Tensor) -> None:
+    try:
+        model(images)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError("BatchNorm cannot be re-estimated on one image in a layer that pools the whole image: give "
+                         "data.unlabelled two images or more, or set adaptation.batchnorm='mean'.") from error
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set every running mean and variance to the pooled moments of the layer's input over ``batches`` of images.
+
+    While estimating, each layer normalises with its batch, so that deeper layers see the activations of a network
+    whose statistics fit. The variance is the unbiased one of all pixels of all images, as BatchNorm keeps it. The
+    module's train/eval mode is left as found. Does nothing on a network without BatchNorm. Under a distributed
+    launcher every process sees all the images: what a layer sees depends on the composition of its batches.
+    """
+    layers = batchnorms(model)
+    if not layers:
+        return
+    moments = [_Moments(layer) for layer in layers]
+    with _batch_statistics(model, layers), ExitStack() as stack:
+        for layer, moment in zip(layers, moments, strict=True):
+            stack.callback(layer.register_forward_pre_hook(moment.observe).remove)
+        for images in batches:
+            _show(model, images)
+    for moment in moments:
+        moment.write()

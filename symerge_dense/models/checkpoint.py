@@ -1,0 +1,94 @@
+"""Model files: safetensors of plain tensors whose header says, as one JSON text, what network they belong to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from symerge_dense.fileio import atomic_write
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.weight_files import (
+    FORMAT,
+    KEY,
+    CorruptFileError,
+    MatchReport,
+    UnsafeFileError,
+    match_report,
+    read_metadata,
+    read_state,
+    refuse_non_finite,
+    state_hash,
+)
+
+__all__ = ["CorruptFileError", "MatchReport", "UnsafeFileError", "check_same_base", "load_model", "match_report",
+           "read_metadata", "read_state", "save_model", "state_hash"]
+
+
+def save_model(path: str | Path, model: MultiTaskModel, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write ``model`` to ``path`` (``.safetensors``), all of it or nothing.
+
+    ``metadata`` is the caller's record: 'base_hash', 'training', 'metrics', ...; what describes the network itself
+    (format, model, tasks, backbone, heads, preprocessing, hash) is added here. Raises ValueError for another suffix,
+    metadata that JSON cannot hold, and weights that are not finite.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"model files end in .safetensors, not {path.suffix!r}: {path}.")
+    state = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
+    refuse_non_finite(state, f"the model for {path}")
+    text = _record(model, state_hash(state), metadata or {})
+    with atomic_write(path) as temporary:
+        save_file(state, temporary, metadata={KEY: text})
+
+
+def _record(model: MultiTaskModel, digest: str, metadata: Mapping[str, Any]) -> str:
+    spec = model.spec
+    about = {key: spec[key] for key in ("backbone", "heads", "preprocessing")}
+    try:
+        return json.dumps({"base_hash": None, "training": {}, "metrics": {}, **metadata, "format": FORMAT,
+                           "model": spec, "tasks": list(spec["tasks"]), **about, "hash": digest})
+    except TypeError as error:
+        raise ValueError(f"metadata {sorted(metadata)} must be plain JSON values: {error}.") from error
+
+
+def load_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
+    """The model of a file, on the CPU and in evaluation mode, and its metadata.
+
+    The file must match the network that it describes completely. Raises ValueError, naming the file and the remedy,
+    for everything that ``read_metadata`` refuses, tensors that are missing, left over, of another shape, not finite
+    or changed since they were saved, and networks that this version does not know.
+    """
+    metadata = read_metadata(path)
+    state = read_state(path)
+    try:
+        model = MultiTaskModel.from_spec(metadata["model"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} describes a network that cannot be built: {error}") from error
+    report = match_report(state, model.state_dict())
+    if not report.full or len(report.matched) < len(model.state_dict()):
+        raise ValueError(f"{path} does not match the network that it describes; train or export it again.\n{report}")
+    if metadata.get("hash") != state_hash(state):
+        raise CorruptFileError(f"{path}: the weights are not those that were saved (their hash differs); copy it "
+                               "again.")
+    model.load_state_dict(state)
+    return model.eval(), metadata
+
+
+def check_same_base(metadatas: Mapping[str, Mapping[str, Any]] | Sequence[Mapping[str, Any]],
+                    allow: bool = False) -> None:
+    """Refuse (ValueError) experts that did not start from the same base weights, unless ``allow``.
+
+    ``metadatas``: what ``load_model`` returned, by a name for messages or as a list. A missing base hash counts as
+    different: task vectors of such an expert mean nothing.
+    """
+    if not isinstance(metadatas, Mapping):
+        metadatas = {"+".join(entry.get("tasks", [])) or str(row): entry for row, entry in enumerate(metadatas)}
+    hashes = {name: entry.get("base_hash") for name, entry in metadatas.items()}
+    if not allow and (len(set(hashes.values())) > 1 or None in hashes.values()):
+        found = ", ".join(f"{name}: {(value or 'unknown')[:12]}" for name, value in hashes.items())
+        raise ValueError(f"the experts do not share their base weights ({found}); merging needs that. Train them from "
+                         "one base, or allow other bases explicitly if you know that they agree.")

@@ -1,0 +1,80 @@
+"""Task heads: features in, raw output at the head's own resolution out, with names for the layers that adapt.
+
+Shape legend: N images, C output channels, h x w the head's resolution.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from symerge_dense.registry import did_you_mean
+
+WHOLE_HEAD = "head"
+
+
+class Head(nn.Module, ABC):
+    """A task head: ``forward(features) -> (N,channels,h,w)``.
+
+    Args:
+        in_channels, strides: of the backbone's features, finest first.
+        channels: output channels of the task.
+        options: the head's own arguments, JSON-able; ``spec`` repeats them.
+
+    ``layers`` names what may be adapted: 'final' is the predictor, 'pre_final' the normalised convolution before it
+    (convolution and norm; empty in heads without one), each as dotted submodule names seen from the head.
+    """
+
+    name: ClassVar[str]
+    layers: dict[str, tuple[str, ...]]
+
+    def __init__(self, in_channels: Sequence[int], strides: Sequence[int], channels: int, **options: Any) -> None:
+        super().__init__()
+        if channels < 1 or len(in_channels) != len(strides) or not in_channels:
+            raise ValueError(f"head {self.name!r}: channels={channels} must be >= 1, and "
+                             f"in_channels={list(in_channels)} and strides={list(strides)} must have one entry each "
+                             "per feature.")
+        self.channels = channels
+        self.options = options
+
+    @abstractmethod
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Raw output (N,channels,h,w) of the backbone's features."""
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """``{'type': name, **options}``: builds this head again in any multi-task model."""
+        return {"type": self.name, **self.options}
+
+    def layer_modules(self, name: str) -> list[str]:
+        """Submodule names of layer ``name``: 'final', 'pre_final' or any dotted submodule name. Unknown: ValueError.
+
+        'head' is all of it: the one name '', which is the head itself as ``get_submodule`` has it.
+        """
+        if name == WHOLE_HEAD:
+            return [""]
+        if self.layers.get(name):
+            return list(self.layers[name])
+        if name in self.layers:
+            raise ValueError(f"unknown layer {name!r}: head {self.name!r} has no convolution before its predictor; "
+                             "adapt the predictor itself, layer='final'.")
+        modules = [module for module, _ in self.named_modules() if module]
+        if name in modules:
+            return [name]
+        named = [WHOLE_HEAD, *(key for key, value in self.layers.items() if value)]
+        raise ValueError(did_you_mean(name, [*named, *modules], "layer") +
+                         f" They are layers of head {self.name!r}.")
+
+    def refuse_single_image(self, images: int) -> None:
+        """Raise ValueError where one image is all that a BatchNorm after global pooling would see in training."""
+        if images != 1 or not self.training:
+            return
+        for name, module in self.named_modules():
+            pools = any(isinstance(m, nn.AdaptiveAvgPool2d) and m.output_size in (1, (1, 1)) for m in module.children())
+            if pools and any(isinstance(m, _BatchNorm) and m.training for m in module.modules()):
+                raise ValueError(f"batch size 1: BatchNorm after the global pooling in '{name}' of head {self.name!r} "
+                                 "needs two images in training; use batch_size >= 2 (and more images than that).")

@@ -1,0 +1,246 @@
+"""The comparison itself: method after method into one table, each row kept as soon as it is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+
+from symerge_dense.evaluation.delta_m import delta_by_task
+from symerge_dense.evaluation.scores import Scores
+from symerge_dense.models.checkpoint import save_model
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.pipeline import data, run_dir
+from symerge_dense.pipeline.comparison.head_transfer import HeadDonor
+from symerge_dense.pipeline.comparison.methods import BLOCKS, EXPERTS, JOINT, Adaptive, Candidate, Outcome, candidates
+from symerge_dense.pipeline.comparison.model_pool import ModelPool
+from symerge_dense.pipeline.comparison.resources import measured
+from symerge_dense.pipeline.comparison.rows import Row, RowStore, costs_of, deltas_of, metrics_of, scores_of
+from symerge_dense.pipeline.comparison.scoring import Scoring
+from symerge_dense.pipeline.comparison.tuning import CRITERIA, Tuner, check_criterion
+from symerge_dense.pipeline.config import RunConfig, config_hash, to_json
+from symerge_dense.pipeline.expert_store import ExpertStore, check_network
+from symerge_dense.pipeline.run_info import run_facts
+from symerge_dense.progress import console, say
+from symerge_dense.registry import TASKS, did_you_mean
+from symerge_dense.report.comparison_files import FILES, delta, draw_comparison, print_comparison, write_comparison
+
+DONOR = "symerge"  # whose adapted layers are transferred, unless a file is named
+
+
+@dataclass
+class Comparison:
+    """Which methods are compared, and how.
+
+    Args:
+        config: base, experts, data, and the options of adaptation and BatchNorm. folder: of this comparison.
+        methods: names, None for all. Rows that ``folder`` already holds of others stay in the table.
+        options: arguments of methods, {name: {argument: value}}; what is tuned is not where it is given.
+        criterion: of ``CRITERIA``, for scales. seeds: runs of each method whose result depends on one.
+        adapted_from: a merged model whose adapted layers are plugged onto every other encoder; None takes those of
+            SyMerge in this comparison. train_experts: False refuses where experts are missing.
+
+    Raises ValueError for what is unknown or cannot be.
+    """
+
+    config: RunConfig
+    folder: Path
+    methods: Sequence[str] | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    criterion: str = "agreement"
+    seeds: int = 1
+    adapted_from: str | None = None
+    train_experts: bool = True
+
+    def __post_init__(self) -> None:
+        check_criterion(self.criterion)
+        if self.seeds < 1:
+            raise ValueError(f"seeds={self.seeds}: give at least 1.")
+        self.store = ExpertStore(self.config, self.train_experts, score=self._score_trained)
+        self.candidates = self._candidates()
+        self.scoring = Scoring(self.config, torch.device(get_device()))
+        self.row_store = RowStore(self.folder / "rows")
+        self.donor = HeadDonor(Path(self.adapted_from or self.folder / f"{DONOR}.safetensors"))
+        if self.adapted_from is not None:
+            _ = self.donor.model  # a file that cannot be read is known now
+        self.rows: dict[str, Row] = {}
+
+    def _candidates(self) -> list[Candidate]:
+        everybody = candidates(self.store.joint, self.options)
+        names = [candidate.name for candidate in everybody]
+        for name in self.methods or ():
+            if name not in names:
+                raise ValueError(did_you_mean(name, names, "merging method"))
+        joint = JOINT in (self.methods or ()) or "recipe" in self.config.experts
+        return [candidate for candidate in everybody if joint or candidate.name != JOINT]
+
+    def run(self) -> dict[str, Any]:
+        """Every row that is missing; returns what compare.json holds. A method that fails is a row that says so."""
+        gc.freeze()  # what is there now stays: collections between methods need not look through all libraries
+        try:
+            for candidate in self.candidates:
+                self._enter(candidate)
+        finally:  # also where Ctrl-C ends it
+            gc.unfreeze()
+            if self.rows:
+                write_comparison(self.folder, self.record())
+                draw_comparison(self.folder, self.record())
+        return self.record()
+
+    def record(self) -> dict[str, Any]:
+        """What compare.json holds, from the rows so far."""
+        split = f" ({self.scoring.tuning_split})" if self.criterion == "labels" else ""
+        return {"config": self.config.record, "tuning": CRITERIA[self.criterion] + split, "seeds": self.seeds,
+                "blocks": BLOCKS, "adapted_from": self.adapted_from or DONOR, **self._facts,
+                "delta_m_metrics": {task: TASKS[task].headline for task in self.config.tasks},
+                "rows": list(self.rows.values())}
+
+    # -- one method ---------------------------------------------------------------------------------------------------
+    def _enter(self, candidate: Candidate) -> None:
+        name = candidate.name
+        found = self.row_store.read(name, self._asked(candidate))
+        wanted = self.methods is None or name in (EXPERTS, *self.methods)
+        if found is not None and self._is_whole(found):
+            self.rows[name] = found
+        elif found is not None and not wanted:  # its own numbers hold; only the layers on its encoder were others
+            self.rows[name] = {key: value for key, value in found.items() if key != "transferred"}
+        elif wanted:
+            console.print(f"[bold]{name}[/bold]")
+            self.rows[name] = self._settled(candidate)
+            write_comparison(self.folder, self.record())
+
+    def _is_whole(self, row: Row) -> bool:
+        """Whether nothing is to be done for a kept row: its layers are still there, or it has tried those of now."""
+        if self._gives(row["method"]):
+            return self.donor.hash is not None
+        return row["block"] == "reference" or row.get("layers") == self.donor.hash
+
+    def _settled(self, candidate: Candidate) -> Row:
+        """The row of a method that runs now, written down."""
+        name, models, tuner = candidate.name, self.models, self.tuner
+        if self._gives(name):
+            self.donor.path.unlink(missing_ok=True)  # layers of another run are not to be taken for this one's
+        try:
+            row, trace = self._row(candidate, models, tuner), ""
+        except Exception as error:
+            if name == EXPERTS:  # without them there is nothing to compare with
+                raise
+            trace = traceback.format_exc()
+            row = {"method": name, "block": candidate.block, "data": candidate.data, "runs": 0,
+                   "error": f"{type(error).__name__}: {error}"}
+        kept = self.row_store.write(name, self._asked(candidate), row, trace)
+        if name != EXPERTS:
+            say(f"{name} failed: {row['error']}" if trace else f"{name}: Δm {delta(kept)} %")
+        return kept
+
+    def _row(self, candidate: Candidate, models: ModelPool, tuner: Tuner) -> Row:
+        scores: list[Scores] = []
+        costs: list[dict[str, Any]] = []
+        moved: list[dict[str, float]] = []
+        for seed in range(self._runs(candidate)):
+            with measured() as cost:
+                outcome = candidate.make(models, tuner, self.config.seed + seed)
+            costs.append(cost)
+            scores.append(self.scoring.score(outcome.networks, candidate.name))
+            moved += self._moved(candidate, models, outcome)
+        deltas = [delta_by_task(run, self._reference) for run in scores] if candidate.name != EXPERTS else []
+        if self._gives(candidate.name):
+            save_model(self.donor.path, outcome.networks[None], {"training": to_json(vars(models.options))})
+        own = costs_of(costs) if outcome.block != "reference" else {}  # of training, if it was not found
+        return {"method": candidate.name, "block": outcome.block, "data": outcome.data, "runs": len(scores),
+                "tasks": metrics_of(scores), "delta_m": deltas_of(deltas), "encoder_passes": len(outcome.networks),
+                **own, **outcome.facts, **({"transferred": deltas_of(moved)} if moved else {}),
+                **({"models": models.hashes} if candidate.name == EXPERTS else {"layers": self.donor.hash})}
+
+    def _moved(self, candidate: Candidate, models: ModelPool, outcome: Outcome) -> list[dict[str, float]]:
+        """Delta_m of the same encoder under the donor's heads; nothing for references, the donor, or without one."""
+        if self._gives(candidate.name) or outcome.block == "reference" or self.donor.hash is None:
+            return []
+        plugged = self.donor.plugged(models, outcome.networks)
+        return [delta_by_task(self.scoring.score(plugged, f"{candidate.name}, transferred layers"), self._reference)]
+
+    def _gives(self, name: str) -> bool:
+        """Whether the adapted layers that are transferred are this method's."""
+        return name == DONOR and self.adapted_from is None
+
+    def _runs(self, candidate: Candidate) -> int:
+        return self.seeds if self.seeds > 1 and candidate.random else 1
+
+    def _asked(self, candidate: Candidate) -> str:
+        """Fingerprint of what a kept row must have been made with."""
+        about = [candidate.name, self.config.record]
+        if candidate.name != EXPERTS:
+            about += [self.criterion, self._runs(candidate), self.options.get(candidate.name, {})]
+        return config_hash(*about)
+
+    # -- what they meet on --------------------------------------------------------------------------------------------
+    @cached_property
+    def models(self) -> ModelPool:
+        """Base and experts, found or trained; data that cannot be read are known before."""
+        check_network(self.config)
+        pool, _ = data.pool(self.config), self.scoring.test
+        if self.store.may_train:
+            data.dataset(self.config, "train", self.config.tasks)
+        console.print("[bold]Base and experts[/bold]")
+        base = self.store.base()
+        experts = self.store.experts(base)
+        models = ModelPool(base, experts, pool, self.config.options, self.folder, self.scoring.device,
+                           self.store.files(base))
+        self._check_models(models)
+        if self.adapted_from is not None:
+            self.donor.check(models)
+        if any(isinstance(e, Adaptive) and (self.methods is None or e.name in self.methods) for e in self.candidates):
+            models.ask_experts()
+        return models
+
+    def _check_models(self, models: ModelPool) -> None:
+        known = self.rows.get(EXPERTS, {}).get("models", models.hashes)
+        changed = [name for name, value in models.hashes.items() if known.get(name) != value]
+        if changed:
+            raise ValueError(f"{', '.join(changed)}: not the weights that the rows in {self.folder} were made with; "
+                             "give those back, or compare in another --work-dir.")
+
+    @cached_property
+    def tuner(self) -> Tuner:
+        """What chooses scales."""
+        tuner = Tuner(self.models, self.scoring, self.config.baselines["scales"], self.criterion)
+        tuner.prepare()
+        return tuner
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        return run_facts()
+
+    @property
+    def _reference(self) -> Scores:
+        return scores_of(self.rows[EXPERTS])
+
+    def _score_trained(self, model: MultiTaskModel, title: str) -> Scores:
+        return self.scoring.score({None: model.to(self.scoring.device)}, title)
+
+
+def compare_methods(config: RunConfig, work_dir: str | None = None, resume: bool = False, **how: Any) -> dict[str, Any]:
+    """Run a comparison in a folder of its own; ``how`` are the further fields of ``Comparison``.
+
+    With ``resume``, what the folder holds is not done again: a complete comparison is only shown, and ``methods``
+    adds to the table. Raises ValueError for what ``Comparison`` refuses, and as ``run_dir.open_run``.
+    """
+    named = dataclasses.replace(config, name=f"{config.name}_compare")
+    folder = run_dir.open_run(run_dir.choose(named, work_dir, resume), config, resume)
+    try:
+        record = Comparison(config, folder, **how).run()
+    except (ValueError, OSError):
+        if not resume:
+            run_dir.abandon(folder)
+        raise
+    print_comparison(record, console)
+    console.print(f"In {folder}: {', '.join(FILES)}")
+    return record

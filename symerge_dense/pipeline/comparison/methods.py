@@ -1,0 +1,211 @@
+"""Who is compared: every registered static method, every adaptive one, and joint training with labels."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from symerge_dense.experts.statistics import LARGEST_GRAM, SAMPLED, Statistics
+from symerge_dense.merging.base import Merger
+from symerge_dense.merging.run import merge_state
+from symerge_dense.merging.tensor_specs import TensorSpec
+from symerge_dense.models.backbone import TimmBackbone
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.pipeline.comparison.model_pool import ModelPool
+from symerge_dense.pipeline.comparison.scoring import Networks
+from symerge_dense.pipeline.comparison.tuning import States, Tuner, knob_of, values_of
+from symerge_dense.pipeline.method_options import built
+from symerge_dense.registry import ADAPTIVE_METHODS, MERGERS, did_you_mean
+
+BLOCKS = {
+    "reference": "references",
+    "plain": "one encoder, nothing beside it",
+    "adapters": "one encoder, parameters beside it",
+    "masks": "weights per task: one encoder pass per task",
+}
+EXPERTS, JOINT = "experts", "joint_training"
+DATA = ("none", "unlabelled", "labels")
+
+
+@dataclass
+class Outcome:
+    """What a method makes: finished networks, the block of the table it belongs to, the data it has looked at.
+
+    ``data`` is one of ``DATA``; the images of BatchNorm's re-estimation, the same for all, do not count. ``facts`` go
+    into the row as they are.
+    """
+
+    networks: Networks
+    block: str
+    data: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Candidate(ABC):
+    """A contestant. ``block`` and ``data`` are what its row says if it fails."""
+
+    name: str
+    block: str = "plain"
+    data: str = "none"
+
+    @property
+    def random(self) -> bool:
+        """Whether its result depends on the seed."""
+        return False
+
+    @abstractmethod
+    def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
+        """All of its own work, from base and experts to networks that can be scored."""
+
+
+class Static(Candidate):
+    """A method of ``MERGERS``: its scale tuned where it has one, all arguments but ``options`` as by default."""
+
+    def __init__(self, name: str, options: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self.name, self.kind, self.options = name, MERGERS[name], dict(options)
+        self.default: Merger = built(self.kind, name, self.options)
+        self.block = "masks" if self.default.per_task else "plain"
+        self.data = "unlabelled" if self.default.needs else "none"
+
+    @cached_property
+    def random(self) -> bool:
+        """Whether it, or what it needs to know of the experts, is drawn at random."""
+        return bool(self.default.needs & SAMPLED) or draws(self.default)
+
+    def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
+        """Collect what it needs, tune, merge, settle BatchNorm."""
+        extras = {what: models.statistics(what, seed) for what in sorted(self.default.needs)}
+        tasks: list[str | None] = list(models.experts) if self.default.per_task else [None]
+
+        def merge(merger: Merger) -> States:
+            return {task: models.merge(merger, seed, extras, task) for task in tasks}
+
+        merger, facts = self._tuned(tuner, merge)
+        networks = {task: models.place(state, task) for task, state in merge(merger).items()}
+        tuned_on = "labels" if tuner.criterion == "labels" else "unlabelled"
+        data = max(self.data, tuned_on if "tuning" in facts else "none", key=DATA.index)
+        facts |= {"options": merger.hyperparameters, "extra_parameters": self._beside(models)}
+        notes = [_of_convolutions(merger, models), _without_gram(models, extras["gram"]) if "gram" in extras else ""]
+        facts["note"] = "; ".join(filter(None, notes))
+        return Outcome(networks, self.block, data, facts)
+
+    def _tuned(self, tuner: Tuner, merge: Callable[[Merger], States]) -> tuple[Merger, dict[str, Any]]:
+        """The method with its knob at the best value, and the record of the choice, if there was one."""
+        knob = knob_of(self.kind)
+        if knob is None or knob in self.options or len(values_of(self.kind, tuner.scales)) < 2:
+            return self.default, {}
+        start = time.perf_counter()
+        best, found = tuner.best(self.kind, lambda value: merge(self.kind(**self.options, **{knob: value})))
+        tuning = {"argument": knob, "best": best, "values": {f"{value:g}": found[value] for value in sorted(found)}}
+        seconds = round(time.perf_counter() - start, 2)
+        return self.kind(**self.options, **{knob: best}), {"tuning": tuning, "tuning_seconds": seconds}
+
+    def _beside(self, models: ModelPool) -> int:
+        """Numbers kept beside one backbone, in units of float32: the unified task vector, and a mask for each task."""
+        if not self.default.per_task:
+            return 0
+        weights = models.backbone_weights
+        return weights + len(models.experts) * -(-weights * self.default.extra_bits // 32)
+
+
+class Adaptive(Candidate):
+    """A method of ``ADAPTIVE_METHODS``, with the config's options and its own arguments as by default, or as in ``options``."""
+
+    data = "unlabelled"
+
+    def __init__(self, name: str, options: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self.name = name
+        self.method = built(ADAPTIVE_METHODS[name], name, options)
+
+    @property
+    def random(self) -> bool:
+        """It is: batches are drawn."""
+        return True
+
+    def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
+        """Adapt on the unlabelled images."""
+        adapted = self.method.run(models.context(seed))
+        block = "adapters" if adapted.extra_parameters else "plain"
+        facts = {"options": self.method.hyperparameters, "extra_parameters": adapted.extra_parameters,
+                 "note": adapted.note}
+        return Outcome({None: adapted.model}, block, self.data, facts)
+
+
+class Joint(Candidate):
+    """Multi-task training with labels from the same base: what merging wants to do without."""
+
+    name, block, data = JOINT, "reference", "labels"
+
+    def __init__(self, train: Callable[[TimmBackbone], MultiTaskModel]) -> None:
+        self.train = train
+
+    def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
+        """Found or trained; nothing of it is merged, and BatchNorm is as it was trained."""
+        return Outcome({None: self.train(models.base).to(models.device)}, self.block, self.data)
+
+
+class Experts(Candidate):
+    """The experts themselves, each on its own task: T networks."""
+
+    name, block, data = EXPERTS, "reference", "labels"
+
+    def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
+        """As they are."""
+        beside = (len(models.experts) - 1) * sum(weight.numel() for weight in models.base.parameters())
+        return Outcome(models.own_networks, self.block, self.data, {"extra_parameters": beside})
+
+
+def _of_convolutions(merger: Merger, models: ModelPool) -> str:
+    """What a matrix method did to convolutions, which published code averages."""
+    conv = merger.hyperparameters.get("conv")
+    if conv is None or not any(spec.kind == "conv" for spec in models.specs):
+        return ""
+    return "convolutions averaged" if conv == "mean" else "convolutions as matrices (O, I*kh*kw)"
+
+
+def _without_gram(models: ModelPool, grams: Statistics) -> str:
+    """What is to be said of weights that RegMean could only average."""
+    matrices = [spec for spec in models.specs if spec.kind in ("matrix", "conv")]
+    without = [spec for spec in matrices if any(spec.name not in found for found in grams.values())]
+    share = sum(spec.numel for spec in without) / max(sum(spec.numel for spec in matrices), 1)
+    return f"{len(without)} of {len(matrices)} matrices ({share:.0%} of their weights) averaged: grouped, or of over " \
+           f"{LARGEST_GRAM} inputs" if without else ""
+
+
+def candidates(train_joint: Callable[[TimmBackbone], MultiTaskModel] | None,
+             options: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> list[Candidate]:
+    """Everybody: the experts first, SyMerge second. Without ``train_joint`` there is no joint training.
+
+    ``options``: arguments of methods by name. Raises ValueError for a method or an argument that does not exist.
+    """
+    for name in options:
+        if name not in ADAPTIVE_METHODS and name not in MERGERS:
+            raise ValueError(did_you_mean(name, [*ADAPTIVE_METHODS, *MERGERS], "merging method"))
+    adaptive = sorted(ADAPTIVE_METHODS, key=lambda name: name != "symerge")
+    joint = [] if train_joint is None else [Joint(train_joint)]
+    return [Experts(), *(Adaptive(name, options.get(name, {})) for name in adaptive),
+            *(Static(name, options.get(name, {})) for name in MERGERS), *joint]
+
+
+# -- which static methods draw at random: only those are worth several runs -------------------------------------------
+SIZE = 16
+
+
+def draws(merger: Merger) -> bool:
+    """Whether two seeds give two results, tried on one small matrix. Methods that need statistics are taken not to."""
+    if merger.needs:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    base, *experts = ({"weight": torch.randn(SIZE, SIZE, generator=generator)} for _ in range(3))
+    named = {str(number): expert for number, expert in enumerate(experts)}
+    specs = [TensorSpec("weight", (SIZE, SIZE), torch.float32, "matrix", 0, 1)]
+    task = next(iter(named)) if merger.per_task else None
+    first, second = (merge_state(merger, base, named, specs, seed=seed, task=task) for seed in (0, 1))
+    return not torch.equal(first["weight"], second["weight"])

@@ -1,0 +1,56 @@
+"""Scores of networks on the labelled splits of a config, by its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch.utils.data import Subset
+
+from symerge_dense.evaluation.evaluate import evaluate
+from symerge_dense.evaluation.scores import Scores
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.pipeline import data
+from symerge_dense.pipeline.config import RunConfig
+
+LABELLED_IMAGES = 200  # of the split that scales are tuned on, where they are tuned on labels
+Networks = Mapping[str | None, MultiTaskModel]
+"""One network for all tasks under None, or one for each task under its name."""
+
+
+@dataclass
+class Scoring:
+    """Scores on the split that the table reports, and on the one that may be tuned on."""
+
+    config: RunConfig
+    device: torch.device
+
+    def score(self, networks: Networks, title: str, loader: Any = None) -> Scores:
+        """Scores of all tasks on the test split, or on what ``loader`` gives."""
+        scores: Scores = {}
+        protocol = self.config.evaluation.get("protocol", "default")
+        for task, network in networks.items():
+            name = title if task is None else f"{title}, {task}"
+            scores |= evaluate(network, self.test if loader is None else loader, name, self.device, protocol)
+        return scores
+
+    @cached_property
+    def test(self) -> Any:
+        """Loader of the test split."""
+        return data.loader(self.config, data.dataset(self.config, "test", self.config.tasks))
+
+    @property
+    def tuning_split(self) -> str:
+        """The split for tuning on labels: the config's 'validation' where it has one, else 'train'."""
+        return "validation" if "validation" in self.config.data else "train"
+
+    @cached_property
+    def labelled(self) -> Any:
+        """Loader of up to ``LABELLED_IMAGES`` evenly spaced images of the tuning split, unaugmented."""
+        tuning = data.dataset(self.config, self.tuning_split, self.config.tasks)
+        tuning.augment = None
+        chosen = torch.linspace(0, len(tuning) - 1, min(LABELLED_IMAGES, len(tuning))).long().unique().tolist()
+        return data.loader(self.config, cast(Any, Subset(tuning, chosen)))

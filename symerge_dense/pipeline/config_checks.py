@@ -1,0 +1,175 @@
+"""What is wrong with a config and can be said before anything is built: unknown names, impossible values."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from symerge_dense.adaptation.options import SyMergeOptions, make_options
+from symerge_dense.datasets.transforms import Augment
+from symerge_dense.evaluation.protocols import measure
+from symerge_dense.experts.recipe import Recipe
+from symerge_dense.models.multi_task import build_task
+from symerge_dense.registry import DATASETS, HEADS, TASKS, Registry, did_you_mean
+
+Spec = Mapping[str, Any]
+KEYS: dict[str, tuple[str, ...]] = {
+    "preprocessing": ("mean", "std"),
+    "base": ("checkpoint", "pretrained", "random_init", "train"),
+    "experts": ("name", "folder", "seed", "recipe", "recipes", "checkpoints", "other_base"),
+    "baselines": ("scales",),
+    "evaluation": ("batch_size", "num_workers", "panels", "protocol"),
+}
+"""What the sections read whose entries are not the arguments of a class."""
+SPLITS = ("train", "unlabelled", "test")
+GIVEN = ("in_channels", "strides", "channels", "tasks")  # arguments that no config sets: the run knows them
+
+
+def check_sections(values: Spec) -> None:
+    """Raise ValueError for a key that nothing reads and a wrong value in a config's sections {name: content}."""
+    for section, known in KEYS.items():
+        check_keys(values.get(section, {}), known, section)
+    check_tasks(values["tasks"], "tasks")
+    for split in SPLITS:
+        if split not in values["data"]:
+            raise ValueError(f"data has no {split!r}; it needs {', '.join(SPLITS)}.")
+    for split, spec in values["data"].items():
+        check_arguments(spec, DATASETS, f"data.{split}", own=["limit"] if split == "unlabelled" else [])
+    if "name" not in values["backbone"]:
+        raise ValueError("backbone has no 'name'; give that of a timm model, for example name='resnet18'.")
+    check_keys(values.get("heads", {}), list(values["tasks"]), "heads")
+    for where, head in {"head": values["head"], **values.get("heads", {})}.items():
+        check_arguments(head, HEADS, where if where == "head" else f"heads.{where}")
+    check_base(values["base"])
+    check_experts(values["experts"], values["tasks"])
+    check_adaptation(values.get("adaptation", {}), values["tasks"])
+    check_protocol(values.get("evaluation", {}).get("protocol", "default"), values["tasks"])
+    check_numbers(values)
+
+
+def check_keys(section: Any, known: Collection[str], where: str, every: bool = False) -> None:
+    """Raise ValueError where ``section`` is no dict, has a key that is not ``known`` or, with ``every``, lacks one."""
+    if not isinstance(section, Mapping):
+        raise ValueError(f"{where} is {section!r}; it must be a dict with keys out of {', '.join(known)}.")
+    for key in section:
+        if key not in known:
+            raise ValueError(f"{where}: {did_you_mean(str(key), known, 'key')}")
+    missing = [key for key in known if every and key not in section]
+    if missing:
+        raise ValueError(f"{where} has no {', '.join(map(repr, missing))}; it needs {' and '.join(known)}.")
+
+
+def check_tasks(tasks: Any, where: str) -> None:
+    """Raise ValueError for an unknown task, arguments that it does not take, and no task at all."""
+    if not isinstance(tasks, Mapping) or not tasks:
+        raise ValueError(f"{where} is {tasks!r}; give at least one task, for example depth=dict(type='depth').")
+    for name, spec in tasks.items():
+        check_arguments(spec, TASKS, f"{where}.{name}")
+        with explained(f"{where}.{name}"):
+            build_task(name, spec)
+
+
+def check_arguments(spec: Any, registry: Registry[Any] | None, where: str, own: Collection[str] = ()) -> None:
+    """Raise ValueError unless ``spec`` is a dict of a class under 'type' and arguments that the class takes.
+
+    The class may go by its name in ``registry``; None: there is no such list, the class itself is wanted. ``own`` are
+    further keys that are no arguments of the class.
+    """
+    kind = spec.get("type") if isinstance(spec, Mapping) else spec
+    if isinstance(kind, str) and registry is not None:
+        with explained(f"{where}.type"):
+            kind = registry[kind]
+    if not isinstance(spec, Mapping) or not callable(kind):
+        names = f" or one of the names {', '.join(registry)}" if registry is not None else ""
+        raise ValueError(f"{where} has type {kind!r}; give a dict whose type is a class imported in the config{names}.")
+    parameters = inspect.signature(kind).parameters.values()
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+        check_keys(spec, ["type", *own, *(p.name for p in parameters if p.name not in GIVEN)], where)
+
+
+def check_base(base: Spec) -> None:
+    """Raise ValueError where the shared weights come from nowhere, or by a training that cannot be."""
+    if not any(base.values()):
+        raise ValueError("base says nowhere where the shared weights come from: give base.checkpoint=PATH, "
+                         "base.pretrained=True (downloads from timm's hub), base.train, or base.random_init=True.")
+    if train := base.get("train"):
+        check_keys(train, ("tasks", "recipe"), "base.train", every=True)
+        check_tasks(train["tasks"], "base.train.tasks")
+        check_options(Recipe, train["recipe"], "base.train.recipe")
+
+
+def check_experts(experts: Spec, tasks: Collection[str]) -> None:
+    """Raise ValueError for a checkpoint or recipe of no task, wrong recipes, and tasks with neither of the two."""
+    for part in ("checkpoints", "recipes"):
+        check_keys(experts.get(part, {}), list(tasks), f"experts.{part}")
+    bare = [task for task in tasks if task not in experts.get("checkpoints", {})]
+    if bare and "recipe" not in experts:
+        raise ValueError(f"experts has neither a recipe nor a checkpoint for {', '.join(bare)}; give experts.recipe to "
+                         "train them, or their files in experts.checkpoints.")
+    for task in bare:
+        recipes = experts["recipe"], experts.get("recipes", {}).get(task, {})
+        if not all(isinstance(recipe, Mapping) for recipe in recipes):
+            raise ValueError(f"experts.recipe, task {task}: {recipes} must be dicts of recipe options.")
+        check_options(Recipe, {**recipes[0], **recipes[1]}, f"experts.recipe, task {task}")
+
+
+def check_adaptation(adaptation: Spec, tasks: Collection[str]) -> None:
+    """Raise ValueError for wrong options of the adaptation, and for task weights and augmentation that cannot be."""
+    check_types(SyMergeOptions, adaptation, "adaptation")
+    with explained("adaptation"):
+        options = make_options(**adaptation)
+    check_keys(options.task_weights, list(tasks), "adaptation.task_weights")
+    if options.augment is not None:
+        check_arguments({"type": Augment, **options.augment}, None, "adaptation.augment")
+
+
+def check_protocol(protocol: Any, tasks: Spec) -> None:
+    """Raise ValueError for unknown conventions of measuring, and for a task that they do not cover."""
+    for name, spec in tasks.items():
+        with explained("evaluation.protocol"):
+            measure(build_task(name, spec), protocol)
+
+
+def check_options(kind: Any, values: Any, where: str) -> None:
+    """Raise ValueError for options that the dataclass ``kind`` lacks, that are of the wrong type or out of range."""
+    check_keys(values, [field.name for field in dataclasses.fields(kind)], where)
+    check_types(kind, values, where)
+    with explained(where):
+        kind(**values)
+
+
+def check_types(kind: Any, values: Spec, where: str) -> None:
+    """Raise ValueError for values that are no number, bool or text where the dataclass ``kind`` has one as default."""
+    fits: dict[type, Any] = {bool: bool, int: int, float: (int, float), str: str}
+    for field in dataclasses.fields(kind):
+        wanted = type(field.default)
+        if field.name in values and wanted in fits:
+            value = values[field.name]
+            if not isinstance(value, fits[wanted]) or isinstance(value, bool) != (wanted is bool):
+                raise ValueError(f"{where}.{field.name}={value!r} must be a value of type {wanted.__name__}.")
+
+
+def check_numbers(values: Spec) -> None:
+    """Raise ValueError for a seed, counts or scales that are not what they must be."""
+    evaluation, scales = values.get("evaluation", {}), values.get("baselines", {}).get("scales", (1.0,))
+    whole = {"seed": (values.get("seed", 0), 0), "experts.seed": (values["experts"].get("seed", 0), 0),
+             "evaluation.batch_size": (evaluation.get("batch_size", 1), 1),
+             "evaluation.num_workers": (evaluation.get("num_workers", 0), 0),
+             "evaluation.panels": (evaluation.get("panels", 1), 1)}
+    for name, (value, least) in whole.items():
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r} must be a whole number >= {least}.")
+    if not isinstance(scales, list | tuple) or not scales or not all(isinstance(s, int | float) for s in scales):
+        raise ValueError(f"baselines.scales={scales!r} must be a list of numbers, such as [0.3, 0.5].")
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """A class's complaint about its arguments, as a ValueError that says which part of the config they stand in."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error

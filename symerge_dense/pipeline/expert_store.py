@@ -1,0 +1,227 @@
+"""The shared base and the experts: found where a config names them, else trained and kept.
+
+A trained file carries a fingerprint of everything that made it in its name, so a changed option trains anew and two
+configs that agree share one file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import barrier, get_world_size, is_main_process
+from safetensors.torch import save_file
+
+from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.evaluation.scores import Scores, scores_to_json
+from symerge_dense.experts.training import Recipe, fit
+from symerge_dense.fileio import atomic_write
+from symerge_dense.models.backbone import TimmBackbone, load_base
+from symerge_dense.models.checkpoint import check_same_base, load_model, save_model, state_hash
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.pipeline.config import RunConfig, Spec, config_hash, to_json
+from symerge_dense.pipeline.config_checks import explained
+from symerge_dense.pipeline.data import dataset, pool_spec
+from symerge_dense.pipeline.run_dir import ROOT
+from symerge_dense.progress import console
+
+HOW = "Train it (leave out --no-train-experts), or name a file in the config"
+
+
+def network(config: RunConfig, backbone: TimmBackbone, tasks: Spec) -> MultiTaskModel:
+    """``backbone`` with the config's head for each of ``tasks``."""
+    heads = {task: config.head_of(task) for task in tasks}
+    return MultiTaskModel(backbone, heads, tasks, **config.preprocessing, align_corners=config.align_corners)
+
+
+def check_network(config: RunConfig) -> None:
+    """Build the config's network once. Raises ValueError where that fails, and where a head lacks the adapted layer.
+
+    Costs a second at the start, and spares hours of training before the same message. Heads that come from a file are
+    not asked for the layer here: the config does not describe them.
+    """
+    with torch.device("meta"):  # no memory for weights that nobody asks for
+        backbone = TimmBackbone(**config.backbone)
+    model = network(config, backbone, config.tasks)
+    for task, head in model.named_heads():
+        if task not in config.experts.get("checkpoints", {}):
+            with explained(f"adaptation.layer, task {task}"):
+                head.layer_modules(config.options.layer)
+
+
+def read_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
+    """``load_model`` which says what is wrong with a file of another format."""
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(f"{path} is not read: experts and merged models are .safetensors files, as training here "
+                         "writes them. Weights of other origin have no record of their head and task.")
+    return load_model(path)
+
+
+@dataclass
+class ExpertStore:
+    """Trains what is missing; ``allowed=False`` refuses instead. ``amp``: in mixed precision.
+
+    ``score`` measures a trained expert for its record: (model, title) -> scores.
+    """
+
+    config: RunConfig
+    allowed: bool = True
+    launcher: str = "none"
+    amp: bool = False
+    score: Callable[[MultiTaskModel, str], Scores] | None = None
+    paths: dict[str, Path] = field(default_factory=dict, init=False)
+
+    @property
+    def folder(self) -> Path:
+        """Where base and experts of this config are kept."""
+        experts = self.config.experts
+        return Path(experts.get("folder") or ROOT / "experts" / experts.get("name", self.config.name))
+
+    @property
+    def may_train(self) -> bool:
+        """Whether the config leaves anything to train: then it needs labelled training data."""
+        config = self.config
+        given = config.experts.get("checkpoints", {})
+        base = config.base.get("checkpoint") or config.base.get("pretrained")
+        return self.allowed and not (base and all(task in given for task in config.tasks))
+
+    def files(self, base: TimmBackbone) -> dict[str, Any]:
+        """Where base, experts and the unlabelled images come from, as plain values of an MMEngine config.
+
+        A base without a file of its own (timm's download, random weights) is kept beside the experts.
+
+        Args:
+            base: the shared backbone, as ``base()`` gives it.
+        """
+        return {"base": str(self._base_file(base)), "experts": {task: str(path) for task, path in self.paths.items()},
+                "pool": pool_spec(self.config)}
+
+    def _base_file(self, base: TimmBackbone) -> Path:
+        config = self.config
+        if config.base.get("checkpoint"):
+            return Path(config.base["checkpoint"])
+        if config.base.get("train"):
+            return self._trained_base(config.base["train"])
+        state = {f"backbone.{name}": value.detach().cpu().contiguous() for name, value in base.state_dict().items()}
+        path = self.folder / f"base-{state_hash(base.state_dict())[:8]}.safetensors"
+        if is_main_process() and not path.exists():
+            with atomic_write(path) as temporary:
+                save_file(state, temporary)
+        barrier()
+        return path
+
+    # -- the base ---------------------------------------------------------------------------------------------------
+    def base(self) -> TimmBackbone:
+        """The shared pretrained backbone: from a checkpoint, timm's download, or trained on the config's base tasks."""
+        config = self.config
+        torch.manual_seed(config.experts.get("seed", 0))  # random weights are drawn when the network is built
+        backbone = TimmBackbone(**config.backbone)
+        if config.base.get("checkpoint"):
+            load_base(backbone, checkpoint=config.base["checkpoint"])
+        elif config.base.get("pretrained"):
+            load_base(backbone, pretrained=True)
+        elif config.base.get("random_init"):
+            load_base(backbone, random_init=True)
+        else:
+            load_base(backbone, checkpoint=self._trained_base(config.base["train"]))
+        return backbone
+
+    def _trained_base(self, train: Spec) -> Path:
+        config, seed = self.config, self.config.experts.get("seed", 0)
+        train = {**train, "recipe": {**train["recipe"], **self._precision}}
+        path = self.folder / f"base-{config_hash(self._common(), train, config.head, seed)}.safetensors"
+        if not path.exists():
+            torch.manual_seed(seed)
+            backbone = TimmBackbone(**config.backbone)
+            load_base(backbone, random_init=True)
+            self._train(path, backbone, train["tasks"], train["recipe"], "shared base", seed)
+        return path
+
+    # -- the experts ------------------------------------------------------------------------------------------------
+    def experts(self, base: TimmBackbone) -> dict[str, MultiTaskModel]:
+        """{task: expert}, each checked against the base and against its task."""
+        origin = state_hash(base.state_dict())
+        given = self.config.experts.get("checkpoints", {})
+        experts, about = {}, {}
+        for task in self.config.tasks:
+            path = given[task] if task in given else self._trained_expert(task, base, origin)
+            self.paths[task] = Path(path)
+            experts[task], about[task] = read_model(path)
+            if task not in experts[task].tasks:
+                raise ValueError(f"expert {path} serves {', '.join(experts[task].tasks)}, not {task!r}; "
+                                 f"name an expert of {task} in experts.checkpoints.")
+            experts[task].keep_tasks([task])
+            if is_main_process():
+                console.print(f"expert {task}: all {len(experts[task].state_dict())} tensors of {path}")
+        if not self.config.experts.get("other_base", False):
+            try:
+                check_same_base({"base": {"base_hash": origin}, **about})
+            except ValueError as error:
+                raise ValueError(f"{error} In the config that is experts.other_base=True.") from error
+        return experts
+
+    def _trained_expert(self, task: str, base: TimmBackbone, origin: str) -> Path:
+        config, seed = self.config, self.config.experts.get("seed", 0)
+        recipe = {**config.experts["recipe"], **config.experts.get("recipes", {}).get(task, {}), **self._precision}
+        key = config_hash(self._common(), config.tasks[task], config.head_of(task), recipe, origin, seed)
+        path = self.folder / f"{task}-{key}.safetensors"
+        if not path.exists():
+            torch.manual_seed(seed)
+            backbone = TimmBackbone(**config.backbone)
+            backbone.load_state_dict(base.state_dict())
+            self._train(path, backbone, {task: config.tasks[task]}, recipe, f"expert {task}", seed)
+        return path
+
+    def joint(self, base: TimmBackbone) -> MultiTaskModel:
+        """All tasks trained together, with labels, from the base: the experts' recipe, each step on every loss."""
+        config, seed = self.config, self.config.experts.get("seed", 0)
+        if "recipe" not in config.experts:
+            raise ValueError("joint training has no recipe: give experts.recipe, or leave the method out.")
+        recipe = {**config.experts["recipe"], **self._precision}
+        key = config_hash(self._common(), config.tasks, config.head, config.heads, recipe,
+                          state_hash(base.state_dict()), seed)
+        path = self.folder / f"joint-{key}.safetensors"
+        if not path.exists():
+            torch.manual_seed(seed)
+            backbone = TimmBackbone(**config.backbone)
+            backbone.load_state_dict(base.state_dict())
+            self._train(path, backbone, config.tasks, recipe, "joint model", seed)
+        return read_model(path)[0]
+
+    # -- training ---------------------------------------------------------------------------------------------------
+    def _common(self) -> list[Any]:
+        """What base and experts share; a look at some training images tells data sets of one layout apart."""
+        config = self.config
+        made = [config.data["train"], self._images, config.backbone, config.preprocessing, config.align_corners]
+        processes = get_world_size()  # batch_size is per process: more of them train another expert
+        return made if processes == 1 else [*made, processes]
+
+    @cached_property
+    def _images(self) -> str:
+        return Unlabelled(dataset(self.config, "train", {})).fingerprint
+
+    @property
+    def _precision(self) -> Spec:
+        """What --amp adds to a recipe, and so to the name of what is trained by it."""
+        return {"amp": True} if self.amp else {}
+
+    def _train(self, path: Path, backbone: TimmBackbone, tasks: Spec, recipe: Spec, title: str, seed: int) -> None:
+        if not self.allowed:
+            raise ValueError(f"{title} is missing: {path} does not exist. {HOW}.")
+        config = self.config
+        if is_main_process():
+            console.print(f"{title} is missing, training it: {path}")
+        model = network(config, backbone, tasks)
+        origin = state_hash(backbone.state_dict())
+        fit(model, dataset(config, "train", tasks), Recipe(**recipe), path.with_suffix(""),
+            title=title, seed=seed, launcher=self.launcher, settings=config.runner)
+        scorable = set(tasks) <= set(config.tasks)  # the base's own tasks are not on the test split
+        metrics = scores_to_json(self.score(model, title)) if self.score is not None and scorable else {}
+        if is_main_process():
+            save_model(path, model, {"base_hash": origin, "training": to_json({**recipe, "seed": seed}),
+                                     "data": to_json(config.data["train"]), "metrics": metrics})
+        barrier()

@@ -1,0 +1,1 @@
+"""Checkpoints merged from files to a file, however large they are."""

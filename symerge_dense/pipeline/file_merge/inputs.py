@@ -1,0 +1,121 @@
+"""The checkpoints of a merge: opened, described, and named by what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from symerge_dense.merging.sources import TensorSource, open_source, shards
+from symerge_dense.merging.tensor_specs import TensorSpec, specs_from_state, tensor_specs
+from symerge_dense.models.weight_files import has_record, read_metadata
+
+BASE = "base"
+SHARED = "backbone."  # what the models of this package share
+CHUNK, BLOCK = 1 << 20, 1 << 16  # bytes
+SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Base and experts, the files of each, and the specs of the tensors to merge, all without ``prefix``."""
+
+    base: TensorSource
+    experts: dict[str, TensorSource]
+    files: dict[str, list[Path]]
+    specs: list[TensorSpec]
+    prefix: str
+
+    @property
+    def every_file(self) -> list[Path]:
+        """The files of all inputs."""
+        return [file for files in self.files.values() for file in files]
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of the tensors of one checkpoint."""
+        return sum(spec.numel * spec.dtype.itemsize for spec in self.specs)
+
+
+def open_inputs(base: str | Path, experts: Mapping[str, str | Path], prefix: str | None = None) -> Inputs:
+    """Open all files, reading no tensor.
+
+    Without ``prefix`` all tensors are merged, of this package's model files the backbone, whose network then tells
+    the kind and depth of every tensor; other files are judged by names and shapes (``specs_from_state``). Raises
+    ValueError for files that are missing, damaged, or without such tensors.
+    """
+    if BASE in experts:
+        raise ValueError(f"no expert can be called {BASE!r}; give it the name of its task.")
+    own = Path(base).is_file() and _is_own(base)
+    chosen = (SHARED if own else "") if prefix is None else prefix
+    paths = {BASE: Path(base), **{name: Path(path) for name, path in experts.items()}}
+    sources = {name: open_source(path, chosen) for name, path in paths.items()}
+    files = {name: shards(path) if path.is_dir() else [path] for name, path in paths.items()}
+    origin = sources.pop(BASE)
+    if own and chosen == SHARED:
+        from symerge_dense.models.multi_task import MultiTaskModel  # seconds, which no other checkpoint costs
+
+        specs = tensor_specs(MultiTaskModel.from_spec(read_metadata(base)["model"]).backbone)
+    else:
+        specs = specs_from_state(origin)
+    return Inputs(origin, sources, files, specs, chosen)
+
+
+def _is_own(path: str | Path) -> bool:
+    open_source(path)  # says what is wrong with a damaged file
+    return has_record(path)
+
+
+def fingerprint(file: Path) -> dict[str, Any]:
+    """Path, ``size`` and ``sampled_sha256`` of a file: of its first block, where the header is, and of ``SAMPLES`` more
+    that are spread evenly over it, the last among them.
+
+    Two checkpoints of one network have the same header, but the weights of another training do not agree in all
+    samples. A change of some tensors alone may lie between them: ``Hashes`` sees it.
+    """
+    size = file.stat().st_size
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        for number in range(SAMPLES + 1):
+            stream.seek(max(0, size - BLOCK) * number // SAMPLES)
+            digest.update(stream.read(BLOCK))
+    return {"file": str(file), "size": size, "sampled_sha256": digest.hexdigest()}
+
+
+class Hashes:
+    """Context manager: the SHA-256 of the contents of files, computed beside other work by a thread."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files, self._found = files, dict[Path, str]()
+        self._stopped = Event()
+        self._error: OSError | None = None
+        self._thread = Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Hashes:
+        self._thread.start()
+        return self
+
+    def wait(self) -> dict[Path, str]:
+        """The hashes of all files, in hexadecimal. Raises OSError if one could not be read."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._found
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            for path in self._files:
+                digest = hashlib.sha256()
+                with path.open("rb") as file:
+                    while (block := file.read(CHUNK)) and not self._stopped.is_set():
+                        digest.update(block)
+                self._found[path] = digest.hexdigest()
+        except OSError as error:
+            self._error = error

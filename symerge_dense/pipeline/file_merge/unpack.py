@@ -1,0 +1,86 @@
+"""One task's checkpoint from a packed merge of all tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from symerge_dense.fileio import atomic_write
+from symerge_dense.merging.packed import restored
+from symerge_dense.merging.safetensors_writer import TensorFile
+from symerge_dense.merging.sources import TensorSource, layouts, open_source, shards
+from symerge_dense.models.weight_files import existing
+from symerge_dense.pipeline.file_merge.inputs import BASE, Hashes
+from symerge_dense.pipeline.file_merge.merge import MIB, check_out, check_space
+from symerge_dense.progress import say, track
+from symerge_dense.registry import did_you_mean
+
+
+@dataclass(frozen=True)
+class FileUnpack:
+    """The weights of ``task`` from the file ``packed`` and the ``base`` it was merged on, into the file ``out``.
+
+    The base may have moved, but its bytes must be those of the merge. ``out`` has the base's names; its metadata
+    'merge' is that of ``packed``, with the task.
+    """
+
+    packed: str
+    base: str
+    task: str
+    out: str
+    overwrite: bool = False
+
+    def write(self) -> None:
+        """Write ``out``, all of it or nothing. Raises ValueError for files that are not what they should be."""
+        check_out(self.out, (self.packed, self.base), self.overwrite)
+        source, record = open_source(self.packed), _record(self.packed)
+        if self.task not in record["experts"]:
+            raise ValueError(did_you_mean(self.task, record["experts"], f"task of {self.packed}"))
+        self._check_base(record)
+        prefix = record["prefix"]
+        base = open_source(self.base, prefix)
+        metadata = {"format": "pt", "merge": json.dumps(record | {"task": self.task, "packed": False})}
+        wanted = {f"{prefix}{name}": layout for name, layout in layouts(base).items()}
+        check_space(TensorFile(self.out, wanted, metadata), self.out)
+        with atomic_write(self.out) as temporary, TensorFile(temporary, wanted, metadata) as file:
+            file.write_all((f"{prefix}{name}", tensor) for name, tensor in self._tensors(base, source))
+        say(f"{self.out}: {record['method']} of {', '.join(record['experts'])} for {self.task}, "
+            f"{file.size / MIB:.1f} MiB")
+
+    def _tensors(self, base: TensorSource, source: TensorSource) -> Iterator[tuple[str, Any]]:
+        for name in track(list(base), f"unpacking {self.task}"):
+            yield name, restored(base, source, self.task, name)
+
+    def _check_base(self, record: dict[str, Any]) -> None:
+        path = Path(self.base)
+        files = shards(path) if path.is_dir() else [existing(path)]
+        with Hashes(files) as hashes:
+            found = list(hashes.wait().values())
+        if found != [file["sha256"] for file in record[BASE]]:
+            raise ValueError(f"{self.base} is not the base that {self.packed} was merged on; that was "
+                             f"{', '.join(file['file'] for file in record[BASE])}.")
+
+
+def _record(path: str) -> dict[str, Any]:
+    """The record of a packed merge. Raises ValueError where there is none."""
+    refusal = f"{path} is no packed merge; write one with tools/merge.py --packed."
+    if existing(path).suffix != ".safetensors":
+        raise ValueError(refusal)
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get("merge", "{}")
+    try:
+        record = json.loads(text)
+        words = [record["prefix"], record["method"]]
+        words += [file[key] for file in record[BASE] for key in ("file", "sha256")]
+        whole = record["packed"] is True and isinstance(record["experts"], dict) and len(record[BASE]) > 0 \
+            and all(isinstance(word, str) for word in words)
+    except (ValueError, KeyError, TypeError, RecursionError):  # of JSON that is not, or not of this structure
+        whole = False
+    if not whole:
+        raise ValueError(refusal)
+    return dict(record)

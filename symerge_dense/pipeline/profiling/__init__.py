@@ -1,0 +1,1 @@
+"""What steps, merges and whole runs cost."""

@@ -1,0 +1,79 @@
+"""What a run will compute, before it is run: floating-point operations per stage, counted on the network itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from symerge_dense.experts.recipe import Recipe
+from symerge_dense.models.backbone import TimmBackbone
+from symerge_dense.pipeline.config import RunConfig, Spec
+from symerge_dense.pipeline.expert_store import network
+
+TRAINING = 3  # a step costs about three forward passes: forward, gradient of the inputs, gradient of the weights
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Operations of one forward pass of one image, in GFLOP (a multiply-add is two), and millions of parameters."""
+
+    backbone: float
+    heads: dict[str, float]
+    backbone_parameters: float
+    head_parameters: dict[str, float]
+
+    def of(self, *tasks: str) -> float:
+        """The backbone once and the heads of ``tasks``."""
+        return self.backbone + sum(self.heads[task] for task in tasks)
+
+
+def forward_cost(config: RunConfig, tasks: Spec, size: tuple[int, int]) -> Forward:
+    """Count one image of ``size`` (H, W) through backbone and heads, without memory or arithmetic (meta device)."""
+    with torch.device("meta"):
+        model = network(config, TimmBackbone(**config.backbone), tasks).eval()
+        image = torch.zeros(1, 3, *size)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        features = model.features(image)
+    spent = {"": counter.get_total_flops() / 1e9}
+    for task, head in model.named_heads():
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            head(features)
+        spent[task] = counter.get_total_flops() / 1e9
+    count = {task: sum(p.numel() for p in head.parameters()) / 1e6 for task, head in model.named_heads()}
+    return Forward(spent.pop(""), spent, sum(p.numel() for p in model.backbone.parameters()) / 1e6, count)
+
+
+def workload(config: RunConfig, images: Mapping[str, int]) -> dict[str, float]:
+    """{stage: TFLOP} of a whole run with ``images`` of the splits 'train', 'unlabelled' and 'test'.
+
+    Reading data, metrics and pictures are not counted.
+    """
+    options, tasks = config.options, list(config.tasks)
+    cost = forward_cost(config, config.tasks, image_size(config))
+    every = cost.of(*tasks)
+    merges = 1 + len(config.baselines["scales"])
+    recalibrated = min(options.recalibration_images, images["unlabelled"]) if options.batchnorm == "recalibrate" else 0
+    stages = {f"expert {task}": TRAINING * _seen(config, task, images["train"]) * cost.of(task) for task in tasks
+              if task not in config.experts.get("checkpoints", {})}
+    stages["experts evaluation"] = images["test"] * sum(cost.of(task) for task in tasks)
+    stages["training-free merges"] = merges * (recalibrated + images["test"]) * every
+    stages["expert labels"] = images["unlabelled"] * sum(cost.of(task) for task in tasks)
+    per_round = every if options.schedule == "sum" else sum(cost.of(task) for task in tasks)
+    stages["adaptation"] = TRAINING * options.rounds * options.batch_size * per_round
+    stages["evaluation"] = (recalibrated + images["test"]) * every
+    return {stage: gflop / 1e3 for stage, gflop in stages.items()}
+
+
+def image_size(config: RunConfig) -> tuple[int, int]:
+    """(H, W) of the images that the config feeds."""
+    height, width = config.data["train"].get("size") or config.data["train"]["type"].DEFAULT_SIZE
+    return int(height), int(width)
+
+
+def _seen(config: RunConfig, task: str, images: int) -> int:
+    """Images that the training of an expert goes through, repetitions counted."""
+    recipe = Recipe(**{**config.experts["recipe"], **config.experts.get("recipes", {}).get(task, {})})
+    return recipe.iterations(-(-images // recipe.batch_size)) * recipe.batch_size

@@ -1,0 +1,151 @@
+"""What a merge of large checkpoints costs, against a plain pass that reads every byte and writes one checkpoint.
+
+Every contender runs in a process of its own: python -m symerge_dense.pipeline.profiling.file_merge FOLDER CONTENDER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from symerge_dense.fileio import atomic_write
+from symerge_dense.merging.safetensors_writer import TensorFile
+from symerge_dense.merging.sources import TensorLayout
+from symerge_dense.pipeline.file_merge.merge import FileMerge
+from symerge_dense.pipeline.method_options import method_of
+from symerge_dense.progress import silent, track
+
+PLAIN = "plain pass"
+WIDTH = 2048
+MATRICES = ("query.weight", "key.weight", "value.weight")
+POOL = 1 << 23  # random numbers that all tensors are cut from
+EVERY = 0.05  # seconds between two looks at a process's memory
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall seconds of the work, start-up not counted, and the peak of the process's own (not file) memory in bytes."""
+
+    seconds: float
+    peak: int
+
+
+def generate(folder: Path, gigabytes: float, experts: int) -> None:
+    """Random float32 checkpoints in ``folder``: base.safetensors and expert0.safetensors ..., those that are missing.
+
+    Blocks of three square matrices and a bias, as many as make up ``gigabytes`` per checkpoint (at least one).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    blocks = max(1, round(gigabytes * 1e9 / (4 * WIDTH * WIDTH * len(MATRICES))))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for block in range(blocks):
+        shapes |= {f"blocks.{block}.{name}": (WIDTH, WIDTH) for name in MATRICES}
+        shapes[f"blocks.{block}.bias"] = (WIDTH,)
+    pool = torch.randn(POOL, generator=torch.Generator().manual_seed(0))
+    for number in track(range(-1, experts), "random checkpoints"):
+        path = _path(folder, number)
+        if not path.exists():
+            _generate(path, number, shapes, pool)
+
+
+def remove(folder: Path) -> None:
+    """Remove what ``generate`` wrote, and ``folder`` if that leaves it empty."""
+    for path in (_path(folder, -1), *folder.glob("expert*.safetensors")):
+        path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / ("base.safetensors" if number < 0 else f"expert{number}.safetensors")
+
+
+def _generate(path: Path, number: int, shapes: dict[str, tuple[int, ...]], pool: torch.Tensor) -> None:
+    with atomic_write(path) as temporary, TensorFile(temporary, {name: TensorLayout(shape, torch.float32) for name, shape in shapes.items()}, {}) as file:
+        for index, (name, shape) in enumerate(shapes.items()):
+            size = torch.Size(shape).numel()
+            value = 0.02 * _cut(pool, index, size)
+            if number >= 0:  # task vectors of another size in every block, so that a threshold must be global
+                value += 0.001 * (1 + index % 5) * _cut(pool, 1009 * (number + 1) + index, size)
+            file.write(name, value.view(shape))
+
+
+def _cut(pool: torch.Tensor, seed: int, size: int) -> torch.Tensor:
+    start = seed * 7919 * 64 % (len(pool) - size)
+    return pool[start:start + size]
+
+
+def plain_pass(inputs: Sequence[Path], out: Path) -> None:
+    """Read all tensors of all inputs, one by one, into one buffer, and write those of the first to ``out``."""
+    files = [path.open("rb") for path in inputs]
+    starts = [8 + int.from_bytes(file.read(8), "little") for file in files]
+    files[0].seek(8)
+    header = json.loads(files[0].read(starts[0] - 8))
+    places = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
+    buffer = memoryview(bytearray(max(end - begin for begin, end in places)))
+    with out.open("wb") as target:
+        for begin, end in places:
+            for file, start in zip(files[::-1], starts[::-1], strict=True):  # the first comes last and is written
+                file.seek(start + begin)
+                file.readinto(buffer[:end - begin])
+            target.write(buffer[:end - begin])
+        target.flush()
+        os.fsync(target.fileno())
+    for file in files:
+        file.close()
+
+
+def measure(folder: Path, contender: str, threads: int) -> Cost:
+    """Cost of ``contender``, 'plain pass' or a method, on the checkpoints in ``folder``.
+
+    Raises ValueError with what it printed if it fails.
+    """
+    command = [sys.executable, "-m", __name__, str(folder), contender]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        peak = 0
+        while child.poll() is None:
+            peak = max(peak, own_memory(child.pid))
+            time.sleep(EVERY)
+        output, errors = child.communicate()
+    if child.returncode:
+        raise ValueError(f"{contender} failed: {errors[-2000:]}")
+    return Cost(float(output), peak)
+
+
+def own_memory(process: int) -> int:
+    """Bytes of memory of a process that are not a file's (RssAnon of Linux); 0 when it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
+
+
+def work(folder: Path, contender: str) -> float:
+    """Do it, and return the seconds it took; what was written is removed."""
+    inputs = [_path(folder, -1), *sorted(folder.glob("expert*.safetensors"))]
+    out = folder / f"out_{contender.replace(' ', '_')}.safetensors"
+    out.unlink(missing_ok=True)
+    merger = None if contender == PLAIN else method_of(contender)
+    start = time.perf_counter()
+    if merger is None:
+        plain_pass(inputs, out)
+    else:
+        with silent():
+            FileMerge(merger, str(inputs[0]), {path.stem: str(path) for path in inputs[1:]}, str(out)).merge()
+    seconds = time.perf_counter() - start
+    out.unlink()
+    return seconds
+
+
+if __name__ == "__main__":
+    print(work(Path(sys.argv[1]), sys.argv[2]))

@@ -1,0 +1,196 @@
+"""What one adaptation step costs, against its floor and against the public code's order of work.
+
+Three contenders on the same backbone, heads, images and losses:
+  plain      a multi-task fine-tuning step: one forward, one backward, Adam over every weight (the floor);
+  symerge    ours: layer-wise merge, one shared forward and backward, Adam over coefficients and adapted layers;
+  reference  per task: merge by Python sums, forward, ask the expert, backward, optimizer step.
+"""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from symerge_dense.adaptation.student import PREFIX
+from symerge_dense.adaptation.symerge_model import SyMergeModel
+from symerge_dense.models.backbone import TimmBackbone
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.pipeline.config import RunConfig
+from symerge_dense.pipeline.expert_store import network
+from symerge_dense.progress import track
+
+Step = Callable[[], Tensor]  # does one step and returns the loss that it started from
+CONTENDERS = ("plain", "symerge", "reference")
+CLEAR_PEAK = Path("/proc/self/clear_refs")
+NOISE = 1e-3  # random experts lie this far from the base, relative: timings do not depend on what was learned
+
+
+class Bench:
+    """The shared material of the contenders: a random base, random experts near it, one batch of images."""
+
+    def __init__(self, config: RunConfig, batch_size: int, size: tuple[int, int], device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.model = network(config, TimmBackbone(**config.backbone), config.tasks).to(device)
+        self.experts = {task: self._expert(task) for task in config.tasks}
+        self.options = config.options
+        self.image = torch.rand(batch_size, 3, *size, device=device) * 255
+        self.labels = {task: self._ask(task).half() for task in config.tasks}
+
+    def _expert(self, task: str) -> MultiTaskModel:
+        expert = copy.deepcopy(self.model)
+        expert.keep_tasks([task])
+        with torch.no_grad():
+            for parameter in expert.backbone.parameters():
+                parameter.add_(torch.randn_like(parameter) * parameter.abs().mean() * NOISE)
+        return expert.eval()
+
+    @torch.no_grad()
+    def _ask(self, task: str) -> Tensor:
+        return self.experts[task](self.image, mode="tensor")[task]
+
+    def contender(self, name: str) -> Step:
+        """A function that does one step of the named contender."""
+        step: Step = getattr(self, f"_{name}")()
+        return step
+
+    def _symerge(self) -> Step:
+        model = SyMergeModel(self.model.backbone, self.experts, self.options).to(self.image.device)
+        model.attach(self.experts)
+        model.train()
+        optimizer = torch.optim.Adam(model.parameter_groups())
+        batch = {PREFIX + task: label for task, label in self.labels.items()}
+
+        def step() -> Tensor:
+            total, _ = model.parse_losses(model(self.image, mode="loss", **batch))
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            model.merge.project_()
+            return total.detach()
+
+        return step
+
+    def _plain(self) -> Step:
+        model = copy.deepcopy(self.model).train()
+        optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+
+        def step() -> Tensor:
+            outputs = model(self.image, mode="tensor")
+            loss = torch.stack([self._loss(task, output, self.labels[task]) for task, output in outputs.items()]).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        return step
+
+    def _reference(self) -> Step:
+        model = copy.deepcopy(self.model).train()
+        base = dict(model.backbone.named_parameters())
+        deltas = [{name: (p - base[name]).detach() for name, p in expert.backbone.named_parameters()}
+                  for expert in self.experts.values()]
+        start = torch.full((len(base), len(deltas)), self.options.initial, device=self.image.device)
+        coefficients = nn.Parameter(start)
+        layers = [p for task, head in model.named_heads() for name in head.layer_modules(self.options.layer)
+                  for p in head.get_submodule(name).parameters()]
+        model.requires_grad_(False)
+        for parameter in layers:
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.Adam([coefficients, *layers], 1e-2)
+
+        def task_step(task: str) -> Tensor:
+            rows = coefficients.clamp(0, 1)
+            merged = {f"backbone.{name}": base[name] + sum(row[t] * deltas[t][name] for t in range(len(deltas)))
+                      for row, name in zip(rows, base, strict=True)}
+            output = functional_call(model, merged, (self.image,), {"mode": "tensor", "only": [task]})[task]
+            loss = self._loss(task, output, self._ask(task))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        return lambda: torch.stack([task_step(task) for task in model.tasks]).sum()
+
+    def _loss(self, name: str, output: Tensor, expert_output: Tensor) -> Tensor:
+        task = self.model.tasks[name]
+        target = task.self_label(expert_output.float(), soft=self.options.soft)
+        return task.loss(output, target, valid=torch.ones_like(output[:, 0], dtype=torch.bool))
+
+
+def _seconds(step: Step, device: torch.device) -> float:
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _peak(arguments: tuple[Any, ...], name: str) -> float:
+    bench, device = Bench(*arguments), arguments[-1]
+    step = bench.contender(name)
+    if name != "reference":
+        bench.experts = {}  # only the public order of work keeps asking them
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif CLEAR_PEAK.exists():
+        CLEAR_PEAK.write_text("5")  # forget the peak of building
+    for _ in range(2):
+        step()
+    return torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else _peak_resident()
+
+
+def _peak_resident() -> float:
+    """Peak resident memory in MiB since it was cleared. Not ru_maxrss, which a child inherits from its parent."""
+    if not CLEAR_PEAK.exists():
+        return float("nan")  # no Linux: nobody keeps such a count
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**10
+
+
+def peak_memory(arguments: tuple[Any, ...], name: str) -> float:
+    """Peak memory in MiB of two steps of a contender in a process of its own: of the GPU, else resident (Linux).
+
+    Raises ValueError where that process is killed.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        try:
+            return round(process.submit(_peak, arguments, name).result(), 1)
+        except BrokenProcessPool as error:
+            raise ValueError(f"the process that measures {name!r} was killed, most likely for want of memory; "
+                             "lower the batch size.") from error
+
+
+def measure(config: RunConfig, batch_size: int, size: tuple[int, int], rounds: int,
+            device: torch.device) -> dict[str, Any]:
+    """Median seconds of each contender over ``rounds`` interleaved rounds, their ratios, and peak memory of each.
+
+    ``ratio_to_floor`` is symerge / plain and ``speedup_over_reference`` is reference / symerge, each the median of the
+    ratios within a round, so that a machine that drifts does not decide. Raises ValueError for counts below 1.
+    """
+    for name, value in {"batch_size": batch_size, "rounds": rounds, "height": size[0], "width": size[1]}.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1.")
+    arguments = (config, batch_size, size, device)
+    bench = Bench(*arguments)
+    steps = {name: bench.contender(name) for name in CONTENDERS}
+    for step in steps.values():
+        step()  # warm-up
+    times = [{name: _seconds(step, device) for name, step in steps.items()} for _ in track(range(rounds), "steps")]
+    ratio = statistics.median(t["symerge"] / t["plain"] for t in times)
+    speedup = statistics.median(t["reference"] / t["symerge"] for t in times)
+    del bench, steps
+    return {"config": config.name, "batch_size": batch_size, "size": list(size), "rounds": rounds,
+            "seconds": {name: round(statistics.median(t[name] for t in times), 4) for name in CONTENDERS},
+            "ratio_to_floor": round(ratio, 3), "speedup_over_reference": round(speedup, 3),
+            "peak_memory_mb": {name: peak_memory(arguments, name) for name in track(CONTENDERS, "peak memory")}}

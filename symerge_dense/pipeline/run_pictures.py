@@ -1,0 +1,66 @@
+"""The pictures of a run: what the models predict, what was learned, how it was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from symerge_dense.datasets.base import DenseDataset
+from symerge_dense.models.modes import evaluating
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.report.figures.curves import draw_curves
+from symerge_dense.report.figures.heatmap import draw_heatmap
+from symerge_dense.report.figures.panels import draw_panels
+
+Pictures = dict[str, list[np.ndarray]]  # per task, one uint8 (H,W,3) per image
+
+
+class Panels:
+    """Collects the predictions of several models for a few evenly spaced images of a labelled set."""
+
+    def __init__(self, data: DenseDataset, tasks: Mapping[str, Any], count: int) -> None:
+        indices = np.unique(np.linspace(0, len(data) - 1, count + 2).astype(int)[1:-1])
+        self.samples = [data[int(index)] for index in indices]
+        self.tasks = tasks
+        self.columns: dict[str, dict[str, list[Any]]] = {}
+        self.add_column("truth", {name: [sample[name] for sample in self.samples] for name in tasks})
+
+    def add_column(self, title: str, predictions: dict[str, list[Any]]) -> None:
+        """Add decided predictions (or truths) per task under a column title."""
+        self.columns.setdefault(title, {}).update(predictions)
+
+    @torch.no_grad()
+    def predict(self, title: str, model: MultiTaskModel) -> None:
+        """Add a column (or part of one) with the predictions of ``model`` for the tasks it has."""
+        device = next(model.parameters()).device
+        images = torch.stack([sample["image"] for sample in self.samples]).to(device)
+        with evaluating(model):
+            outputs = model(images, mode="predict")
+        for name, task in model.tasks.items():
+            self.add_column(title, {name: [task.decide(output[name][None])[0].cpu() for output in outputs]})
+
+    def draw(self, path: Path) -> None:
+        """Write the picture: per image and task, every column, coloured over the range of the truth."""
+        rows = []
+        for i, sample in enumerate(self.samples):
+            image = sample["image"].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+            cells = {name: {title: self._colour(name, column[name][i], sample[name])
+                            for title, column in self.columns.items()} for name in self.tasks}
+            rows.append({"image": image, **cells})
+        draw_panels(path, rows)
+
+    def _colour(self, name: str, prediction: Any, truth: Any) -> np.ndarray:
+        task = self.tasks[name]
+        return np.asarray(task.colorize(prediction, limits=task.limits(truth)))
+
+
+def draw_learning(folder: Path, coefficients: dict[str, list[float]], tasks: list[str],
+                  history: list[dict[str, Any]]) -> None:
+    """Coefficient heat map and loss curves."""
+    draw_heatmap(folder / "coefficients.png", coefficients, tasks)
+    if history:
+        draw_curves(folder / "curves.png", history)

@@ -1,0 +1,42 @@
+"""Score a saved model on a labelled split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from rich.table import Table
+
+from symerge_dense.evaluation.evaluate import evaluate
+from symerge_dense.evaluation.scores import scores_to_json
+from symerge_dense.pipeline import data
+from symerge_dense.pipeline.config import RunConfig
+from symerge_dense.pipeline.expert_store import read_model
+from symerge_dense.progress import console, silent
+from symerge_dense.registry import did_you_mean
+from symerge_dense.report.table import UNDEFINED
+
+
+def test(config: RunConfig, checkpoint: str | Path, split: str, quiet: bool = False) -> dict[str, Any]:
+    """Scores of a checkpoint as {task: {metric: {value, higher_is_better}}}; a table is printed unless ``quiet``.
+
+    Raises ValueError for an unknown split, or a checkpoint that cannot be read or serves a task the data do not.
+    """
+    if split not in config.data:
+        raise ValueError(did_you_mean(split, config.data, "split"))
+    model, _ = read_model(checkpoint)
+    device = torch.device(get_device())
+    with silent(quiet):
+        loader = data.loader(config, data.dataset(config, split, model.tasks))
+        scores = scores_to_json(evaluate(model.to(device), loader, f"{Path(checkpoint).name} on {split}", device,
+                                         config.evaluation.get("protocol", "default")))
+    if not quiet:
+        table = Table("task", "metric", "value", "better", title=f"{checkpoint} on {split}")
+        for task, metrics in scores.items():
+            for name, metric in metrics.items():
+                value = UNDEFINED if metric["value"] is None else f"{metric['value']:.4g}"
+                table.add_row(task, name, value, "higher" if metric["higher_is_better"] else "lower")
+        console.print(table)
+    return scores

@@ -1,0 +1,1 @@
+"""Is a prepared data set sound? Every file is read once."""

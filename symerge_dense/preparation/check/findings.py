@@ -1,0 +1,120 @@
+"""What a check has to say: faults and warnings, those of many files as one line, and the words for what was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.markup import escape
+from rich.table import Table
+
+from symerge_dense.preparation.check.normal_axes import EXPECTED, Diagnosis, difference, in_words, written
+from symerge_dense.preparation.check.pairing import FEWEST, Pairing
+from symerge_dense.progress import console
+
+
+class Fault(NamedTuple):
+    """What is wrong, and where: a file or a folder, the first of ``files`` with the same fault."""
+
+    path: Path
+    text: str
+    files: int = 1
+
+    def __str__(self) -> str:
+        if self.files == 1:
+            return f"{self.path}: {self.text}"
+        return f"{self.text}; in {self.files} files, first: {self.path}"
+
+
+class Findings:
+    """Collects what is wrong with many files; the same words about files of one folder become one ``Fault``."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[Path, str], Fault] = {}
+
+    def add(self, path: Path, text: str, lead: str = "") -> None:
+        """``text`` must be the same for the same fault; ``lead`` goes before it and may differ (the first is kept)."""
+        first = Fault(path, f"{lead}: {text}" if lead else text, 0)
+        known = self._groups.get((path.parent, text), first)
+        self._groups[path.parent, text] = known._replace(files=known.files + 1)
+
+    @property
+    def faults(self) -> list[Fault]:
+        """In the order of their first file."""
+        return list(self._groups.values())
+
+
+@dataclass
+class Report:
+    """What ``check`` found. A set with ``faults`` should not be used; ``warnings`` and ``facts`` are for a human."""
+
+    root: Path
+    faults: list[Fault] = field(default_factory=list)
+    warnings: list[Fault] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+
+    def print(self) -> None:
+        """Tables, facts, warnings, faults and the verdict, to the terminal or the log."""
+        for table in self.tables:
+            console.print(table)
+        for fact in self.facts:
+            _line("  ", fact)
+        for warning in self.warnings:
+            _line("[yellow]warning[/] ", str(warning))
+        for fault in self.faults:
+            _line("[bold red]fault[/]   ", str(fault))
+        colour = "bold red" if self.faults else "bold green"
+        verdict = f"{_count(self.faults, 'fault')}, {_count(self.warnings, 'warning')}"
+        console.print(f"[{colour}]{escape(str(self.root))}: {verdict}[/]", soft_wrap=True)
+
+
+def _count(found: list[Fault], what: str) -> str:
+    return f"{len(found) or 'no'} {what}{'' if len(found) == 1 else 's'}"
+
+
+def _line(mark: str, text: str) -> None:
+    console.print(mark + escape(text), emoji=False, soft_wrap=True)
+
+
+# -- from evidence to words: the axes and the numbering of a split ----------------------------------------------------
+def note_axes(path: Path, found: Diagnosis, faults: Findings, warnings: Findings) -> None:
+    """Other axes than ours in the normals under ``path`` are a fault where the evidence is good, else a warning."""
+    if found.sure and found.best == EXPECTED:
+        return
+    if not found.sure:
+        warnings.add(path, f"the axes of the normals are uncertain, too few surfaces tell them apart; {found}")
+    else:
+        faults.add(path, f"{difference(found.best)}: they hold {in_words(found.best)}, {found.error:.1f} degrees off "
+                         f"the depth; expected {in_words(EXPECTED)}. Packagings nyud_mt and nyudv2: convert with "
+                         f"--normal-axes={written(found.best)}; others: turn the arrays. Metrics bear any axes as long "
+                         "as channel 0 is x right, which a mirror negates")
+
+
+def axes_fact(found: Diagnosis) -> str:
+    """One line for the report."""
+    return f"normal axes: {found}, {found.pixels} pixels compared"
+
+
+def note_pairing(split: Path, found: Pairing, faults: Findings) -> None:
+    """Folders out of step with the others are faults, and so are folders that resemble none of the others."""
+    others = [f"{folder}/" for folder in found.offsets if folder not in found.shifted]
+    for folder in found.shifted:
+        offset = found.offsets[folder]
+        number = found.first + max(7, 7 + offset)
+        where = f" from image {found.first} on" if found.first else ""
+        faults.add(split / folder, f"{folder}/ seems shifted by {offset:+d} against {' and '.join(others)}{where}: "
+                                   f"{folder}/{number}.npy belongs to {others[0]}{number - offset}.npy")
+    for folder in found.strangers:
+        faults.add(split / folder, f"the edges of {folder}/ fit those of no other folder at any shift: files in "
+                                   "another order, say 0, 1, 10, 100, ..., 2?")
+
+
+def pairing_fact(found: Pairing) -> str:
+    """One line for the report."""
+    if found.images < FEWEST:
+        return f"pairing: {found.images} complete images, too few to compare the folders' edges (at least {FEWEST})"
+    if found.shifted or found.strangers:
+        return f"pairing: the edges of {', '.join((*found.shifted, *found.strangers))} do not fit the other folders"
+    return f"pairing: no folder is shifted against another ({found.images} images, by their edges)"

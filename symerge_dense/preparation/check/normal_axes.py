@@ -1,0 +1,135 @@
+"""Do stored normals use the axes they should? Asked of the depth: the same surfaces, seen by geometry alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import permutations, product
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symerge_dense.datasets.nyuv2.camera import Intrinsics, normals_from_depth
+from symerge_dense.datasets.nyuv2.normals import NormalAxes, parse_axes
+from symerge_dense.datasets.targets import LONGEST_NORMAL, known_depth, known_normals
+
+Array = NDArray[Any]
+WORDS = {"x": "x right", "-x": "x left", "z": "z forward", "-z": "z backward", "y": "y up", "-y": "y down"}
+CLOSE = 25.0  # degrees of a median; NYUv2's own normals are about 5 to 9 off the ones from depth
+CLEAR = 5.0   # degrees between the means of the best axes and the next; less is no evidence (a scene of one wall, say)
+PIXELS = 2000  # of an image; neighbours say the same
+ENOUGH = 200  # pixels in all
+EXPECTED = parse_axes("x,z,y")
+OPENCV = parse_axes("x,-y,z")
+CANDIDATES = tuple(parse_axes(",".join(sign + letter for sign, letter in zip(signs, letters, strict=True)))
+                   for letters in permutations("xzy") for signs in product(("", "-"), repeat=3))
+
+
+def written(axes: NormalAxes) -> str:
+    """As ``parse_axes`` reads it, one signed letter per stored channel: 'x,-y,z'."""
+    letters = {channel: "-" * (sign < 0) + letter
+               for channel, sign, letter in zip(axes.channels, axes.signs, "xzy", strict=True)}
+    return ",".join(letters[channel] for channel in range(3))
+
+
+def in_words(axes: NormalAxes) -> str:
+    """What the stored channels 0, 1, 2 point to: '(x right, y down, z forward)'."""
+    return f"({', '.join(WORDS[letter] for letter in written(axes).split(','))})"
+
+
+def difference(axes: NormalAxes) -> str:
+    """What is wrong with axes other than ours, by stored channel: 'channel 2 is flipped'. Empty for ours."""
+    if axes == OPENCV:
+        return "OpenCV's axes"
+    told = []
+    moved = [place for place, channel in enumerate(axes.channels) if place != channel]
+    if moved:
+        told.append("all channels are permuted" if len(moved) == 3 else f"channels {_and(moved)} are swapped")
+    flipped = sorted(channel for channel, sign in zip(axes.channels, axes.signs, strict=True) if sign < 0)
+    if flipped:
+        told.append(f"channels {_and(flipped)} are flipped" if flipped[1:] else f"channel {flipped[0]} is flipped")
+    return ", ".join(told)
+
+
+def _and(channels: Sequence[int]) -> str:
+    return f"{', '.join(map(str, channels[:-1]))} and {channels[-1]}"
+
+
+class Candidate(NamedTuple):
+    """Axes, and the angles in degrees between the normals read by them and those from depth.
+
+    The median says how good the normals are. The mean ranks: it hears a floor of a tenth of the pixels, too.
+    """
+
+    mean: float
+    median: float
+    axes: NormalAxes
+
+
+class Diagnosis(NamedTuple):
+    """All 48 candidates, best first, judged on ``pixels`` pixels."""
+
+    ranking: tuple[Candidate, ...]
+    pixels: int
+
+    @property
+    def best(self) -> NormalAxes:
+        """The axes that fit best."""
+        return self.ranking[0].axes
+
+    @property
+    def error(self) -> float:
+        """Median angle of the best, degrees."""
+        return self.ranking[0].median
+
+    @property
+    def margin(self) -> float:
+        """By how many degrees the second best is worse in the mean."""
+        return self.ranking[1].mean - self.ranking[0].mean
+
+    @property
+    def sure(self) -> bool:
+        """True if the best fits well and the next clearly worse: without that, no verdict."""
+        return self.pixels >= ENOUGH and self.error < CLOSE and self.margin > CLEAR
+
+    def __str__(self) -> str:
+        """The best, its error, the runner-up, the expected axes."""
+        if not self.pixels:
+            return "no pixel has both a normal and a surface in its depth"
+        first, second = (f"{in_words(axes)} at a median of {median:.1f} (mean {mean:.1f}) degrees"
+                         for mean, median, axes in self.ranking[:2])
+        return f"best {first} from depth, then {second}; expected {in_words(EXPECTED)}"
+
+
+def evidence(normal: Array, depth: Array, intrinsics: Intrinsics) -> Array:
+    """Unit vectors (n,2,3) where both are known: the stored normal, the one from depth. About 2000, evenly spaced.
+
+    ``normal`` (H,W,3) as stored, ``depth`` (H,W) or (H,W,1), in any unit: normals do not depend on it.
+    """
+    stored = known_normals(normal).reshape(-1, 3)
+    derived = normals_from_depth(known_depth(depth).reshape(depth.shape[:2]), intrinsics).reshape(-1, 3)
+    length = np.linalg.norm(stored, axis=1)
+    known = np.flatnonzero((length > 0) & (length < LONGEST_NORMAL) & derived.any(1))
+    known = known[:: max(len(known) // PIXELS, 1)]
+    return np.stack([stored[known] / length[known, None], derived[known]], axis=1)
+
+
+def judge(pairs: Sequence[Array]) -> Diagnosis:
+    """The 48 candidates against pooled ``evidence``."""
+    pooled = np.concatenate([np.zeros((0, 2, 3), np.float32), *pairs])
+    return Diagnosis(tuple(sorted(_angles(pooled, axes) for axes in CANDIDATES)), len(pooled))
+
+
+def _angles(pairs: Array, axes: NormalAxes) -> Candidate:
+    if not len(pairs):
+        return Candidate(180.0, 180.0, axes)
+    angles = np.degrees(np.arccos(np.clip((axes.apply(pairs[:, 0]) * pairs[:, 1]).sum(1), -1, 1)))
+    return Candidate(float(angles.mean()), float(np.median(angles)), axes)
+
+
+def diagnose(normals: Iterable[Array], depths: Iterable[Array], intrinsics: Intrinsics) -> Diagnosis:
+    """Which of the 48 signed permutations of axes the stored normals use, judged by normals from depth.
+
+    ``normals`` (H,W,3) each, as stored; ``depths`` (H,W) each, of one camera. The valid pixels of all are pooled.
+    """
+    return judge([evidence(normal, depth, intrinsics) for normal, depth in zip(normals, depths, strict=True)])

@@ -1,0 +1,1 @@
+"""From the packagings that NYUv2 is published in to one layout on disk."""

@@ -1,0 +1,113 @@
+"""A packaging of NYUv2 into one folder: open, compare with what is there, write, keep the manifest true on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from symerge_dense.preparation.convert.export import check_space, export, frame_of, missing_bytes
+from symerge_dense.preparation.convert.fingerprints import Entry, fingerprints
+from symerge_dense.preparation.convert.manifest import (
+    FORMAT,
+    Manifest,
+    Sources,
+    admit,
+    read_manifest,
+    recorded_sources,
+    versions,
+    write_manifest,
+)
+from symerge_dense.preparation.convert.packagings import Split, open_split, settings_of
+from symerge_dense.progress import say
+
+SPLITS = ("train", "val")
+OUT = "data/nyuv2"
+
+
+def convert(packaging: str, source: str | Path, out: str | Path, settings: Mapping[str, Any],
+            splits: Sequence[str] = SPLITS) -> int:
+    """Write ``splits`` of the packaging at ``source`` to ``out`` in the layout of ``export``, with a manifest.
+
+    Call it again after an interruption: it goes on, and does nothing where all is there. Returns the number of files
+    written.
+
+    Raises ValueError where ``out`` holds something else than an earlier call with the same settings and sources would
+    have written there, where the disk is too small, and for all that is wrong with the source.
+    """
+    root, origin = Path(out), Path(source)
+    found = read_manifest(root)
+    opened = {split: open_split(packaging, origin, split, settings) for split in dict.fromkeys(splits)}
+    wanted = {"format": FORMAT, "data_set": "nyuv2", "packaging": packaging, "source": str(origin.absolute()),
+              "settings": dict(settings)}
+    admit(root, found, wanted, {})  # what needs no reading of gigabytes first
+    check_space(root, sum(missing_bytes(data, root / split) for split, data in opened.items()))
+    sources = _sources(opened, origin if origin.is_dir() else origin.parent, found)
+    manifest = admit(root, found, wanted, sources)
+    written = sum(_write_split(root, manifest, split, data, sources[split]) for split, data in opened.items())
+    counts = ", ".join(f"{split} {len(data)}" for split, data in opened.items())
+    say(f"{root}: {f'{written} files written' if written else 'already complete'} (images: {counts})")
+    return written
+
+
+def _sources(opened: Mapping[str, Split], root: Path, found: Manifest | None) -> Sources:
+    """Fingerprints of each split's files; what the manifest or an earlier split knows is not read again."""
+    sources: Sources = {}
+    for split, data in opened.items():
+        known = [*recorded_sources(found).values(), *sources.values()]
+        sources[split] = fingerprints(data.source_files, root, known)
+    return sources
+
+
+def _write_split(root: Path, manifest: Manifest, split: str, data: Split, sources: dict[str, Entry]) -> int:
+    before = manifest["splits"].get(split, {})
+    if before.get("complete") is True and missing_bytes(data, root / split) == 0:
+        _record(root, manifest, split, {**before, "sources": sources})  # the times of equal files may be other ones
+        return 0
+    entry = {"count": len(data), "frame": list(frame_of(data)), "complete": False, "versions": versions(),
+             "sources": sources}
+    _record(root, manifest, split, entry)
+    written = export(data, root / split)
+    _record(root, manifest, split, {**entry, "complete": True})
+    return written
+
+
+def _record(root: Path, manifest: Manifest, split: str, entry: dict[str, Any]) -> None:
+    if manifest["splits"].get(split) != entry:
+        manifest["splits"][split] = entry
+        write_manifest(root, manifest)
+
+
+def convert_tool(source: str, packaging: str, out: str | None = None, classes: int = 13,
+                 size: Sequence[str] | None = None, splits: Sequence[str] | None = None,
+                 **options: str | None) -> int:
+    """What ``tools/prepare_data.py nyuv2`` does; ``packaging='npy'`` is the layout itself, which is only checked.
+
+    None stands for the default; ``size`` is ['288', '384'] or ['native']. Returns an exit code: 1 where a check found
+    faults, else 0. Raises ValueError for an option that the packaging does not have, and as ``convert``.
+    """
+    if packaging != "npy":
+        settings = settings_of(packaging, classes, _size_of(size), **options)
+        convert(packaging, source, OUT if out is None else out, settings, splits or SPLITS)
+        return 0
+    settable = {"out": out, "size": size, "splits": splits, **options}
+    given = [repr(name) for name, value in settable.items() if value is not None]
+    if given:
+        raise ValueError(f"packaging 'npy' has no option {', '.join(given)}: nothing is converted, the folder is "
+                         "checked as it is; leave it out.")
+    from symerge_dense.preparation.check.check import check_tool
+
+    code = check_tool(source, classes, None)
+    if code == 0:
+        say(f"{source} needs no conversion: use it in place, root={source!r}")
+    return code
+
+
+def _size_of(words: Sequence[str] | None) -> tuple[int, int] | Literal["native"] | None:
+    if words is None:
+        return None
+    if list(words) == ["native"]:
+        return "native"
+    if len(words) != 2 or not all(word.isdecimal() for word in words):
+        raise ValueError(f"--size {' '.join(words)}: give height and width in pixels, as in --size 288 384, or native.")
+    return int(words[0]), int(words[1])

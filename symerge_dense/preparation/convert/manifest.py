@@ -1,0 +1,112 @@
+"""manifest.json of a prepared folder: from which files and with which settings its arrays were made, and how far.
+
+    {"format": 1, "data_set": "nyuv2", "packaging": "mat", "source": "/data/nyu_official",
+     "settings": {"classes": 13, "size": [288, 384], "crop": "none", "normals": "stored"},
+     "splits": {"train": {"count": 795, "frame": [288, 384], "complete": true, "versions": {"numpy": "2.4.6", ...},
+                          "sources": {"splits.mat": {"size": 2626, "mtime_ns": ..., "sha256": ...}, ...}}, ...}}
+
+Where ``settings``, ``packaging`` and the contents of the sources agree, a later run goes on with the folder; else it is
+refused. ``source``, ``versions`` and times are there to be read. Size null: as stored.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+import symerge_dense
+from symerge_dense.fileio import write_text
+from symerge_dense.preparation.convert.fingerprints import Entry, same
+
+FORMAT = 1
+NAME = "manifest.json"
+PACKAGES = ("numpy", "h5py", "scipy", "pyarrow")
+Manifest = dict[str, Any]
+Sources = dict[str, dict[str, Entry]]  # split -> name -> entry
+
+
+def read_manifest(root: Path) -> Manifest | None:
+    """The manifest of ``root``, None where it has none. Raises ValueError for a file that no export has written."""
+    path = root / NAME
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path}: not a manifest ({error}); {_remedy(root)}") from error
+    splits = found.get("splits") if isinstance(found, dict) else None
+    entries = list(splits.values()) if isinstance(splits, dict) else [None]
+    if not all(isinstance(entry, dict) and _are_sources(entry.get("sources")) for entry in entries):
+        raise ValueError(f"{path}: not a manifest of prepared data; {_remedy(root)}")
+    return dict(found)
+
+
+def _are_sources(found: Any) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in found.values())
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Put ``manifest`` into ``root``, whole or not at all."""
+    write_text(root / NAME, json.dumps(manifest, indent=1) + "\n")
+
+
+def recorded_sources(manifest: Manifest | None) -> Sources:
+    """Source files of every split that a manifest tells of."""
+    return {} if manifest is None else {split: entry["sources"] for split, entry in manifest["splits"].items()}
+
+
+def admit(root: Path, found: Manifest | None, wanted: Manifest, sources: Sources) -> Manifest:
+    """The manifest to go on with in ``root``: ``wanted`` with the splits of ``found`` (None: there was none).
+
+    ``sources`` are those of the splits to write, as far as they are known already.
+
+    Raises ValueError naming what differs where ``found`` tells of another packaging, other settings or other sources,
+    and where ``root`` holds arrays that no manifest tells about.
+    """
+    if found is None:
+        stray = next(root.glob("*/*/*.npy"), None)
+        if stray is not None:
+            raise ValueError(f"{stray}: arrays of unknown origin, there is no {root / NAME}; {_remedy(root)}")
+        return {**wanted, "splits": {}}
+    differing = [*_other_settings(found, wanted), *_other_sources(recorded_sources(found), sources)]
+    if differing:
+        raise ValueError(f"{root} was made otherwise: {', '.join(differing)}; {_remedy(root)}")
+    return {**wanted, "splits": dict(found["splits"])}
+
+
+def _other_settings(found: Manifest, wanted: Manifest) -> list[str]:
+    pairs = [(key, found.get(key), wanted[key]) for key in ("format", "data_set", "packaging")]
+    before = found.get("settings")
+    before = before if isinstance(before, dict) else {}
+    names = sorted({*before, *wanted["settings"]}) if found.get("packaging") == wanted["packaging"] else []
+    pairs += [(name, before.get(name), wanted["settings"].get(name)) for name in names]
+    return [f"{name} was {json.dumps(old)} and is {json.dumps(new)} now" for name, old, new in pairs if old != new]
+
+
+def _other_sources(found: Sources, wanted: Sources) -> list[str]:
+    """Differences within each split, and of single files that different splits share."""
+    differing: set[str] = set()
+    for split, entries in wanted.items():
+        for earlier, before in found.items():
+            own = earlier == split
+            shared = {name for name in before if name in entries and (own or "files" not in entries[name])}
+            differing |= {f"{name} has other contents" for name in shared if not same(before[name], entries[name])}
+            differing |= {f"{name} was not a source of {split}" for name in entries if own and name not in before}
+            differing |= {f"{name} was a source of {split}" for name in before if own and name not in entries}
+    return sorted(differing)
+
+
+def _remedy(root: Path) -> str:
+    return f"choose another --out, or remove {root} and run again."
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the bytes that are written."""
+    own = {"python": platform.python_version(), "symerge_dense": symerge_dense.__version__, "opencv": cv2.__version__}
+    return own | {package: importlib.metadata.version(package) for package in PACKAGES}

@@ -1,0 +1,20 @@
+"""One number of a table."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """A measured value and its direction.
+
+    Args:
+        value: in the metric's own unit; NaN where nothing was measured.
+        higher_is_better: False for errors.
+
+    >>> Metric(0.57, higher_is_better=False).value
+    0.57
+    """
+
+    value: float
+    higher_is_better: bool

@@ -1,0 +1,142 @@
+"""The adaptation as a whole: it learns, sees no label, is the same however it is run, and survives interruptions."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from builders import tiny
+from builders.adapt_once import adapt_tiny, state
+from safetensors.torch import load_file
+
+from symerge_dense.adaptation.history import read_history
+from symerge_dense.engine.checkpointing import checkpoints
+from symerge_dense.evaluation.metric import TaskMetric
+from symerge_dense.models.multi_task import NonFiniteLoss
+
+TESTS = Path(__file__).parents[1]
+SCRIPT = str(TESTS / "builders" / "adapt_once.py")
+ENV = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()),
+       "PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent)))}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_it_learns_and_no_ground_truth_is_read(tmp_path):
+    pool = tiny.TinySet(tiny.tasks(), split="pool")  # could give targets, and would tell
+    tiny.TinySet.targets_read.clear()
+    model, _ = adapt_tiny(tmp_path, data=pool, rounds=40, coefficient_lr=3e-2)
+    assert not tiny.TinySet.targets_read
+    assert pool[0].keys() >= tiny.tasks().keys() and len(tiny.TinySet.targets_read) == 3
+    rows = read_history(tmp_path / "history.jsonl")
+    assert [row["iteration"] for row in rows] == list(range(40))
+    for task in model.model.tasks:
+        first, last = (np.mean([row[f"loss_{task}"] for row in part]) for part in (rows[:4], rows[-4:]))
+        assert last < 0.8 * first
+        assert rows[0][f"loss_{task}"] == pytest.approx(1, abs=0.5)  # all start on one scale
+    assert model.merge.coefficients.min() >= 0 and model.merge.coefficients.max() <= 1
+
+
+def test_base_weights_survive_the_runner(tmp_path):
+    base, _, _ = tiny.family()
+    model, _ = adapt_tiny(tmp_path)
+    model.unfold()
+    assert all(torch.equal(v, base.get_parameter(k)) for k, v in model.model.backbone.named_parameters())
+
+
+@pytest.mark.parametrize("schedule", ["sum", "per_task"])
+def test_cached_and_online_labels_agree(tmp_path, schedule):
+    cached, _ = adapt_tiny(tmp_path / "cached", schedule=schedule, rounds=6)
+    online, _ = adapt_tiny(tmp_path / "online", schedule=schedule, rounds=6, labels="online")
+    torch.testing.assert_close(cached.merge.coefficients, online.merge.coefficients, rtol=0, atol=2e-3)
+    torch.testing.assert_close(cached.loss_scale, online.loss_scale, rtol=5e-3, atol=0)
+    assert not list((tmp_path / "online").glob("labels/*"))
+
+
+def test_augmented_labels_move_with_the_image(tmp_path):
+    adapt_tiny(tmp_path, augment={"flip": 0.5, "zoom": (1.0, 1.5)}, rounds=30, coefficient_lr=3e-2)
+    rows = read_history(tmp_path / "history.jsonl")
+    totals = [sum(value for key, value in row.items() if key.startswith("loss_")) for row in rows]
+    assert np.mean(totals[-5:]) < 0.9 * np.mean(totals[:5])
+
+
+@pytest.mark.parametrize("schedule", ["sum", "per_task"])
+def test_watching_validation_changes_nothing(tmp_path, schedule):
+    from mmengine.dataset import DefaultSampler
+
+    watched = tiny.TinySet(tiny.tasks(), count=4, split="val")
+    validation = {
+        "val_dataloader": {"dataset": watched, "batch_size": 2, "sampler": {"type": DefaultSampler, "shuffle": False},
+                           "collate_fn": {"type": "default_collate"}},
+        "val_cfg": {}, "val_evaluator": [TaskMetric(task) for task in tiny.tasks().values()], "val_interval": 4}
+    plain, _ = adapt_tiny(tmp_path / "a", schedule=schedule)
+    seen, _ = adapt_tiny(tmp_path / "b", schedule=schedule, validation=validation)
+    assert ("val", 0, "depth") in tiny.TinySet.targets_read and same(state(plain), state(seen))
+
+
+def test_same_seed_same_end_and_labels_are_reused(tmp_path):
+    first, _ = adapt_tiny(tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "labels").glob("*.npy")}
+    second, _ = adapt_tiny(tmp_path)
+    assert len(written) == 3 and written == {path: path.stat().st_mtime_ns for path in written}
+    assert same(state(first), state(second))
+
+
+@pytest.mark.parametrize("schedule", ["sum", "per_task"])
+def test_killed_and_resumed_ends_like_unbroken(tmp_path, schedule):
+    options = {"schedule": schedule, "rounds": 60, "augment": {"flip": 0.5}}
+    unbroken, _ = adapt_tiny(tmp_path / "unbroken", **options)
+    killed = tmp_path / "killed"
+    arguments = [f"{key}={value!r}" for key, value in options.items()]
+    process = subprocess.Popen([sys.executable, SCRIPT, str(killed), *arguments], env=ENV, stdout=subprocess.DEVNULL)
+    while not checkpoints(killed / "checkpoints"):
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "end.safetensors").exists()
+    resumed, _ = adapt_tiny(killed, resume=True, **options)
+    assert same(state(unbroken), state(resumed))
+    assert read_history(tmp_path / "unbroken" / "history.jsonl") == read_history(killed / "history.jsonl")
+
+
+@pytest.mark.parametrize(("net", "schedule"), [("CNN", "per_task"), ("VIT", "sum")])
+def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, net, schedule):
+    one, _ = adapt_tiny(tmp_path / "one", spec=getattr(tiny, net), statistics="running", schedule=schedule)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d",
+              "--rdzv-endpoint=localhost:0", SCRIPT, str(tmp_path / "two"), "--launcher", "pytorch"]
+    result = subprocess.run([*launch, f"net={net!r}", "statistics='running'", f"schedule={schedule!r}"], env=ENV,
+                            capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    two = load_file(tmp_path / "two" / "end.safetensors")
+    for name, value in state(one).items():
+        torch.testing.assert_close(value, two[name], rtol=1e-3, atol=2e-5, msg=lambda text, name=name: name + text)
+
+
+class Poisoned(tiny.TinySet):
+    """One of its images is not a number."""
+
+    def image(self, index):
+        return super().image(index) if index != 5 else np.full((*tiny.SIZE, 3), np.nan, np.float32)
+
+
+@pytest.mark.parametrize("save_every", [1, 1000])
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path, save_every):
+    with pytest.raises(NonFiniteLoss, match="segmentation"):
+        adapt_tiny(tmp_path, data=Poisoned({}, split="pool"), balance="none", save_every=save_every, rounds=50,
+                   batch_size=2)
+    steps = len(read_history(tmp_path / "history.jsonl"))  # all before are on record, though no flush was due
+    assert 0 < steps < 20
+    found = checkpoints(tmp_path / "checkpoints")
+    assert bool(found) == (save_every <= steps)
+    if found:
+        kept = torch.load(found[0], weights_only=True)
+        assert kept["meta"]["iter"] == steps
+        assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())

@@ -1,0 +1,196 @@
+"""The experts' labels: what is stored, when it is asked again, and that image and label move together."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from builders import tiny
+
+from symerge_dense.adaptation.expert_labels import CachedLabels, OnlineLabels, write_labels
+from symerge_dense.adaptation.student import PREFIX
+from symerge_dense.datasets.base import DenseDataset
+from symerge_dense.datasets.transforms import Augment
+from symerge_dense.datasets.unlabelled import Unlabelled
+
+TASKS = tiny.tasks()
+HEAD = (tiny.SIZE[0] // 4, tiny.SIZE[1] // 4)
+
+
+@pytest.fixture
+def experts():
+    return tiny.family()[1]
+
+
+@pytest.fixture
+def pool():
+    """Six images of a set that could give targets, and would tell."""
+    return Unlabelled(tiny.TinySet(TASKS, split="pool"), limit=6)
+
+
+def labelled_pool(pool, folder, rules, augment=None, seed=0):
+    """A view of ``pool`` with the cached labels in ``folder`` attached, as the hook makes it."""
+    view = pool.fresh()
+    view.attach(CachedLabels(folder, rules, augment, seed))
+    return view
+
+
+def counting(experts):
+    """{task: calls so far}, counted from now on."""
+    calls = Counter()
+    for task, expert in experts.items():
+        expert.register_forward_hook(lambda *_, task=task: calls.update([task]))
+    return calls
+
+
+@torch.no_grad()
+def outputs(expert, task, pool, batch_size):
+    """What the expert says about each image, in batches as labels are made: (images, C, h, w)."""
+    images = torch.stack([pool[index]["image"] for index in range(len(pool))])
+    return torch.cat([expert(part, mode="tensor")[task] for part in images.split(batch_size)])
+
+
+# -- what is stored ----------------------------------------------------------------------------------------------------
+def test_labels_are_the_raw_outputs_in_half_precision_one_row_per_image(tmp_path, experts, pool):
+    write_labels(experts, pool, tmp_path / "labels", 4)
+    labelled = labelled_pool(pool, tmp_path / "labels", TASKS)
+    for task, rule in TASKS.items():
+        stored = np.load(tmp_path / "labels" / f"{task}.npy", allow_pickle=False)
+        expected = outputs(experts[task], task, pool, 4).half()
+        assert stored.dtype == np.float16 and stored.shape == (6, rule.channels, *HEAD)
+        assert torch.equal(torch.from_numpy(stored), expected)
+        assert torch.equal(labelled[6 * 5 + 2][PREFIX + task], expected[2])  # image 2 in the sixth draw
+    assert len(labelled) == 6
+
+
+def test_the_view_gives_an_image_and_labels_but_never_a_target(tmp_path, experts):
+    labelled = tiny.TinySet(TASKS, split="pool")
+    pool = Unlabelled(labelled, limit=6)
+    tiny.TinySet.targets_read.clear()
+    assert set(pool[3]) == {"image", "index"}
+    write_labels(experts, pool, tmp_path, 4)
+    sample = labelled_pool(pool, tmp_path, TASKS, Augment(flip=0.5, zoom=(1.0, 1.5)), seed=1)[3]
+    assert set(sample) == {"image", "index", *(PREFIX + task for task in TASKS)}
+    assert not tiny.TinySet.targets_read
+    assert set(labelled[0]) == {"image", "index", *TASKS}
+    assert len(tiny.TinySet.targets_read) == len(TASKS)  # the set itself reads them, and that is noticed
+
+
+def test_an_empty_pool_is_refused(tmp_path, experts):
+    with pytest.raises(ValueError, match=r"pool is empty.*data\.unlabelled"):
+        write_labels(experts, Unlabelled(tiny.TinySet({}, count=0)), tmp_path / "labels", 4)
+
+
+# -- asked once, and again only where something changed ----------------------------------------------------------------
+def test_what_has_not_changed_is_not_asked_again(tmp_path, experts, pool):
+    calls = counting(experts)
+    write_labels(experts, pool, tmp_path, 4)
+    assert calls == dict.fromkeys(TASKS, 2)  # 4 images, then 2
+    write_labels(experts, pool, tmp_path, 2)
+    assert calls == dict.fromkeys(TASKS, 2)
+
+
+def test_only_a_changed_expert_is_asked_again(tmp_path, experts, pool):
+    write_labels(experts, pool, tmp_path, 4)
+    with torch.no_grad():
+        next(experts["depth"].parameters()).mul_(1.5)
+    calls = counting(experts)
+    write_labels(experts, pool, tmp_path, 4)
+    assert calls == {"depth": 2}
+    stored = torch.from_numpy(np.load(tmp_path / "depth.npy"))
+    assert torch.equal(stored, outputs(experts["depth"], "depth", pool, 4).half())
+
+
+@pytest.mark.parametrize("other", [
+    lambda: Unlabelled(tiny.TinySet({}, split="pool"), limit=5),
+    lambda: Unlabelled(tiny.TinySet({}, split="other"), limit=6),
+    lambda: Unlabelled(tiny.TinySet({}, split="pool", size=(16, 32)), limit=6),
+], ids=["length", "images", "size"])
+def test_a_changed_pool_is_asked_again(tmp_path, experts, pool, other):
+    write_labels(experts, pool, tmp_path, 6)
+    calls, changed = counting(experts), other()
+    write_labels(experts, changed, tmp_path, 6)
+    assert calls == dict.fromkeys(TASKS, 1)
+    assert torch.equal(torch.from_numpy(np.load(tmp_path / "normals.npy")),
+                       outputs(experts["normals"], "normals", changed, 6).half())
+
+
+def test_labels_that_were_not_finished_are_asked_again(tmp_path, experts, pool):
+    def stop(module, arguments, output):
+        if len(arguments[0]) == 2:  # the second batch
+            raise KeyboardInterrupt
+
+    stopper = experts["segmentation"].register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_labels(experts, pool, tmp_path, 4)
+    assert not (tmp_path / "segmentation.npy").exists()
+    stopper.remove()
+    write_labels(experts, pool, tmp_path, 4)
+    assert {path.name for path in tmp_path.iterdir()} == {f"{task}.{end}" for task in TASKS for end in ("npy", "json")}
+
+
+# -- geometry ----------------------------------------------------------------------------------------------------------
+def test_a_mirrored_image_has_mirrored_labels_and_normals_lean_the_other_way(tmp_path, experts, pool):
+    write_labels(experts, pool, tmp_path, 4)
+    plain, mirrored = (labelled_pool(pool, tmp_path, TASKS, Augment(flip=flip)) for flip in (0.0, 1.0))
+    for key in (0, 4, 6 + 1):
+        before, after = plain[key], mirrored[key]
+        assert torch.equal(after["image"], before["image"].flip(-1))
+        assert torch.equal(before["image"], pool[key]["image"])
+        for task in TASKS:
+            expected = before[PREFIX + task].flip(-1)
+            if task == "normals":
+                expected = expected * torch.tensor([-1, 1, 1]).view(3, 1, 1)
+            assert torch.equal(after[PREFIX + task].to(expected.dtype), expected), task
+
+
+class Ramp(DenseDataset):
+    """Each image says where its pixels lie: red is the column, green the row, as fractions of the frame times 200."""
+
+    def __len__(self):
+        return 5
+
+    def image(self, index):
+        rows, columns = ramp(tiny.SIZE)
+        return np.stack([columns, rows, rows * 0], axis=-1).astype(np.float32) * 200
+
+    def target(self, index, name):
+        raise AssertionError("the pool is unlabelled")
+
+
+def ramp(size):
+    """Row and column of each pixel's centre as fractions, two arrays (h,w)."""
+    return np.meshgrid(*((np.arange(side) + 0.5) / side for side in size), indexing="ij")
+
+
+def test_a_zoomed_image_and_its_labels_show_the_same_window_and_depth_is_halved(tmp_path):
+    pool = Unlabelled(Ramp())
+    rows, columns = ramp(HEAD)
+    np.save(tmp_path / "depth.npy", np.stack([1 + columns[None]] * 5).astype(np.float16))
+    np.save(tmp_path / "segmentation.npy", np.stack([[rows, columns, rows, columns]] * 5).astype(np.float16))
+    rules = {task: TASKS[task] for task in ("depth", "segmentation")}
+    augment, seen = Augment(flip=0.0, zoom=(2.0,)), set()
+    zoomed = labelled_pool(pool, tmp_path, rules, augment, seed=7)
+    for key in (0, 3, 5 + 3):
+        view = augment.draw(np.random.default_rng((7, *divmod(key, 5))))
+        sample = zoomed[key]
+        assert sample["index"] == key % 5
+        image, depth, classes = (sample[name].float() for name in ("image", "label_depth", "label_segmentation"))
+        for values, start, axis, off in (  # off by a quarter pixel at the frame's border; half a one where nearest
+                (image[0] / 200, view.across, 1, 0.25), (image[1] / 200, view.down, 0, 0.25),
+                (depth[0] * 2 - 1, view.across, 1, 0.5),
+                (classes[0], view.down, 0, 0.5), (classes[1], view.across, 1, 0.5)):
+            expected = start / 2 + ramp(values.shape)[axis] / 2  # the window is half of the frame
+            assert np.abs(values.numpy() - expected).max() < off / values.shape[axis] + 3e-3
+        seen.add((view.across, view.down))
+    assert len(seen) == 3  # every draw has its own window
+
+
+# -- asked in every step -----------------------------------------------------------------------------------------------
+def test_online_labels_are_the_experts_answers_without_gradient(experts, pool):
+    for expert in experts.values():
+        expert.train()
+    labels = OnlineLabels(experts)(torch.stack([pool[index]["image"] for index in range(3)]))
+    for task, expert in experts.items():
+        assert not expert.training and not labels[task].requires_grad
+        assert torch.equal(labels[task], outputs(expert, task, pool, 3)[:3])

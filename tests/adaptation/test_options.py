@@ -1,0 +1,32 @@
+"""Options of the adaptation: presets and clear refusals."""
+
+import pytest
+
+from symerge_dense.adaptation.options import PRESETS, make_options
+
+
+def test_every_preset_builds_and_paper_is_the_public_setting():
+    assert all(make_options(preset) for preset in PRESETS)
+    paper = make_options("paper")
+    assert paper.coefficient_lr == paper.layer_lr == 1e-2 and paper.schedule == "per_task" and not paper.soft
+    assert paper.initial == 0.3 and paper.clamp == (0.0, 1.0) and paper.batch_size == 32 and paper.rounds == 500
+
+
+def test_an_override_beats_the_preset():
+    assert make_options("paper", rounds=7, clamp=[0, 2]).clamp == (0, 2)
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    ({"preset": "papr"}, "Did you mean 'paper'"),
+    ({"shedule": "sum"}, "Did you mean 'schedule'"),
+    ({"schedule": "pertask"}, "'per_task'"),
+    ({"granularity": "tensors"}, "'tensor'"),
+    ({"initial": 1.5}, "outside clamp"),
+    ({"rounds": 0}, "rounds=0"),
+    ({"learn_coefficients": False, "learn_layer": False}, "learns nothing"),
+    ({"labels": "online"}, "augment=None with 'online'"),
+    ({"batch_size": 1}, "no batch statistics"),
+])
+def test_refusals_name_the_value_and_the_remedy(arguments, told):
+    with pytest.raises(ValueError, match=told):
+        make_options(**arguments)

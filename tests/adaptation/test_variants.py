@@ -1,0 +1,114 @@
+"""Options at work: what each of them changes in a run, and that the `paper` preset goes through."""
+
+import numpy as np
+import pytest
+import torch
+from builders import tiny
+from builders.adapt_once import adapt_tiny, state
+
+from symerge_dense.adaptation.history import read_history
+
+
+def curve(folder):
+    """The rows of the run in ``folder``; every number in them is finite."""
+    rows = read_history(folder / "history.jsonl")
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+    return rows
+
+
+def served(row):
+    return [key.removeprefix("distance_") for key in row if key.startswith("distance_")]
+
+
+def changed_parameters(model):
+    """Names of the heads' parameters that a run moved."""
+    before = dict(tiny.family()[2].named_parameters())
+    return {name for name, value in model.model.named_parameters()
+            if name.startswith("heads") and not torch.equal(value, before[name])}
+
+
+def test_the_paper_preset_runs(tmp_path):
+    model, _ = adapt_tiny(tmp_path, preset="paper", rounds=2, batch_size=4)
+    rows = curve(tmp_path)
+    assert model.options.amp and not model.options.soft and model.options.filter == "confidence"
+    assert [len(served(row)) for row in rows] == [1] * 6
+    assert all({task for row in part for task in served(row)} == set(tiny.tasks()) for part in (rows[:3], rows[3:]))
+    assert all(torch.isfinite(value).all() for value in state(model).values())
+    coefficients = model.merge.coefficients.detach()
+    assert coefficients.min() >= 0 and coefficients.max() <= 1 and (coefficients - 0.3).abs().max() > 5e-3
+    for task, output in model.eval().outputs(torch.rand(2, 3, *tiny.SIZE) * 255).items():
+        assert output.dtype == torch.float32 and output.isfinite().all(), task
+
+
+def test_mixed_precision_alone_rounds_and_changes_little(tmp_path):
+    full, _ = adapt_tiny(tmp_path / "full", rounds=3)
+    mixed, _ = adapt_tiny(tmp_path / "mixed", rounds=3, amp=True)
+    first = [curve(tmp_path / name)[0] for name in ("full", "mixed")]
+    for task in tiny.tasks():
+        exact, rounded = (row[f"distance_{task}"] for row in first)
+        assert exact != rounded and rounded == pytest.approx(exact, rel=0.1)
+    assert mixed.merge.coefficients.dtype == torch.float32
+    assert all(value.isfinite().all() for value in state(mixed).values())
+    assert (full.merge.coefficients - mixed.merge.coefficients).abs().mean() < 0.02
+
+
+def test_task_weights_multiply_the_scale_of_the_losses(tmp_path):
+    raw, _ = adapt_tiny(tmp_path / "raw", rounds=1, balance="none", task_weights={"depth": 3.0})
+    assert raw.loss_scale.tolist() == [1, 3, 1]
+    row = curve(tmp_path / "raw")[0]
+    assert row["loss_depth"] == pytest.approx(3 * row["distance_depth"], rel=1e-5)
+    assert row["loss_normals"] == pytest.approx(row["distance_normals"], rel=1e-5)
+    even, _ = adapt_tiny(tmp_path / "even", rounds=1)
+    weighted, _ = adapt_tiny(tmp_path / "weighted", rounds=1, task_weights={"segmentation": 0.5, "depth": 3.0})
+    torch.testing.assert_close(weighted.loss_scale, even.loss_scale * torch.tensor([0.5, 3.0, 1.0]))
+
+
+def test_granularity_is_the_number_of_coefficients(tmp_path):
+    groups = {}
+    for granularity in ("tensor", "block", "task"):
+        model, _ = adapt_tiny(tmp_path / granularity, rounds=3, granularity=granularity)
+        curve(tmp_path / granularity)
+        groups[granularity] = len(model.merge.coefficients)
+        assert (model.merge.coefficients - 0.3).abs().max() > 1e-2
+    parameters = len(list(tiny.backbone().named_parameters()))
+    assert groups["task"] == 1 < groups["block"] < groups["tensor"] <= parameters
+
+
+@pytest.mark.parametrize(("layer", "expected"), [
+    ("final", {"predict.weight", "predict.bias"}),
+    ("pre_final", {"conv.weight", "norm.weight", "norm.bias"}),
+    ("laterals.1", {"laterals.1.weight", "laterals.1.bias"}),
+])
+def test_the_named_layer_of_each_head_moves_and_no_other(tmp_path, layer, expected):
+    model, _ = adapt_tiny(tmp_path, rounds=2, layer=layer)
+    curve(tmp_path)
+    assert changed_parameters(model) == {f"heads.{task}.{name}" for task in tiny.tasks() for name in expected}
+
+
+@pytest.mark.parametrize("half", ["learn_coefficients", "learn_layer"])
+def test_one_half_can_be_switched_off(tmp_path, half):
+    model, _ = adapt_tiny(tmp_path, rounds=2, **{half: False})
+    assert bool(changed_parameters(model)) == (half == "learn_coefficients")
+    assert bool((model.merge.coefficients != 0.3).any()) == (half == "learn_layer")
+
+
+def test_coefficients_leave_the_interval_only_without_clamp(tmp_path):
+    for name, clamp in (("free", None), ("kept", (0.2, 0.4))):
+        model, _ = adapt_tiny(tmp_path / name, rounds=4, coefficient_lr=0.5, clamp=clamp)
+        curve(tmp_path / name)
+        lowest, highest = model.merge.coefficients.min().item(), model.merge.coefficients.max().item()
+        if clamp is None:
+            assert lowest < 0 and highest > 1
+        else:
+            assert (lowest, highest) == pytest.approx(clamp)
+
+
+def test_hard_labels_are_another_objective_for_classes_only(tmp_path):
+    for name, soft in (("soft", True), ("hard", False)):
+        adapt_tiny(tmp_path / name, rounds=20, soft=soft, balance="none", coefficient_lr=3e-2, lr_decay="none")
+    soft, hard = curve(tmp_path / "soft"), curve(tmp_path / "hard")
+    assert hard[0]["loss_segmentation"] > soft[0]["loss_segmentation"]  # the soft one is a divergence: no entropy in it
+    for task in ("depth", "normals"):
+        assert hard[0][f"loss_{task}"] == pytest.approx(soft[0][f"loss_{task}"], rel=1e-5)
+    first, last = (np.mean([row["loss_segmentation"] for row in part]) for part in (hard[:3], hard[-3:]))
+    assert last < first

@@ -1,0 +1,61 @@
+"""The estimate of a run: operations against a count by hand, and images seen against the recipe."""
+
+import pytest
+import torch
+from builders.pipeline_tiny import tool, write_config
+from torch import nn
+
+from symerge_dense.pipeline.config import load_config
+from symerge_dense.pipeline.expert_store import network
+from symerge_dense.pipeline.profiling import estimate as module
+from symerge_dense.pipeline.profiling.estimate import forward_cost, image_size, workload
+
+
+def by_hand(model, image):
+    """GFLOP of every convolution that runs: 2 * outputs * inputs per output."""
+    total = 0
+
+    def count(layer, _, output):
+        nonlocal total
+        height, width = layer.kernel_size
+        total += 2 * output.numel() * layer.in_channels // layer.groups * height * width
+
+    handles = [layer.register_forward_hook(count) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    model(image)
+    for handle in handles:
+        handle.remove()
+    return total / 1e9
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return load_config(write_config(tmp_path_factory.mktemp("workload")))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_forward_pass_is_counted_as_by_hand(config):
+    cost = forward_cost(config, config.tasks, image_size(config))
+    model = network(config, module.TimmBackbone(**config.backbone), config.tasks).eval()
+    image = torch.zeros(1, 3, 32, 48)
+    with torch.no_grad():
+        assert cost.backbone == pytest.approx(by_hand(model.backbone, image), rel=1e-6)
+        assert cost.of(*config.tasks) == pytest.approx(by_hand(model, image), rel=1e-6)
+    assert cost.backbone_parameters == pytest.approx(sum(p.numel() for p in model.backbone.parameters()) / 1e6)
+
+
+def test_the_stages_are_the_images_that_they_see(config):
+    cost, tasks = forward_cost(config, config.tasks, image_size(config)), list(config.tasks)
+    stages = workload(config, {"train": 10, "unlabelled": 6, "test": 4})
+    assert stages["expert depth"] == pytest.approx(3 * 3 * 4 * cost.of("depth") / 1e3)  # 3 batches of 4 hold 10 images
+    assert stages["adaptation"] == pytest.approx(3 * 4 * 4 * cost.of(*tasks) / 1e3)  # 4 rounds of 4
+    assert stages["training-free merges"] == pytest.approx(2 * (6 + 4) * cost.of(*tasks) / 1e3)
+    assert stages["expert labels"] == pytest.approx(6 * sum(cost.of(task) for task in tasks) / 1e3)
+
+
+def test_the_tool_prints_minutes_by_the_speed_and_refuses_nonsense(tmp_path, capsys):
+    path = write_config(tmp_path)
+    assert tool("estimate.py", path, "--images", 10, 6, 4, "--tflops", 2) == 0
+    printed = capsys.readouterr().out
+    assert "adaptation" in printed and "by 2 TFLOP/s" in printed
+    assert tool("estimate.py", path, "--tflops", 0) == 2
+    assert "must be positive" in capsys.readouterr().err

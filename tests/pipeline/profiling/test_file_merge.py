@@ -1,0 +1,87 @@
+"""The benchmark of file merges, on checkpoints of one block."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from builders.pipeline_tiny import tool
+from safetensors.torch import load_file
+
+from symerge_dense.pipeline.profiling import file_merge as merge_cost
+from symerge_dense.pipeline.profiling.file_merge import PLAIN, generate, measure, own_memory, plain_pass, remove, work
+from symerge_dense.progress import Bar, silent
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(merge_cost, "WIDTH", 64)
+    monkeypatch.setattr(merge_cost, "POOL", 1 << 16)
+    with silent():
+        generate(tmp_path / "c", 100e3 / 1e9, 2)
+    return tmp_path / "c"
+
+
+def test_checkpoints_are_of_the_size_asked_for_and_differ(checkpoints: Path) -> None:
+    states = {path.stem: load_file(path) for path in checkpoints.iterdir()}
+    assert set(states) == {"base", "expert0", "expert1"}
+    sizes = {sum(value.numel() for value in state.values()) for state in states.values()}
+    assert sizes == {2 * (3 * 64 * 64 + 64)}  # two blocks
+    for name, value in states["base"].items():
+        assert 0.01 < value.std() < 0.03
+        assert not torch.equal(states["expert0"][name] - value, states["expert1"][name] - value)
+
+
+def test_the_plain_pass_reads_everything_and_writes_the_base(checkpoints: Path, tmp_path: Path) -> None:
+    inputs = sorted(checkpoints.iterdir())
+    plain_pass(inputs, tmp_path / "out")
+    content = inputs[0].read_bytes()
+    assert (tmp_path / "out").read_bytes() == content[8 + int.from_bytes(content[:8], "little"):]
+
+
+@pytest.mark.parametrize("contender", [PLAIN, "ties"])
+def test_work_leaves_the_checkpoints_alone(checkpoints: Path, contender: str) -> None:
+    assert work(checkpoints, contender) > 0
+    assert {path.name for path in checkpoints.iterdir()} == {"base.safetensors", "expert0.safetensors",
+                                                             "expert1.safetensors"}
+    remove(checkpoints)
+    assert not checkpoints.exists()
+
+
+def test_only_generated_files_are_removed(checkpoints: Path) -> None:
+    (checkpoints / "mine.txt").write_text("precious")
+    remove(checkpoints)
+    assert [path.name for path in checkpoints.iterdir()] == ["mine.txt"]
+
+
+def test_a_contender_is_measured_in_a_process_of_its_own(checkpoints: Path) -> None:
+    cost = measure(checkpoints, "average", 1)
+    assert 0 < cost.seconds < 60 and 5e7 < cost.peak < 2e9
+    with pytest.raises(ValueError, match="avrage failed"):
+        measure(checkpoints, "avrage", 1)
+
+
+def test_memory_of_a_process() -> None:
+    before = own_memory(os.getpid())
+    # new memory, not what an earlier test gave back
+    with mmap.mmap(-1, 80_000_000, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as block:
+        block.write(bytes(80_000_000))
+        assert 70e6 < own_memory(os.getpid()) - before < 180e6
+    assert own_memory(2**22 + 1) == 0
+
+
+def test_the_tool_refuses_a_folder_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    assert tool("benchmark_merge.py", "--dir", tmp_path) == 2
+    assert "no folder of a former run" in capsys.readouterr().err
+    assert tool("benchmark_merge.py", "--dir", tmp_path / "new", "--experts", "0") == 2
+
+
+def test_a_bar_takes_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bar("bytes", 10) as bar:
+        bar.advance(by=7)
+        bar.advance()
+    assert bar.done == 8 and "bytes: 8/10" in capsys.readouterr().out

@@ -1,0 +1,132 @@
+"""The main job and its tools on two processes: the record of one process, every file once, every complaint heard."""
+
+import multiprocessing
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from builders.pipeline_tiny import ENV, ROOT, TASKS, write_config
+
+from symerge_dense.adaptation.history import read_history
+from symerge_dense.models.checkpoint import load_model
+from symerge_dense.models.multi_task import NonFiniteLoss, check_finite
+from symerge_dense.pipeline.cli import run_tool
+from symerge_dense.pipeline.config import load_config
+from symerge_dense.pipeline.train import train
+from symerge_dense.report.results import read_results
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d",
+            "--rdzv-endpoint=localhost:0"]
+RUNNING = "adaptation['statistics'] = 'running'\n"
+
+
+def values(row):
+    return {(task, name): metric["value"] for task, metrics in row["tasks"].items() for name, metric in metrics.items()}
+
+
+def names(folder):
+    """Every file and folder under ``folder``; in names made of a date and time (MMEngine's log), # for the digits."""
+    return sorted(re.sub(r"\d{8}_\d{6}", "#", path.relative_to(folder).as_posix()) for path in folder.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same job by one process, which trains base and experts, and by two, which are given them."""
+    folder = tmp_path_factory.mktemp("distributed")
+    train(load_config(write_config(folder, more=RUNNING)), work_dir=str(folder / "one"))
+    stock = {path.name.split("-")[0]: str(path) for path in (folder / "experts").glob("*.safetensors")}
+    base = stock.pop("base")
+    config = write_config(folder, "given.py", RUNNING + f"base = dict(checkpoint={base!r})\n"
+                          f"experts = dict(checkpoints={stock!r})\n")
+    before = set(folder.iterdir())
+    result = subprocess.run(
+        [*TORCHRUN, str(ROOT / "tools" / "train.py"), str(config), "--launcher", "pytorch", "--work-dir",
+         str(folder / "two")], env=ENV, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return SimpleNamespace(folder=folder, one=folder / "one", two=folder / "two", result=result,
+                           new={path.name for path in set(folder.iterdir()) - before})
+
+
+@pytest.mark.parametrize("row", ["experts", "average", "task_arithmetic", "initial"])
+def test_what_is_not_learned_scores_the_same(runs, row):
+    one, two = (values(read_results(run / "results.json")[row]) for run in (runs.one, runs.two))
+    assert set(one) == set(two) and {task for task, _ in one} == set(TASKS)
+    assert two == pytest.approx(one, rel=1e-6, abs=1e-6)
+
+
+def test_what_is_learned_differs_by_rounding_only(runs):
+    one, two = (read_results(run / "results.json") for run in (runs.one, runs.two))
+    # gradients are averaged over processes: sums in another order; a pixel at a tie may change its class
+    assert values(two["merged"]) == pytest.approx(values(one["merged"]), rel=1e-4, abs=0.02)
+    for name, coefficients in one["coefficients"].items():
+        assert two["coefficients"][name] == pytest.approx(coefficients, abs=1e-5), name
+    assert one["coefficients"] != {name: [0.3] * 3 for name in one["coefficients"]}
+    first, second = (read_history(run / "history.jsonl") for run in (runs.one, runs.two))
+    assert [row["iteration"] for row in second] == [row["iteration"] for row in first] == [0, 1, 2, 3]
+    for task in TASKS:  # a process reports the loss of its own half of the batch
+        assert second[0][f"loss_{task}"] == pytest.approx(first[0][f"loss_{task}"], rel=0.5)
+
+
+def test_the_file_is_the_model_of_the_record(runs):
+    one, two = (load_model(run / "merged.safetensors")[0].state_dict() for run in (runs.one, runs.two))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: name + text)
+
+
+def test_every_file_is_written_once_and_nothing_is_left_over(runs):
+    assert names(runs.two) == names(runs.one)
+    assert runs.new == {"two"}  # nothing outside of the run's folder
+    assert not [path for path in runs.two.rglob("*") if path.suffix in (".tmp", ".part") or path.name.startswith(".")]
+    for heading in ("Base and experts", "peak"):
+        assert runs.result.stdout.count(heading) == 1, heading
+
+
+# -- when one of two fails ---------------------------------------------------------------------------------------------
+def as_rank(rank, meeting, work, answers):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    answers.put((rank, work(rank)))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def on_two(tmp_path):
+    """Answers of ``work(rank)`` from two processes that know of each other."""
+    def run(work):
+        context = multiprocessing.get_context("fork")
+        answers = context.Queue()
+        ranks = [context.Process(target=as_rank, args=(rank, tmp_path / "meet", work, answers)) for rank in range(2)]
+        for process in ranks:
+            process.start()
+        found = dict(answers.get(timeout=60) for _ in ranks)
+        for process in ranks:
+            process.join()
+        return [found[0], found[1]]
+    return run
+
+
+def test_a_loss_that_is_not_finite_stops_every_process(on_two):
+    def work(rank):
+        check_finite({"loss_depth": torch.tensor(1.0)})
+        try:
+            check_finite({"loss_depth": torch.tensor(1.0), "loss_normals": torch.tensor([1.0, float("nan")][rank])})
+        except NonFiniteLoss as error:
+            return str(error)
+        return "went on"
+
+    well, ill = on_two(work)
+    assert "loss of normals (nan)" in ill and "loss of another process" in well
+
+
+def test_every_process_complains_and_says_which_it_is(on_two, capfd):
+    def work(rank):
+        def fail():
+            if rank == 1:
+                raise ValueError("the disk of this machine is full")
+
+        return run_tool(fail)
+
+    assert on_two(work) == [0, 2]
+    assert capfd.readouterr().err == "rank 1: error: the disk of this machine is full\n"

@@ -1,0 +1,195 @@
+"""What every registered task must satisfy; a new task is tested here without a line being added."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from symerge_dense.registry import TASKS
+from symerge_dense.tasks.base import DenseTask
+from symerge_dense.tasks.metric import Metric
+
+SIZE = (6, 8)
+HOLE = (..., slice(1, 4), slice(2, 5))
+
+
+@pytest.fixture(params=list(TASKS))
+def task(request: pytest.FixtureRequest) -> DenseTask:
+    built: DenseTask = TASKS[request.param]()
+    return built
+
+
+def outputs(task: DenseTask, images: int = 3, seed: int = 0) -> Tensor:
+    """Raw outputs in 0.1..0.9, which every task so far could have produced."""
+    generator = torch.Generator().manual_seed(seed)
+    return 0.1 + 0.8 * torch.rand(images, task.channels, *SIZE, generator=generator)
+
+
+def truths(task: DenseTask, output: Tensor, hole: bool = True) -> Tensor:
+    """ModelPool truth that ``output`` predicts perfectly (a hard label has the layout of ground truth), with a hole."""
+    truth = task.self_label(output, soft=False).clone()
+    if hole:
+        truth[HOLE] = task.invalid_value
+    return truth
+
+
+def test_there_are_the_six_tasks_that_the_package_documents() -> None:
+    assert {"segmentation", "depth", "normals", "edges", "albedo", "shading"} <= set(TASKS)
+
+
+def test_attributes(task: DenseTask) -> None:
+    assert task.channels >= 1
+    assert task.headline in task.metrics
+    assert task.interpolation in ("nearest", "masked")
+    assert TASKS[task.name] is type(task)
+
+
+def test_valid_is_false_exactly_in_the_hole(task: DenseTask) -> None:
+    valid = task.valid(truths(task, outputs(task)))
+    expected = torch.ones(3, *SIZE, dtype=torch.bool)
+    expected[HOLE] = False
+    assert valid.dtype == torch.bool and torch.equal(valid, expected)
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_pixel_loss_of_self_labels_in_both_precisions(task: DenseTask, soft: bool) -> None:
+    output = outputs(task)
+    label = task.self_label(outputs(task, seed=1), soft=soft)
+    losses = task.pixel_loss(output, label)
+    assert losses.shape == (3, *SIZE) and losses.dtype == torch.float32
+    assert (losses >= 0).all() and losses.sum() > 0
+    if label.is_floating_point():
+        torch.testing.assert_close(task.pixel_loss(output, label.half()), losses, atol=2e-3, rtol=2e-3)
+    assert task.pixel_loss(output.half(), label).dtype == torch.float32
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_soft_label_of_the_output_itself_costs_nothing(task: DenseTask, half: bool) -> None:
+    output = outputs(task)
+    label = task.self_label(output)
+    loss = task.loss(output, label.half() if half else label, valid=torch.ones(3, *SIZE, dtype=torch.bool))
+    assert abs(float(loss)) < (5e-4 if half else 1e-6)
+
+
+def test_self_label_carries_no_gradient(task: DenseTask) -> None:
+    output = outputs(task).requires_grad_()
+    assert not task.self_label(output).requires_grad
+    assert not task.self_label(output, soft=False).requires_grad
+
+
+def test_gradient_is_finite_and_zero_in_the_hole(task: DenseTask) -> None:
+    output = outputs(task).requires_grad_()
+    task.loss(output, truths(task, outputs(task, seed=1))).backward()
+    assert output.grad is not None and output.grad.isfinite().all()
+    assert output.grad[HOLE].abs().sum() == 0 and output.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), None])
+def test_without_any_label_loss_and_gradient_are_zero(task: DenseTask, poison: float | None) -> None:
+    output = outputs(task).requires_grad_()
+    truth = truths(task, outputs(task, seed=1))
+    truth[:] = poison if poison is not None and truth.is_floating_point() else task.invalid_value
+    assert not task.valid(truth).any()
+    loss = task.loss(output, truth)
+    loss.backward()
+    assert float(loss.detach()) == 0 and output.grad is not None and torch.equal(output.grad, torch.zeros_like(output))
+
+
+def test_loss_is_the_mean_over_valid_pixels(task: DenseTask) -> None:
+    output, truth = outputs(task), truths(task, outputs(task, seed=1))
+    expected = task.pixel_loss(output, truth)[task.valid(truth)].mean()
+    torch.testing.assert_close(task.loss(output, truth), expected)
+
+
+def test_loss_names_shapes_that_do_not_fit(task: DenseTask) -> None:
+    output, truth = outputs(task), truths(task, outputs(task))
+    with pytest.raises(ValueError, match="does not fit output"):
+        task.loss(output[..., :-1], truth)
+    with pytest.raises(ValueError, match=f"channels={task.channels}"):
+        task.loss(torch.cat([output, output], dim=1), truth)
+
+
+def test_statistics_are_additive_and_per_image(task: DenseTask) -> None:
+    output, truth = outputs(task), truths(task, outputs(task, seed=1))
+    rows = task.statistics(output, truth)
+    assert rows.dtype == torch.float64 and rows.ndim == 2 and len(rows) == 3
+    singles = torch.cat([task.statistics(output[i:i + 1], truth[i:i + 1]) for i in range(3)])
+    torch.testing.assert_close(rows, singles, rtol=1e-12, atol=1e-12)
+    stacked = task.statistics(torch.cat(list(output), dim=-1)[None], torch.cat(list(truth), dim=-1)[None])
+    torch.testing.assert_close(rows.sum(0), stacked[0], rtol=1e-7, atol=1e-7)
+
+
+def test_statistics_ignore_what_is_invalid(task: DenseTask) -> None:
+    output, truth = outputs(task), truths(task, outputs(task, seed=1))
+    other = output.clone()
+    other[HOLE] = outputs(task, seed=2)[HOLE]
+    assert torch.equal(task.statistics(output, truth), task.statistics(other, truth))
+
+
+def test_summary_has_the_declared_metrics_in_order(task: DenseTask) -> None:
+    summary = task.summarize(task.statistics(outputs(task), truths(task, outputs(task, seed=1))).sum(0))
+    assert list(summary) == list(task.metrics)
+    assert all(isinstance(metric, Metric) and np.isfinite(metric.value) for metric in summary.values())
+    assert {name: metric.higher_is_better for name, metric in summary.items()} == task.metrics
+
+
+def test_a_perfect_prediction_is_the_best(task: DenseTask) -> None:
+    output = outputs(task)
+    truth = truths(task, output)
+    best = task.summarize(task.statistics(output, truth).sum(0))
+    for seed in range(1, 4):
+        other = task.summarize(task.statistics(outputs(task, seed=seed) - 0.3, truth).sum(0))
+        for name, metric in best.items():
+            lead = metric.value - other[name].value
+            assert (lead if metric.higher_is_better else -lead) >= 0, name
+        assert other[task.headline].value != best[task.headline].value
+
+
+def test_without_any_label_every_metric_is_nan(task: DenseTask) -> None:
+    truth = truths(task, outputs(task))
+    truth[:] = task.invalid_value
+    summary = task.summarize(task.statistics(outputs(task), truth).sum(0))
+    assert all(np.isnan(metric.value) for metric in summary.values())
+
+
+def test_confidence_and_entropy(task: DenseTask) -> None:
+    output = outputs(task)
+    confidence, entropy = task.confidence(output), task.entropy(output)
+    assert (confidence is None) == (entropy is None)
+    if confidence is not None and entropy is not None:
+        assert confidence.shape == entropy.shape == (3, *SIZE)
+        assert (confidence > 0).all() and (confidence <= 1).all() and (entropy > 0).all()
+        sure = task.entropy(1000 * output)
+        assert sure is not None and float(sure.mean()) < 0.2 * float(entropy.mean())
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_geometry_keeps_dtype_and_invalid_pixels_and_undoes_itself(task: DenseTask, dtype: type) -> None:
+    truth = truths(task, outputs(task))[0].numpy()
+    stored = np.moveaxis(truth.astype(dtype), 0, -1) if truth.ndim == 3 else truth
+    original = stored.copy()
+    flipped, zoomed = task.flip(stored), task.zoom(stored, 1.5)
+    assert flipped.dtype == zoomed.dtype == stored.dtype and flipped.shape == zoomed.shape == stored.shape
+    np.testing.assert_array_equal(task.flip(flipped), original)
+    np.testing.assert_array_equal(stored, original)
+    hole = (slice(1, 4), slice(2, 5))
+    np.testing.assert_array_equal(flipped[hole], original[hole])
+    np.testing.assert_array_equal(zoomed[hole], original[hole])
+
+
+def test_pictures_are_rgb_and_black_exactly_where_invalid(task: DenseTask) -> None:
+    output = outputs(task)
+    truth = truths(task, output)
+    for picture in (task.colorize(truth[0]), task.colorize(truth[0], limits=task.limits(truth[0]))):
+        assert picture.shape == (*SIZE, 3) and picture.dtype == np.uint8
+        np.testing.assert_array_equal((picture == 0).all(-1), ~task.valid(truth)[0].numpy())
+    decided = task.colorize(task.decide(output)[0])
+    assert decided.shape == (*SIZE, 3) and decided.dtype == np.uint8 and decided.any()
+
+
+def test_a_picture_without_any_label_is_black(task: DenseTask) -> None:
+    truth = truths(task, outputs(task))
+    truth[:] = task.invalid_value
+    assert not task.colorize(truth[0]).any()
