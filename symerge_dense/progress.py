@@ -54,9 +54,15 @@ class Bar:
         if not is_main_process() or _quiet:
             return self
         if console.is_terminal:
-            columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-                       TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(),
-                       TextColumn("{task.fields[note]}", markup=False))
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("eta"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+            )
             self._rich = Progress(*columns, console=console)
             self._rich.start()
             self._task = self._rich.add_task(self.description, total=self.total, completed=self.done, note="")
@@ -72,8 +78,9 @@ class Bar:
             self._spoke = time.monotonic()
             self._say(f"eta {self._elapsed / max(self.done - self._first, 1) * (self.total - self.done):.0f} s")
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._rich is not None:
             self._rich.stop()
         else:

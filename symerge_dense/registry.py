@@ -138,8 +138,9 @@ class Registry(mmengine.Registry, Generic[T]):
             self._module_dict[name] = module
 
 
-MODELS: Registry[Any] = Registry("model", mmengine.MODELS, ["symerge_dense.models.multi_task",
-                                                            "symerge_dense.adaptation.symerge_model"])
+MODELS: Registry[Any] = Registry(
+    "model", mmengine.MODELS, ["symerge_dense.models.multi_task", "symerge_dense.adaptation.symerge_model"]
+)
 HEADS: Registry[Any] = Registry("head", MODELS, ["symerge_dense.models.heads"])
 DATASETS: Registry[Any] = Registry("data set", mmengine.DATASETS, ["symerge_dense.datasets"])
 TASKS: Registry[Any] = Registry("task", mmengine.TASK_UTILS, ["symerge_dense.tasks"])
@@ -149,16 +150,23 @@ HOOKS: Registry[Any] = Registry("hook", mmengine.HOOKS, ["symerge_dense.engine",
 METRICS: Registry[Any] = Registry("metric", mmengine.METRICS, ["symerge_dense.evaluation.metric"])
 DATA_SAMPLERS: Registry[Any] = Registry("sampler", mmengine.DATA_SAMPLERS, ["symerge_dense.datasets.samplers"])
 LOOPS: Registry[Any] = Registry("loop", mmengine.LOOPS, ["symerge_dense.engine.loops"])
-OPTIM_WRAPPERS: Registry[Any] = Registry("optimizer wrapper", mmengine.OPTIM_WRAPPERS,
-                                         ["symerge_dense.engine.optim_wrapper"])
-OPTIM_WRAPPER_CONSTRUCTORS: Registry[Any] = Registry("optimizer wrapper constructor",
-                                                     mmengine.OPTIM_WRAPPER_CONSTRUCTORS,
-                                                     ["symerge_dense.engine.optim_wrapper"])
+OPTIM_WRAPPERS: Registry[Any] = Registry(
+    "optimizer wrapper", mmengine.OPTIM_WRAPPERS, ["symerge_dense.engine.optim_wrapper"]
+)
+OPTIM_WRAPPER_CONSTRUCTORS: Registry[Any] = Registry(
+    "optimizer wrapper constructor", mmengine.OPTIM_WRAPPER_CONSTRUCTORS, ["symerge_dense.engine.optim_wrapper"]
+)
 RUNNERS: Registry[Any] = Registry("runner", mmengine.RUNNERS, ["symerge_dense.engine.runner"])
 TRANSFORMS: Registry[Any] = Registry("transform", mmengine.TRANSFORMS, ["symerge_dense.datasets.transforms"])
 VISUALIZERS: Registry[Any] = Registry("visualizer", mmengine.VISUALIZERS)
-for _root in (mmengine.EVALUATOR, mmengine.LOG_PROCESSORS, mmengine.MODEL_WRAPPERS, mmengine.OPTIMIZERS,
-              mmengine.PARAM_SCHEDULERS, mmengine.VISBACKENDS):
+for _root in (
+    mmengine.EVALUATOR,
+    mmengine.LOG_PROCESSORS,
+    mmengine.MODEL_WRAPPERS,
+    mmengine.OPTIMIZERS,
+    mmengine.PARAM_SCHEDULERS,
+    mmengine.VISBACKENDS,
+):
     Registry(_root.name, _root)  # MMEngine warns where a scope lacks one of its registries
 
 
@@ -179,8 +187,10 @@ def import_installed_plugins() -> None:
         try:
             entry.load()
         except Exception as error:  # it is a program of somebody else: it can fail in any way
-            raise ValueError(f"plug-in {entry.name} ({entry.value}) of an installed package cannot be imported: "
-                             f"{type(error).__name__}: {error}; mend it or uninstall its package.") from error
+            raise ValueError(
+                f"plug-in {entry.name} ({entry.value}) of an installed package cannot be imported: "
+                f"{type(error).__name__}: {error}; mend it or uninstall its package."
+            ) from error
         _installed.append(entry.value)
 
 
@@ -203,8 +213,10 @@ def import_plugins(modules: Sequence[str]) -> None:
             importlib.import_module(name)
         except Exception as error:  # it is a program of somebody else: it can fail in any way
             found = f"{type(error).__name__}: {error}"
-            raise ValueError(f"plug-in {name} cannot be imported ({found}); run from the folder that holds it, install "
-                             "its package, or put its folder on PYTHONPATH.") from error
+            raise ValueError(
+                f"plug-in {name} cannot be imported ({found}); run from the folder that holds it, install "
+                "its package, or put its folder on PYTHONPATH."
+            ) from error
 
 
 def registered_by(owner: type) -> str | None:

@@ -41,8 +41,9 @@ def main() -> None:
     for name in CONTENDERS:
         table.add_row(name, f"{result['seconds'][name]:.3f}", f"{result['peak_memory_mb'][name]:.0f}")
     console.print(table)
-    console.print(f"ratio_to_floor {result['ratio_to_floor']:.2f}, "
-                  f"speedup_over_reference {result['speedup_over_reference']:.2f}")
+    console.print(
+        f"ratio_to_floor {result['ratio_to_floor']:.2f}, speedup_over_reference {result['speedup_over_reference']:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -18,8 +18,14 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
-    parser.add_argument("--images", type=int, nargs=3, metavar=("TRAIN", "POOL", "TEST"), default=(795, 654, 654),
-                        help="images of the splits; default NYUv2's")
+    parser.add_argument(
+        "--images",
+        type=int,
+        nargs=3,
+        metavar=("TRAIN", "POOL", "TEST"),
+        default=(795, 654, 654),
+        help="images of the splits; default NYUv2's",
+    )
     parser.add_argument("--tflops", type=float, default=20.0, help="sustained speed of your device, in TFLOP/s")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
@@ -27,10 +33,13 @@ def main() -> None:
         raise ValueError(f"--tflops {options.tflops} --images {options.images}: all must be positive.")
     config = load_config(options.config, options.cfg_options)
     cost = forward_cost(config, config.tasks, image_size(config))
-    heads = ", ".join(f"{task} {cost.head_parameters[task]:.2f} M, {gflop:.1f} GFLOP"
-                      for task, gflop in cost.heads.items())
-    console.print(f"{config.name} at {image_size(config)}: backbone {cost.backbone_parameters:.2f} M parameters, "
-                  f"{cost.backbone:.1f} GFLOP an image; heads {heads}")
+    heads = ", ".join(
+        f"{task} {cost.head_parameters[task]:.2f} M, {gflop:.1f} GFLOP" for task, gflop in cost.heads.items()
+    )
+    console.print(
+        f"{config.name} at {image_size(config)}: backbone {cost.backbone_parameters:.2f} M parameters, "
+        f"{cost.backbone:.1f} GFLOP an image; heads {heads}"
+    )
     table = Table("stage", "TFLOP", "minutes", title=f"by {options.tflops:g} TFLOP/s; reading of data not counted")
     stages = workload(config, dict(zip(("train", "unlabelled", "test"), options.images, strict=True)))
     for stage, tflop in {**stages, "sum": sum(stages.values())}.items():

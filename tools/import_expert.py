@@ -48,8 +48,15 @@ def main() -> None:
     given = parse()
     corners = None if given.align_corners is None else given.align_corners == "true"
     options = NetworkOptions(dict(given.head), given.mean, given.std, corners, given.output_stride)
-    import_expert(given.checkpoint, given.out, tasks=given.task, kind=given.format, base=given.base, options=options,
-                  overwrite=given.overwrite)
+    import_expert(
+        given.checkpoint,
+        given.out,
+        tasks=given.task,
+        kind=given.format,
+        base=given.base,
+        options=options,
+        overwrite=given.overwrite,
+    )
 
 
 if __name__ == "__main__":

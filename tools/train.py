@@ -31,8 +31,14 @@ def main() -> None:
     options = parse()
     config = load_config(options.config, options.cfg_options, options.seed)
     join_processes(options.launcher)
-    train(config, work_dir=options.work_dir, resume=options.resume, launcher=options.launcher, amp=options.amp,
-          train_experts=not options.no_train_experts)
+    train(
+        config,
+        work_dir=options.work_dir,
+        resume=options.resume,
+        launcher=options.launcher,
+        amp=options.amp,
+        train_experts=not options.no_train_experts,
+    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ backbone = dict(name="vit_base_patch14_dinov2.lvd142m", img_size=_size, out_indi
 head = dict(type=Linear)
 preprocessing = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 base = dict(pretrained=True)
-experts = dict(name="nyuv2_dinov2b",
-               recipe=dict(epochs=20, batch_size=8, lr=1e-3, backbone_lr_scale=0.01, weight_decay=0.01,
-                           warmup_iters=100, num_workers=2))
+experts = dict(
+    name="nyuv2_dinov2b",
+    recipe=dict(
+        epochs=20, batch_size=8, lr=1e-3, backbone_lr_scale=0.01, weight_decay=0.01, warmup_iters=100, num_workers=2
+    ),
+)

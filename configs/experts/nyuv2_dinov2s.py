@@ -20,5 +20,6 @@ backbone = dict(name="vit_small_patch14_dinov2.lvd142m", img_size=_size)
 head = dict(type=MultiScale, width=128)
 preprocessing = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 base = dict(pretrained=True)
-experts = dict(name="nyuv2_dinov2s",
-               recipe=dict(epochs=4, batch_size=8, lr=1e-3, backbone_lr_scale=0.1, weight_decay=0.01))
+experts = dict(
+    name="nyuv2_dinov2s", recipe=dict(epochs=4, batch_size=8, lr=1e-3, backbone_lr_scale=0.1, weight_decay=0.01)
+)

@@ -16,6 +16,9 @@ head = dict(type=DeepLab)
 align_corners = True
 preprocessing = dict(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))  # [0, 1], as the published code feeds it
 base = dict(pretrained=True)
-experts = dict(name="nyuv2_resnet50",
-               recipe=dict(optimizer="Adam", epochs=40, batch_size=16, lr=1e-4, schedule="step", step_size=10,
-                           gamma=0.5, num_workers=2))
+experts = dict(
+    name="nyuv2_resnet50",
+    recipe=dict(
+        optimizer="Adam", epochs=40, batch_size=16, lr=1e-4, schedule="step", step_size=10, gamma=0.5, num_workers=2
+    ),
+)

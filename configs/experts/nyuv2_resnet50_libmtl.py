@@ -15,6 +15,17 @@ head = dict(type=DeepLab)
 align_corners = True
 preprocessing = dict(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))  # [0, 1], as the published code feeds it
 base = dict(pretrained=True)
-experts = dict(name="nyuv2_resnet50_libmtl",
-               recipe=dict(optimizer="Adam", epochs=200, batch_size=8, lr=1e-4, weight_decay=1e-5, schedule="step",
-                           step_size=100, gamma=0.5, num_workers=2))
+experts = dict(
+    name="nyuv2_resnet50_libmtl",
+    recipe=dict(
+        optimizer="Adam",
+        epochs=200,
+        batch_size=8,
+        lr=1e-4,
+        weight_decay=1e-5,
+        schedule="step",
+        step_size=100,
+        gamma=0.5,
+        num_workers=2,
+    ),
+)

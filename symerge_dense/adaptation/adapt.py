@@ -30,10 +30,20 @@ def iterations(options: SyMergeOptions, tasks: int) -> int:
     return options.rounds * (tasks if options.schedule == "per_task" else 1)
 
 
-def adapt(model: Student | Mapping[str, Any], experts: Mapping[str, MultiTaskModel],
-          pool: Unlabelled | Mapping[str, Any], folder: Path, *, seed: int = 0, launcher: str = "none",
-          resume: bool = False, validation: Mapping[str, Any] | None = None, labels: Path | None = None,
-          title: str = "SyMerge", settings: Mapping[str, Any] = MappingProxyType({})) -> Student:
+def adapt(
+    model: Student | Mapping[str, Any],
+    experts: Mapping[str, MultiTaskModel],
+    pool: Unlabelled | Mapping[str, Any],
+    folder: Path,
+    *,
+    seed: int = 0,
+    launcher: str = "none",
+    resume: bool = False,
+    validation: Mapping[str, Any] | None = None,
+    labels: Path | None = None,
+    title: str = "SyMerge",
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> Student:
     """Optimise on unlabelled images what of a model learns; it comes back folded, BatchNorm re-estimated.
 
     Where model and pool are config dicts the run is ``Runner.from_cfg`` of a plain MMEngine config, which is kept as
@@ -66,15 +76,29 @@ def adapt(model: Student | Mapping[str, Any], experts: Mapping[str, MultiTaskMod
     steps, extra = iterations(options, len(experts)), dict(validation or {})
     per_round = steps // options.rounds
     hook = {"type": "SyMergeHook", "labels": str(labels or folder / "labels"), "history": str(folder / "history.jsonl")}
-    config = runner_config(folder, title=title, seed=seed, launcher=launcher, resume=resume, hooks=[hook],
-                           save_every=options.save_every * per_round, by_epoch=False,
-                           checkpoints_in=folder / "checkpoints", fingerprint=_fingerprint(kind, options, experts),
-                           find_unused_parameters=options.schedule == "per_task", settings=settings)
+    config = runner_config(
+        folder,
+        title=title,
+        seed=seed,
+        launcher=launcher,
+        resume=resume,
+        hooks=[hook],
+        save_every=options.save_every * per_round,
+        by_epoch=False,
+        checkpoints_in=folder / "checkpoints",
+        fingerprint=_fingerprint(kind, options, experts),
+        find_unused_parameters=options.schedule == "per_task",
+        settings=settings,
+    )
     val_interval = extra.pop("val_interval", None)
     config |= {
         "train_cfg": {"by_epoch": False, "max_iters": steps, "val_interval": (val_interval or 10**9) * per_round},
-        "optim_wrapper": {"type": wrapper_type(options.amp), "constructor": "ParameterGroupsConstructor",
-                          "optimizer": {"type": "Adam"}}}
+        "optim_wrapper": {
+            "type": wrapper_type(options.amp),
+            "constructor": "ParameterGroupsConstructor",
+            "optimizer": {"type": "Adam"},
+        },
+    }
     if options.lr_decay == "cosine":
         config["param_scheduler"] = [{"type": "CosineAnnealingLR", "T_max": steps, "eta_min": 0.0, "by_epoch": False}]
     loading = _loading(options)
@@ -83,9 +107,15 @@ def adapt(model: Student | Mapping[str, Any], experts: Mapping[str, MultiTaskMod
             model.experts = dict(experts)
         runner = build_runner(config, model=model, train_dataloader=_loader(pool, loading, seed), **extra)
     else:
-        data = {**loading, "dataset": dict(pool), "sampler": {"type": "PoolSampler", "seed": seed},
-                "collate_fn": {"type": "default_collate"}}
-        runner = build_runner({**config, **extra, "filename": CONFIG_NAME, "model": dict(model), "train_dataloader": data})
+        data = {
+            **loading,
+            "dataset": dict(pool),
+            "sampler": {"type": "PoolSampler", "seed": seed},
+            "collate_fn": {"type": "default_collate"},
+        }
+        runner = build_runner(
+            {**config, **extra, "filename": CONFIG_NAME, "model": dict(model), "train_dataloader": data}
+        )
     runner.train()
     return unwrap(runner)
 
@@ -94,13 +124,20 @@ def _loading(options: SyMergeOptions) -> dict[str, Any]:
     """Arguments of the data loader of one process. Raises ValueError where the batch cannot be shared."""
     processes = get_world_size()
     if options.batch_size % processes:
-        raise ValueError(f"adaptation.batch_size={options.batch_size} cannot be shared by {processes} processes; "
-                         "use a multiple.")
+        raise ValueError(
+            f"adaptation.batch_size={options.batch_size} cannot be shared by {processes} processes; use a multiple."
+        )
     if options.batch_size // processes < 2 and options.statistics == "batch":
-        raise ValueError(f"adaptation.batch_size={options.batch_size} leaves each of {processes} processes one image, "
-                         "which has no batch statistics; use a larger batch, or adaptation.statistics='running'.")
-    return {"batch_size": options.batch_size // processes, "num_workers": options.num_workers,
-            "persistent_workers": options.num_workers > 0, "pin_memory": torch.cuda.is_available()}
+        raise ValueError(
+            f"adaptation.batch_size={options.batch_size} leaves each of {processes} processes one image, "
+            "which has no batch statistics; use a larger batch, or adaptation.statistics='running'."
+        )
+    return {
+        "batch_size": options.batch_size // processes,
+        "num_workers": options.num_workers,
+        "persistent_workers": options.num_workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+    }
 
 
 def _loader(pool: Unlabelled | Mapping[str, Any], loading: Mapping[str, Any], seed: int) -> DataLoader[Any]:

@@ -181,14 +181,18 @@ def unwrap(runner: Any) -> Student:
     """The runner's model without a DDP wrapper. Raises ValueError where it is no Student."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if not isinstance(model, Student):
-        raise ValueError(f"SyMergeHook works on a model that learns from experts, not on {type(model).__name__}; use "
-                         "model=dict(type='SyMergeModel', base=..., experts={task: checkpoint}).")
+        raise ValueError(
+            f"SyMergeHook works on a model that learns from experts, not on {type(model).__name__}; use "
+            "model=dict(type='SyMergeModel', base=..., experts={task: checkpoint})."
+        )
     return model
 
 
 def _pool_of(runner: Any) -> Unlabelled:
     data = runner.train_dataloader.dataset
     if not isinstance(data, Unlabelled):
-        raise ValueError(f"SyMergeHook learns from unlabelled images, not from {type(data).__name__}; use "
-                         "train_dataloader=dict(dataset=dict(type='Unlabelled', dataset=dict(...)), ...).")
+        raise ValueError(
+            f"SyMergeHook learns from unlabelled images, not from {type(data).__name__}; use "
+            "train_dataloader=dict(dataset=dict(type='Unlabelled', dataset=dict(...)), ...)."
+        )
     return data

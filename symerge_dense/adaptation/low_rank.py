@@ -27,6 +27,7 @@ class _Reached(Exception):
 
 def output_at(module: nn.Module, run: Callable[[], object]) -> Tensor:
     """What ``module`` puts out first while ``run`` works; ``run`` ends there. ValueError if it is never reached."""
+
     def stop(_module: nn.Module, _inputs: object, output: Tensor) -> None:
         raise _Reached(output)
 
@@ -53,6 +54,7 @@ def block_shapes(model: MultiTaskModel, image: Tensor) -> dict[str, tuple[int, .
         def record(_module: nn.Module, _inputs: object, output: object) -> None:
             if isinstance(output, Tensor):
                 shapes.setdefault(name, tuple(output.shape))
+
         return record
 
     with evaluating(model), ExitStack() as stack:
@@ -101,8 +103,13 @@ class AdaptedNetwork(MultiTaskModel):
 
     def __init__(self, model: MultiTaskModel) -> None:
         spec = model.spec
-        super().__init__(model.backbone, dict(model.named_heads()), spec["tasks"], **spec["preprocessing"],
-                         align_corners=spec["align_corners"])
+        super().__init__(
+            model.backbone,
+            dict(model.named_heads()),
+            spec["tasks"],
+            **spec["preprocessing"],
+            align_corners=spec["align_corners"],
+        )
         self.to(model.mean.device)
 
     @property
@@ -121,9 +128,14 @@ class TaskAdapted(AdaptedNetwork):
         super().__init__(model)
         generator = torch.Generator().manual_seed(seed)
         channels = model.backbone.channels
-        self.adapters = nn.ModuleDict({
-            task: nn.ModuleDict({str(level): LowRank(channels[level], rank, generator, relu=True) for level in levels})
-            for task, levels in _levels_read(model, image).items()}).to(model.mean.device)
+        self.adapters = nn.ModuleDict(
+            {
+                task: nn.ModuleDict(
+                    {str(level): LowRank(channels[level], rank, generator, relu=True) for level in levels}
+                )
+                for task, levels in _levels_read(model, image).items()
+            }
+        ).to(model.mean.device)
 
     def task_features(self, task: str, features: list[Tensor]) -> list[Tensor]:
         """The feature maps as the head of ``task`` sees them."""

@@ -113,8 +113,9 @@ class AdaptiveMethod(ABC):
             student = self.student(context).to(context.device)
             student.attach(context.experts)
             options = student.options
-            finalize(student, image_batches(context.pool, options.recalibration_images, options.batch_size,
-                                            context.device))
+            finalize(
+                student, image_batches(context.pool, options.recalibration_images, options.batch_size, context.device)
+            )
         return student.model.eval().requires_grad_(False)
 
     def described(self, context: AdaptationContext) -> Mapping[str, Any] | None:
@@ -139,9 +140,19 @@ class AdaptiveMethod(ABC):
             if folder is None:
                 _save_nothing(model)
             pool = context.pool if context.files is None or described is None else context.files["pool"]
-            student = adapt(model, context.experts, pool, place, seed=context.seed, launcher=context.launcher,
-                            resume=resume, labels=context.work_dir / "labels", title=self.title,
-                            settings=context.settings, validation=context.validation)
+            student = adapt(
+                model,
+                context.experts,
+                pool,
+                place,
+                seed=context.seed,
+                launcher=context.launcher,
+                resume=resume,
+                labels=context.work_dir / "labels",
+                title=self.title,
+                settings=context.settings,
+                validation=context.validation,
+            )
         network = student.model.eval().requires_grad_(False)
         parts = (context.base, *(expert.heads[task] for task, expert in context.experts.items()))
         extra = parameters(network) - sum(map(parameters, parts))
@@ -211,5 +222,9 @@ class OptionVariant(AdaptiveMethod):
     def described(self, context: AdaptationContext) -> Mapping[str, Any] | None:
         if context.files is None:
             return None
-        return {"type": "SyMergeModel", "base": context.files["base"], "experts": dict(context.files["experts"]),
-                "options": dataclasses.asdict(self.options(context))}
+        return {
+            "type": "SyMergeModel",
+            "base": context.files["base"],
+            "experts": dict(context.files["experts"]),
+            "options": dataclasses.asdict(self.options(context)),
+        }

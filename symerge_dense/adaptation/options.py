@@ -18,9 +18,15 @@ BatchNorm = Literal["recalibrate", "mean", "moments", "pretrained"]
 Decay = Literal["none", "cosine"]
 Objective = Literal["labels", "entropy"]
 CHOICES: dict[str, tuple[str, ...]] = {
-    "granularity": get_args(Granularity), "labels": get_args(Labels), "filter": get_args(Filter),
-    "schedule": get_args(Schedule), "balance": get_args(Balance), "statistics": get_args(Statistics),
-    "lr_decay": get_args(Decay), "batchnorm": get_args(BatchNorm), "objective": get_args(Objective),
+    "granularity": get_args(Granularity),
+    "labels": get_args(Labels),
+    "filter": get_args(Filter),
+    "schedule": get_args(Schedule),
+    "balance": get_args(Balance),
+    "statistics": get_args(Statistics),
+    "lr_decay": get_args(Decay),
+    "batchnorm": get_args(BatchNorm),
+    "objective": get_args(Objective),
 }
 
 
@@ -116,9 +122,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The settings of the public classification code: one learning rate, hard labels with its confidence filter, one
     # step per task, losses as they are, mixed precision.
     "paper": {
-        "layer": "final", "coefficient_lr": 1e-2, "layer_lr": 1e-2, "rounds": 500, "batch_size": 32,
-        "soft": False, "filter": "confidence",
-        "schedule": "per_task", "balance": "none", "lr_decay": "none", "augment": None,
+        "layer": "final",
+        "coefficient_lr": 1e-2,
+        "layer_lr": 1e-2,
+        "rounds": 500,
+        "batch_size": 32,
+        "soft": False,
+        "filter": "confidence",
+        "schedule": "per_task",
+        "balance": "none",
+        "lr_decay": "none",
+        "augment": None,
         "amp": True,
     },
 }

@@ -68,8 +68,10 @@ class Student(BaseModel):
     def expert_of(self, task: str) -> MultiTaskModel:
         """The expert of a task. Raises ValueError where there is none."""
         if task not in self.experts:
-            raise ValueError(f"there is no expert for {task!r} (there is one for {', '.join(self.experts) or 'none'}); "
-                             "give the model experts={task: checkpoint} for every task.")
+            raise ValueError(
+                f"there is no expert for {task!r} (there is one for {', '.join(self.experts) or 'none'}); "
+                "give the model experts={task: checkpoint} for every task."
+            )
         return self.experts[task]
 
     def before_step(self, iteration: int, steps: int) -> None:
@@ -150,8 +152,10 @@ class Student(BaseModel):
 
     def task_losses(self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Loss of each task between merged output and the expert's raw output, both at head resolution."""
-        return {task: self._distance(task, output, labels[task].to(output.device, torch.float32))
-                for task, output in outputs.items()}
+        return {
+            task: self._distance(task, output, labels[task].to(output.device, torch.float32))
+            for task, output in outputs.items()
+        }
 
     def _distance(self, name: str, output: Tensor, expert_output: Tensor) -> Tensor:
         task, output = self.model.tasks[name], output.float()
@@ -172,12 +176,18 @@ class Student(BaseModel):
         """BatchNorm statistics that follow from weights alone: the backbone's by policy, each head's its expert's."""
         policy, base = statistics_policy(self.options.batchnorm), self.model.backbone.state_dict()
         sources = {task: experts[task].backbone.state_dict() for task in self.model.tasks}
-        found = {f"model.backbone.{spec.name}": policy(spec.name, base, sources)
-                 for spec in tensor_specs(self.model.backbone) if spec.kind == "bn_stat"}
+        found = {
+            f"model.backbone.{spec.name}": policy(spec.name, base, sources)
+            for spec in tensor_specs(self.model.backbone)
+            if spec.kind == "bn_stat"
+        }
         for task, head in self.model.named_heads():
             own = experts[task].heads[task].state_dict()
-            found |= {f"model.heads.{task}.{spec.name}": own[spec.name].clone()
-                      for spec in tensor_specs(head) if spec.kind == "bn_stat"}
+            found |= {
+                f"model.heads.{task}.{spec.name}": own[spec.name].clone()
+                for spec in tensor_specs(head)
+                if spec.kind == "bn_stat"
+            }
         return found
 
 
@@ -239,5 +249,11 @@ class TrainedParts(Student):
 
     def parameter_groups(self) -> Groups:
         """One group a part, with the options' weight decay."""
-        return [{"params": list(self.model.get_submodule(part).parameters()), "lr": rate,
-                 "weight_decay": self.options.weight_decay} for part, rate in self.rates.items()]
+        return [
+            {
+                "params": list(self.model.get_submodule(part).parameters()),
+                "lr": rate,
+                "weight_decay": self.options.weight_decay,
+            }
+            for part, rate in self.rates.items()
+        ]

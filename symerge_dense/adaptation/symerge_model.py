@@ -41,16 +41,20 @@ class SyMergeModel(MergedStudent):
             base, an unknown option.
     """
 
-    def __init__(self, base: TimmBackbone | str | Path | Mapping[str, Any],
-                 experts: Mapping[str, MultiTaskModel | str | Path],
-                 options: SyMergeOptions | Mapping[str, Any] | None = None,
-                 data_preprocessor: Any = None) -> None:
+    def __init__(
+        self,
+        base: TimmBackbone | str | Path | Mapping[str, Any],
+        experts: Mapping[str, MultiTaskModel | str | Path],
+        options: SyMergeOptions | Mapping[str, Any] | None = None,
+        data_preprocessor: Any = None,
+    ) -> None:
         chosen = options if isinstance(options, SyMergeOptions) else make_options(**(options or {}))
         loaded = {task: load_expert(expert, task) for task, expert in experts.items()}
         super().__init__(assemble(_backbone(base, loaded), loaded), chosen, data_preprocessor)
         self.experts = loaded
-        self.merge = LayerwiseMerge(self.specs, list(loaded), granularity=chosen.granularity, init=chosen.initial,
-                                    clamp=chosen.clamp)
+        self.merge = LayerwiseMerge(
+            self.specs, list(loaded), granularity=chosen.granularity, init=chosen.initial, clamp=chosen.clamp
+        )
         self.merge.requires_grad_(chosen.learn_coefficients)
         self.adapted = {task: head.layer_modules(chosen.layer) for task, head in self.model.named_heads()}
         for parameter in self.layer_parameters():
@@ -60,7 +64,8 @@ class SyMergeModel(MergedStudent):
         """Compute the experts' task vectors. Raises ValueError if an expert is missing or its backbone does not fit."""
         base = dict(self.model.backbone.named_parameters())
         weights: Mapping[str, Mapping[str, Tensor]] = {
-            task: dict(experts[task].to(self.device).backbone.named_parameters()) for task in self.model.tasks}
+            task: dict(experts[task].to(self.device).backbone.named_parameters()) for task in self.model.tasks
+        }
         if self.options.density is not None:
             weights = trimmed_experts(base, weights, self.merge.specs, self.options.density)
         self.merge.attach(base, weights)
@@ -111,8 +116,9 @@ def load_expert(expert: MultiTaskModel | str | Path, task: str) -> MultiTaskMode
     return model
 
 
-def _backbone(base: TimmBackbone | str | Path | Mapping[str, Any], experts: Mapping[str, MultiTaskModel]
-              ) -> TimmBackbone:
+def _backbone(
+    base: TimmBackbone | str | Path | Mapping[str, Any], experts: Mapping[str, MultiTaskModel]
+) -> TimmBackbone:
     """The base backbone; where it is read, its network is that of the experts."""
     if isinstance(base, TimmBackbone):
         return base

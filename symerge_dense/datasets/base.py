@@ -29,8 +29,9 @@ def to_tensor(array: Array) -> Tensor:
 
 def build_rules(tasks: Mapping[str, Any], serves: frozenset[str], owner: str) -> dict[str, TargetRule]:
     """Task objects from objects or spec dicts. Raises ValueError for a target that ``owner`` does not serve."""
-    rules: dict[str, TargetRule] = {name: TASKS.build({"type": name, **spec} if isinstance(spec, dict) else spec)
-                                    for name, spec in tasks.items()}
+    rules: dict[str, TargetRule] = {
+        name: TASKS.build({"type": name, **spec} if isinstance(spec, dict) else spec) for name, spec in tasks.items()
+    }
     for name, rule in rules.items():
         if rule.name != name:
             raise ValueError(f"tasks[{name!r}] is a task named {rule.name!r}: use {rule.name!r} as its key.")
@@ -64,9 +65,13 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
     DEFAULT_SIZE: ClassVar[tuple[int, int]]  # (H, W) of the images where no size is asked for
     classes: tuple[str, ...] | None = None
 
-    def __init__(self, tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
-                 augment: Augment | dict[str, Any] | None = None, size: tuple[int, int] | None = None,
-                 seed: int = 0) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
+        augment: Augment | dict[str, Any] | None = None,
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+    ) -> None:
         self.tasks = build_rules(tasks or {}, self.serves, type(self).__name__)
         if isinstance(augment, dict):
             augment = Augment(**{key: value for key, value in augment.items() if key != "type"})

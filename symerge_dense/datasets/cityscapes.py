@@ -51,9 +51,11 @@ you have it."""
             if (self.folder / name).is_dir():
                 return name
         found = ", ".join(sorted(path.name for path in self.folder.iterdir() if path.is_dir()))
-        raise ValueError(f"{self.folder}: {self.channels} classes are asked for, but neither {wanted[0]} nor label is "
-                         f"among its folders ({found}); fetch it, or give the segmentation task the classes of a "
-                         f"label_<classes> that is there.")
+        raise ValueError(
+            f"{self.folder}: {self.channels} classes are asked for, but neither {wanted[0]} nor label is "
+            f"among its folders ({found}); fetch it, or give the segmentation task the classes of a "
+            f"label_<classes> that is there."
+        )
 
     def target(self, index: int, name: str) -> Array:
         """Segmentation int64 (H,W), inverse depth float32 (H,W)."""
@@ -61,6 +63,7 @@ you have it."""
             return self.labels(index)
         values, path = self.positive(name, index)
         if values.max() > 1:
-            raise ValueError(f"{path}: inverse depth up to {values.max():g}, expected 0..1; divide raw disparity by "
-                             f"65535.")
+            raise ValueError(
+                f"{path}: inverse depth up to {values.max():g}, expected 0..1; divide raw disparity by 65535."
+            )
         return values

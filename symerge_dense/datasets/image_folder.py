@@ -26,9 +26,14 @@ class ImageFolder(DenseDataset):
 
     serves: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, root: str | Path, size: tuple[int, int] | None = None,
-                 tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
-                 augment: Augment | dict[str, Any] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        size: tuple[int, int] | None = None,
+        tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
+        augment: Augment | dict[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__(tasks, augment, size, seed)
         self.root = Path(root)
         if not self.root.is_dir():

@@ -57,10 +57,15 @@ class NumberedArrays(DenseDataset):
     FOLDERS: ClassVar[dict[str, str]]  # target -> folder
     CLASSES: ClassVar[tuple[tuple[str, ...], ...]]  # lists of class names, the usual one first
 
-    def __init__(self, root: str | Path | None = None, split: Literal["train", "val"] = "train",
-                 tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
-                 augment: Augment | dict[str, Any] | None = None, size: tuple[int, int] | None = None,
-                 seed: int = 0) -> None:
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        split: Literal["train", "val"] = "train",
+        tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
+        augment: Augment | dict[str, Any] | None = None,
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__(tasks, augment, size, seed)
         if split not in ("train", "val"):
             raise ValueError(f"split={split!r}: {type(self).__name__} has 'train' and 'val'.")
@@ -92,12 +97,16 @@ class NumberedArrays(DenseDataset):
             present = {path.name for path in (self.folder / part).glob("*.npy")}
             missing = [name for name in wanted if name not in present]
             if missing:
-                raise ValueError(f"{self.folder / part / missing[0]}: missing, one of {len(missing)} in this folder; "
-                                 f"expected 0.npy to {wanted[-1]}, one per image.")
+                raise ValueError(
+                    f"{self.folder / part / missing[0]}: missing, one of {len(missing)} in this folder; "
+                    f"expected 0.npy to {wanted[-1]}, one per image."
+                )
             if len(present) > len(wanted):
                 extra = min(present - set(wanted))
-                raise ValueError(f"{self.folder / part / extra}: there is no image of that name, only 0.npy to "
-                                 f"{wanted[-1]}; fetch the missing images or remove the file.")
+                raise ValueError(
+                    f"{self.folder / part / extra}: there is no image of that name, only 0.npy to "
+                    f"{wanted[-1]}; fetch the missing images or remove the file."
+                )
         return len(names)
 
     def __len__(self) -> int:
@@ -115,8 +124,10 @@ class NumberedArrays(DenseDataset):
         if not np.isfinite(stored).all():
             raise ValueError(f"{path}: the image holds NaN or infinite values; {REMEDY}.")
         if stored.min() < -1e-3 or stored.max() > highest * 1.001:
-            raise ValueError(f"{path}: image values {stored.min()}..{stored.max()}, expected 0..{highest:g} for "
-                             f"{stored.dtype}; rescale the file.")
+            raise ValueError(
+                f"{path}: image values {stored.min()}..{stored.max()}, expected 0..{highest:g} for "
+                f"{stored.dtype}; rescale the file."
+            )
         return np.clip(stored.astype(np.float32) * np.float32(255 / highest), 0, 255)
 
     def labels(self, index: int) -> Array:
@@ -125,8 +136,10 @@ class NumberedArrays(DenseDataset):
         stored = stored.reshape(self.frame)
         wrong = ~np.isin(stored, [-1, INVALID_LABEL, *range(self.channels)])
         if wrong.any():
-            raise ValueError(f"{path}: label values {np.unique(stored[wrong])[:5].tolist()}, allowed are "
-                             f"-1..{self.channels - 1}, or 255 for invalid; correct the file or the task's classes.")
+            raise ValueError(
+                f"{path}: label values {np.unique(stored[wrong])[:5].tolist()}, allowed are "
+                f"-1..{self.channels - 1}, or 255 for invalid; correct the file or the task's classes."
+            )
         labels = stored.astype(np.int64)
         return np.where(labels == -1, INVALID_LABEL, labels)
 

@@ -64,8 +64,13 @@ def resize(array: Array, size: tuple[int, int]) -> Array:
 def magnify(array: Array, window: Window) -> Array:
     """``window`` of ``array`` (H,W[,C]) blown up to the array's own size, bilinear; float32 or uint8."""
     height, width = array.shape[:2]
-    matrix = np.array([[window.share, 0, window.left * width + (window.share - 1) / 2],
-                       [0, window.share, window.top * height + (window.share - 1) / 2], [0, 0, 1]])
+    matrix = np.array(
+        [
+            [window.share, 0, window.left * width + (window.share - 1) / 2],
+            [0, window.share, window.top * height + (window.share - 1) / 2],
+            [0, 0, 1],
+        ]
+    )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     warped = albumentations_geometry().warp_affine(array, matrix, flags, 0, cv2.BORDER_REPLICATE, (height, width))
     return np.asarray(warped).reshape(array.shape)

@@ -25,23 +25,27 @@ class _Named(Protocol):
     def name(self) -> str: ...
 
 
-def mtan_crop(frame: tuple[int, int], scale: float, down: float,
-              across: float) -> Callable[[Array, _Named | None], Array]:
+def mtan_crop(
+    frame: tuple[int, int], scale: float, down: float, across: float
+) -> Callable[[Array, _Named | None], Array]:
     """A function that crops int(H/scale) x int(W/scale) at a random place and resizes back.
 
     ``frame`` (H,W) is the image's size; ``down``, ``across`` in [0,1) choose one of all H-h+1 (W-w+1) offsets. Images
     and normals: bilinear, align_corners=True, nothing renormalised; the rest: nearest, rounding down. The function
     takes an array (H,W[,C]), of any resolution, and its rule (None for the image).
     """
-    offsets = [int(part * (length - int(length / scale) + 1))
-               for part, length in zip((down, across), frame, strict=True)]
+    offsets = [
+        int(part * (length - int(length / scale) + 1)) for part, length in zip((down, across), frame, strict=True)
+    ]
 
     def crop(array: Array, rule: _Named | None) -> Array:
         size = array.shape[:2]
         extent = [int(length / scale) for length in size]
-        first = [min(round(offset * own / full), own - part)
-                 for offset, own, full, part in zip(offsets, size, frame, extent, strict=True)]
-        piece = array[first[0]:first[0] + extent[0], first[1]:first[1] + extent[1]]
+        first = [
+            min(round(offset * own / full), own - part)
+            for offset, own, full, part in zip(offsets, size, frame, extent, strict=True)
+        ]
+        piece = array[first[0] : first[0] + extent[0], first[1] : first[1] + extent[1]]
         layers = torch.from_numpy(piece.reshape(*extent, -1).astype(np.float32)).permute(2, 0, 1)[None]
         if rule is None or rule.name in BILINEAR:
             resized = F.interpolate(layers, size, mode="bilinear", align_corners=True)
@@ -135,8 +139,13 @@ class Augment:
     Targets may have a lower resolution than the image: crops are fractions of the frame; every array keeps its size.
     """
 
-    def __init__(self, flip: float = 0.5, zoom: tuple[float, ...] | None = None, color: float = 0.0,
-                 protocol: Literal["default", "mtan"] = "default") -> None:
+    def __init__(
+        self,
+        flip: float = 0.5,
+        zoom: tuple[float, ...] | None = None,
+        color: float = 0.0,
+        protocol: Literal["default", "mtan"] = "default",
+    ) -> None:
         scales = () if zoom is None else tuple(float(scale) for scale in zoom)
         if not 0 <= flip <= 1 or not 0 <= color <= 1:
             raise ValueError(f"flip={flip}, color={color}: both must be in [0, 1].")
@@ -146,13 +155,16 @@ class Augment:
             raise ValueError(f"protocol={protocol!r}: must be 'default' or 'mtan'.")
         if protocol == "mtan":
             if flip != 0.5 or scales not in ((), MTAN_SCALES) or color:
-                raise ValueError(f"protocol='mtan' means flip=0.5, zoom={MTAN_SCALES}, color=0; got flip={flip}, "
-                                 f"zoom={zoom}, color={color}. Leave them out or use protocol='default'.")
+                raise ValueError(
+                    f"protocol='mtan' means flip=0.5, zoom={MTAN_SCALES}, color=0; got flip={flip}, "
+                    f"zoom={zoom}, color={color}. Leave them out or use protocol='default'."
+                )
             scales = MTAN_SCALES
         self.flip, self.scales, self.color, self.protocol = flip, scales or (1.0,), color, protocol
 
-    def __call__(self, arrays: dict[str, Array], rules: Mapping[str, TargetRule],
-                 rng: np.random.Generator) -> dict[str, Array]:
+    def __call__(
+        self, arrays: dict[str, Array], rules: Mapping[str, TargetRule], rng: np.random.Generator
+    ) -> dict[str, Array]:
         """``apply`` with a fresh draw from ``rng``."""
         return self.apply(arrays, rules, self.draw(rng))
 

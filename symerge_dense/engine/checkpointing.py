@@ -54,7 +54,7 @@ class SafeCheckpointHook(Hook):
     def _save(self, runner: Any, name: str) -> None:
         with atomic_write(self.folder / name) as temporary:
             runner.save_checkpoint(str(self.folder), temporary.name, by_epoch=self.by_epoch)
-        for path in checkpoints(self.folder)[self.keep:]:
+        for path in checkpoints(self.folder)[self.keep :]:
             path.unlink()
 
 
@@ -80,7 +80,9 @@ def newest_checkpoint(folder: str | Path, fingerprint: str = "") -> Path | None:
         if not isinstance(meta, dict) or not isinstance(meta.get("iter"), int):
             raise ValueError(f"{path} is no checkpoint of a run of this package; move it out of the folder.")
         if meta.get("fingerprint", "") != fingerprint:
-            raise ValueError(f"{path} belongs to an unfinished run with other settings (recipe, seed, data, model or "
-                             "base weights); start in another folder, or discard it (resume=False in Python).")
+            raise ValueError(
+                f"{path} belongs to an unfinished run with other settings (recipe, seed, data, model or "
+                "base weights); start in another folder, or discard it (resume=False in Python)."
+            )
         return path
     return None

@@ -59,8 +59,10 @@ class ParameterGroupsConstructor:
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         if paramwise_cfg:
-            raise ValueError(f"paramwise_cfg={paramwise_cfg}: learning rates come from the model's options; set "
-                             "coefficient_lr and layer_lr there.")
+            raise ValueError(
+                f"paramwise_cfg={paramwise_cfg}: learning rates come from the model's options; set "
+                "coefficient_lr and layer_lr there."
+            )
         self.wrapper = dict(optim_wrapper_cfg)
         self.optimizer = self.wrapper.pop("optimizer", {"type": "Adam"})
 

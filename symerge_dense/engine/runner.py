@@ -65,10 +65,21 @@ def join_processes(launcher: str) -> None:
         raise ValueError(f"launcher={launcher!r} without CUDA; on CPUs use 'none' or 'pytorch' (torchrun).")
 
 
-def runner_config(work_dir: str | Path, *, title: str, seed: int, launcher: str = "none", resume: bool = False,
-                  hooks: Sequence[Mapping[str, Any]] = (), save_every: int = 0, by_epoch: bool = True,
-                  checkpoints_in: str | Path | None = None, fingerprint: str = "", find_unused_parameters: bool = False,
-                  settings: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+def runner_config(
+    work_dir: str | Path,
+    *,
+    title: str,
+    seed: int,
+    launcher: str = "none",
+    resume: bool = False,
+    hooks: Sequence[Mapping[str, Any]] = (),
+    save_every: int = 0,
+    by_epoch: bool = True,
+    checkpoints_in: str | Path | None = None,
+    fingerprint: str = "",
+    find_unused_parameters: bool = False,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
     """What all runs of this package have in common, as a config of MMEngine's runner.
 
     It shows a progress bar instead of a log, seeds every iteration, keeps checkpoints that can be read without running
@@ -99,23 +110,46 @@ def runner_config(work_dir: str | Path, *, title: str, seed: int, launcher: str 
     found = newest_checkpoint(folder, fingerprint) if resume else None
     if not resume:
         discard(folder)
-    own: list[dict[str, Any]] = [{"type": "IterationSeedHook", "seed": seed},
-                                 {"type": "ProgressHook", "description": title}]
+    own: list[dict[str, Any]] = [
+        {"type": "IterationSeedHook", "seed": seed},
+        {"type": "ProgressHook", "description": title},
+    ]
     own += [{"type": "SyncBuffersHook"}] if launcher != "none" else []
-    own += [{"type": "SafeCheckpointHook", "folder": str(folder), "interval": save_every, "by_epoch": by_epoch,
-             "fingerprint": fingerprint}] if save_every else []
+    own += (
+        [
+            {
+                "type": "SafeCheckpointHook",
+                "folder": str(folder),
+                "interval": save_every,
+                "by_epoch": by_epoch,
+                "fingerprint": fingerprint,
+            }
+        ]
+        if save_every
+        else []
+    )
     config: dict[str, Any] = {
-        "work_dir": str(work_dir), "launcher": launcher, "log_level": "ERROR", "default_scope": SCOPE,
-        "experiment_name": f"{re.sub(r'[^A-Za-z0-9]+', '-', title)}-{next(_runs)}", "randomness": {"seed": seed},
-        "find_unused_parameters": find_unused_parameters, "resume": found is not None}
+        "work_dir": str(work_dir),
+        "launcher": launcher,
+        "log_level": "ERROR",
+        "default_scope": SCOPE,
+        "experiment_name": f"{re.sub(r'[^A-Za-z0-9]+', '-', title)}-{next(_runs)}",
+        "randomness": {"seed": seed},
+        "find_unused_parameters": find_unused_parameters,
+        "resume": found is not None,
+    }
     config |= {key: value for key, value in settings.items() if key in PASSED_ON}
     config["default_hooks"] = {"checkpoint": None, **settings.get("default_hooks", {})}
     config["custom_hooks"] = [*own, *hooks, *settings.get("custom_hooks", ())]
     if found is not None:
         config["load_from"] = str(found)
     if launcher != "none" and not torch.cuda.is_available():
-        config["model_wrapper_cfg"] = {"type": "MMDistributedDataParallel", "device_ids": None,
-                                       "broadcast_buffers": False, "find_unused_parameters": find_unused_parameters}
+        config["model_wrapper_cfg"] = {
+            "type": "MMDistributedDataParallel",
+            "device_ids": None,
+            "broadcast_buffers": False,
+            "find_unused_parameters": find_unused_parameters,
+        }
     return config
 
 

@@ -23,8 +23,9 @@ Definition = Literal["headline", "task_mean", "metric_mean"]
 DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
 
 
-def delta_m(scores: Scores, reference: Scores, definition: Definition = "headline",
-            tasks: Mapping[str, DenseTask] | None = None) -> dict[str, float]:
+def delta_m(
+    scores: Scores, reference: Scores, definition: Definition = "headline", tasks: Mapping[str, DenseTask] | None = None
+) -> dict[str, float]:
     """Percent by which ``scores`` are better (positive) or worse than ``reference``, per task and as ``'mean'``.
 
     A metric changes by (-1)^l (M - B) / B * 100, l = 1 where lower is better. A task's entry is the mean over its
@@ -59,8 +60,10 @@ def _shared(task: str, about: DenseTask, measured: Mapping[str, Metric], referen
     published = about.delta_metrics or tuple(about.metrics)
     shared = [name for name in published if name in measured and name in reference]
     if not shared:
-        raise ValueError(f"task {task!r}: none of its metrics {', '.join(published)} is in both the scores "
-                         f"({', '.join(measured)}) and the reference ({', '.join(reference)}); measure both alike.")
+        raise ValueError(
+            f"task {task!r}: none of its metrics {', '.join(published)} is in both the scores "
+            f"({', '.join(measured)}) and the reference ({', '.join(reference)}); measure both alike."
+        )
     return shared
 
 
@@ -71,8 +74,10 @@ def _change(task: str, name: str, measured: Mapping[str, Metric], reference: Map
     try:
         return relative_change(measured[name], reference[name])
     except ZeroDivisionError:
-        raise ValueError(f"the reference value of {task}/{name} is 0, so no relative change exists; "
-                         f"measure a reference that works, or leave the task out.") from None
+        raise ValueError(
+            f"the reference value of {task}/{name} is 0, so no relative change exists; "
+            f"measure a reference that works, or leave the task out."
+        ) from None
 
 
 def delta_by_task(scores: Scores, reference: Scores) -> dict[str, float]:

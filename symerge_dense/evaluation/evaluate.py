@@ -17,8 +17,13 @@ from symerge_dense.tasks.base import DenseTask
 from symerge_dense.tasks.metric import Metric
 
 
-def evaluate(model: Any, loader: DataLoader[dict[str, Any]], description: str,
-             device: torch.device | str | None = None, protocol: str = "default") -> Scores:
+def evaluate(
+    model: Any,
+    loader: DataLoader[dict[str, Any]],
+    description: str,
+    device: torch.device | str | None = None,
+    protocol: str = "default",
+) -> Scores:
     """Scores of every task of ``model`` on the whole data set of ``loader``.
 
     ``model`` is a module with ``tasks`` (name -> DenseTask); called with images (N,3,H,W) in 0..255 and
@@ -40,5 +45,9 @@ def evaluate(model: Any, loader: DataLoader[dict[str, Any]], description: str,
         for batch in track(loader, description):
             evaluator.process(model(batch["image"].to(device), mode="predict"), batch)
     flat: dict[str, float] = evaluator.evaluate(len(cast(Sized, loader.dataset)))
-    return {metric.task.name: {name: Metric(flat[f"{metric.task.name}/{name}"], better)
-                               for name, better in metric.measure.metrics.items()} for metric in metrics}
+    return {
+        metric.task.name: {
+            name: Metric(flat[f"{metric.task.name}/{name}"], better) for name, better in metric.measure.metrics.items()
+        }
+        for metric in metrics
+    }

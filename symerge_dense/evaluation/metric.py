@@ -22,8 +22,13 @@ class TaskMetric(BaseMetric):
     to the length of the data set, which drops exactly the images that a sampler padded with.
     """
 
-    def __init__(self, task: DenseTask | dict[str, Any], protocol: str = "default", collect_device: str = "gpu",
-                 collect_dir: str | None = None) -> None:
+    def __init__(
+        self,
+        task: DenseTask | dict[str, Any],
+        protocol: str = "default",
+        collect_device: str = "gpu",
+        collect_dir: str | None = None,
+    ) -> None:
         """``task`` is a task or ``{'type': class or registered name, **arguments}``.
 
         ``protocol`` is a name of ``symerge_dense.evaluation.protocols``; the rest is ``BaseMetric``'s. Raises
@@ -40,8 +45,12 @@ class TaskMetric(BaseMetric):
         image, at the size of the ground truth. Raises ValueError where either lacks the task or the sizes differ.
         """
         name = self.task.name
-        _require(name, data_batch, "the data set serves no target for it; it serves",
-                 "evaluate on a data set that does, and name the task there")
+        _require(
+            name,
+            data_batch,
+            "the data set serves no target for it; it serves",
+            "evaluate on a data set that does, and name the task there",
+        )
         for sample in data_samples:
             _require(name, sample, "the model gives no output for it; it gives", "give the model a head for it")
         output = torch.stack([sample[name] for sample in data_samples]).detach()

@@ -111,8 +111,14 @@ class _BatchAverage:
 
     def remarks(self, total: Tensor) -> list[str]:
         """Why a mean is NaN."""
-        return ["NaN in a mean over batches: a batch without labelled pixel, or a prediction or target that is NaN; "
-                "larger batches or protocol 'libmtl' help against the first"] if total.isnan().any() else []
+        return (
+            [
+                "NaN in a mean over batches: a batch without labelled pixel, or a prediction or target that is NaN; "
+                "larger batches or protocol 'libmtl' help against the first"
+            ]
+            if total.isnan().any()
+            else []
+        )
 
 
 # -- the protocols ----------------------------------------------------------------------------------------------------
@@ -150,6 +156,8 @@ def measure(task: DenseTask, protocol: str = "default") -> Measure:
         return convention(task)
     if others is None:
         covered = ", ".join(name for name in TASKS if issubclass(TASKS[name], covers))
-        raise ValueError(f"task {task.name!r} has no convention under protocol {protocol!r}, which covers {covered}; "
-                         f"evaluate with protocol 'default', or leave the task out.")
+        raise ValueError(
+            f"task {task.name!r} has no convention under protocol {protocol!r}, which covers {covered}; "
+            f"evaluate with protocol 'default', or leave the task out."
+        )
     return others(task)

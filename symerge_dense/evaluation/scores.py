@@ -14,9 +14,16 @@ Scores = dict[str, dict[str, Metric]]
 
 def scores_to_json(scores: Mapping[str, Mapping[str, Metric]]) -> dict[str, Any]:
     """``{task: {metric: {"value": float | None, "higher_is_better": bool}}}``; None stands for NaN and infinity."""
-    return {task: {name: {"value": metric.value if math.isfinite(metric.value) else None,
-                          "higher_is_better": metric.higher_is_better} for name, metric in metrics.items()}
-            for task, metrics in scores.items()}
+    return {
+        task: {
+            name: {
+                "value": metric.value if math.isfinite(metric.value) else None,
+                "higher_is_better": metric.higher_is_better,
+            }
+            for name, metric in metrics.items()
+        }
+        for task, metrics in scores.items()
+    }
 
 
 def scores_from_json(data: Mapping[str, Any]) -> Scores:
@@ -24,8 +31,10 @@ def scores_from_json(data: Mapping[str, Any]) -> Scores:
     try:
         return {task: {name: _metric(entry) for name, entry in metrics.items()} for task, metrics in data.items()}
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"scores {str(data)[:200]!r} must be {{task: {{metric: {{'value': number or null, "
-                         f"'higher_is_better': true or false}}}}}}; write them with scores_to_json.") from error
+        raise ValueError(
+            f"scores {str(data)[:200]!r} must be {{task: {{metric: {{'value': number or null, "
+            f"'higher_is_better': true or false}}}}}}; write them with scores_to_json."
+        ) from error
 
 
 def _metric(entry: Mapping[str, Any]) -> Metric:

@@ -52,8 +52,18 @@ class Recipe:
             raise ValueError(did_you_mean(self.optimizer, OPTIMIZERS, "optimizer"))
         if self.schedule not in SCHEDULES:
             raise ValueError(did_you_mean(self.schedule, SCHEDULES, "schedule"))
-        for name, least in {"epochs": 1, "batch_size": 1, "step_size": 1, "lr": 0, "weight_decay": 0, "gamma": 0,
-                            "backbone_lr_scale": 0, "warmup_iters": 0, "num_workers": 0, "max_iters": 1}.items():
+        for name, least in {
+            "epochs": 1,
+            "batch_size": 1,
+            "step_size": 1,
+            "lr": 0,
+            "weight_decay": 0,
+            "gamma": 0,
+            "backbone_lr_scale": 0,
+            "warmup_iters": 0,
+            "num_workers": 0,
+            "max_iters": 1,
+        }.items():
             value = getattr(self, name)
             if value is not None and not least <= value < float("inf"):
                 raise ValueError(f"recipe: {name}={value} must be a number >= {least}.")
@@ -67,11 +77,14 @@ class Recipe:
         """Optimizer of ``model``: its ``backbone`` with the scaled learning rate, and everything else."""
         shared = {id(parameter) for parameter in model.get_submodule("backbone").parameters()}
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        groups = [{"params": [p for p in trained if id(p) in shared], "lr": self.lr * self.backbone_lr_scale},
-                  {"params": [p for p in trained if id(p) not in shared], "lr": self.lr}]
+        groups = [
+            {"params": [p for p in trained if id(p) in shared], "lr": self.lr * self.backbone_lr_scale},
+            {"params": [p for p in trained if id(p) not in shared], "lr": self.lr},
+        ]
         more = {"momentum": MOMENTUM} if self.optimizer == "SGD" else {}
-        built: Optimizer = OPTIMIZERS[self.optimizer]([group for group in groups if group["params"]], lr=self.lr,
-                                                      weight_decay=self.weight_decay, **more)
+        built: Optimizer = OPTIMIZERS[self.optimizer](
+            [group for group in groups if group["params"]], lr=self.lr, weight_decay=self.weight_decay, **more
+        )
         return built
 
     def schedulers(self, epoch_length: int) -> list[dict[str, Any]]:

@@ -35,7 +35,9 @@ def collect(what: str, experts: Mapping[str, MultiTaskModel], batches: Sequence[
     Raises ValueError for another ``what``.
     """
     rules: dict[str, Callable[[str, MultiTaskModel, Sequence[Tensor], int], dict[str, Tensor]]] = {
-        "fisher": _fisher, "gram": _gram}
+        "fisher": _fisher,
+        "gram": _gram,
+    }
     if what not in rules:
         raise ValueError(did_you_mean(what, rules, "statistic of an expert"))
     with left_alone(experts.values()):

@@ -25,9 +25,19 @@ from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.weight_files import state_hash
 
 
-def fit(model: MultiTaskModel, dataset: Dataset[Any], recipe: Recipe, work_dir: str | Path, *, title: str, seed: int,
-        launcher: str = "none", resume: bool = True, hooks: Sequence[Hook] = (),
-        settings: Mapping[str, Any] = MappingProxyType({})) -> Path | None:
+def fit(
+    model: MultiTaskModel,
+    dataset: Dataset[Any],
+    recipe: Recipe,
+    work_dir: str | Path,
+    *,
+    title: str,
+    seed: int,
+    launcher: str = "none",
+    resume: bool = True,
+    hooks: Sequence[Hook] = (),
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> Path | None:
     """Train ``model`` in place on ``dataset``; it comes back in evaluation mode.
 
     Args:
@@ -43,12 +53,26 @@ def fit(model: MultiTaskModel, dataset: Dataset[Any], recipe: Recipe, work_dir: 
     folder = Path(work_dir) / f"unfinished-{re.sub(r'[^A-Za-z0-9]+', '-', title)}"
     fingerprint = _fingerprint(model, dataset, recipe, seed)
     loader = _loader(dataset, recipe, seed)
-    config = runner_config(folder, title=title, seed=seed, launcher=launcher, resume=resume, save_every=1,
-                           fingerprint=fingerprint, settings=settings)
-    config |= {"param_scheduler": recipe.schedulers(len(loader)), "train_cfg": {
-        "type": "TrainLoop", "max_epochs": recipe.epochs, "max_iters": recipe.iterations(len(loader))}}
-    runner = build_runner(config, model=model, train_dataloader=loader,
-                          optim_wrapper=optim_wrapper(recipe.build_optimizer(model), recipe.amp))
+    config = runner_config(
+        folder,
+        title=title,
+        seed=seed,
+        launcher=launcher,
+        resume=resume,
+        save_every=1,
+        fingerprint=fingerprint,
+        settings=settings,
+    )
+    config |= {
+        "param_scheduler": recipe.schedulers(len(loader)),
+        "train_cfg": {"type": "TrainLoop", "max_epochs": recipe.epochs, "max_iters": recipe.iterations(len(loader))},
+    }
+    runner = build_runner(
+        config,
+        model=model,
+        train_dataloader=loader,
+        optim_wrapper=optim_wrapper(recipe.build_optimizer(model), recipe.amp),
+    )
     for hook in hooks:
         runner.register_hook(hook)
     runner.train()
@@ -70,9 +94,16 @@ def _loader(dataset: Any, recipe: Recipe, seed: int) -> DataLoader[Any]:
     if len(dataset) == 0:
         raise ValueError("the data set has no images to train on; check its root and split.")
     sampler = EpochSampler(dataset, shuffle=True, seed=seed)
-    return DataLoader(dataset, recipe.batch_size, sampler=sampler, num_workers=recipe.num_workers,
-                      collate_fn=default_collate, drop_last=len(sampler) > recipe.batch_size,
-                      pin_memory=torch.cuda.is_available(), persistent_workers=recipe.num_workers > 0)
+    return DataLoader(
+        dataset,
+        recipe.batch_size,
+        sampler=sampler,
+        num_workers=recipe.num_workers,
+        collate_fn=default_collate,
+        drop_last=len(sampler) > recipe.batch_size,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=recipe.num_workers > 0,
+    )
 
 
 def _tidy(folder: Path) -> None:

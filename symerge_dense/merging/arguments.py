@@ -38,13 +38,15 @@ def check_choice(method: str, what: str, value: str, known: Collection[str]) -> 
     return value
 
 
-def check_per_task(method: str, what: str, value: float | Mapping[str, float], interval: str,
-                   meaning: str) -> float | dict[str, float]:
+def check_per_task(
+    method: str, what: str, value: float | Mapping[str, float], interval: str, meaning: str
+) -> float | dict[str, float]:
     """``check_within`` for one number that serves all tasks, or for each of {task: number}."""
     if not isinstance(value, Mapping):
         return check_within(method, what, value, interval, meaning)
-    return {task: check_within(method, f"{what} of {task}", number, interval, meaning)
-            for task, number in value.items()}
+    return {
+        task: check_within(method, f"{what} of {task}", number, interval, meaning) for task, number in value.items()
+    }
 
 
 def of_task(method: str, what: str, value: float | Mapping[str, float], task: str) -> float:
@@ -52,8 +54,10 @@ def of_task(method: str, what: str, value: float | Mapping[str, float], task: st
     if not isinstance(value, Mapping):
         return value
     if task not in value:
-        raise ValueError(f"{method}: {what} names {sorted(value)}, not the task {task!r}; give every task a number, or "
-                         "one number to all.")
+        raise ValueError(
+            f"{method}: {what} names {sorted(value)}, not the task {task!r}; give every task a number, or "
+            "one number to all."
+        )
     return value[task]
 
 

@@ -33,15 +33,21 @@ def groups_of(specs: Sequence[TensorSpec], granularity: str) -> dict[str, tuple[
     groups: dict[str, tuple[str, ...]] = {}
     for spec in specs:
         if granularity == "block" and spec.block is None:
-            raise ValueError(f"tensor {spec.name!r} belongs to no known block; make the specs from the module "
-                             "(tensor_specs), or use granularity='tensor'.")
+            raise ValueError(
+                f"tensor {spec.name!r} belongs to no known block; make the specs from the module "
+                "(tensor_specs), or use granularity='tensor'."
+            )
         key = {"tensor": spec.name, "block": spec.block_name or f"block {spec.block}", "task": "all"}[granularity]
         groups[key] = (*groups.get(key, ()), spec.name)
     return groups
 
 
-def initial_coefficients(init: float | Mapping[str, float] | Tensor, groups: Collection[str], tasks: Sequence[str],
-                         clamp: tuple[float, float] | None) -> Tensor:
+def initial_coefficients(
+    init: float | Mapping[str, float] | Tensor,
+    groups: Collection[str],
+    tasks: Sequence[str],
+    clamp: tuple[float, float] | None,
+) -> Tensor:
     """Start values (G, T), float32. Raises ValueError if they do not fit tasks, groups or the clamp range."""
     if isinstance(init, Mapping):
         if set(init) != set(tasks):
@@ -134,10 +140,14 @@ class LayerwiseMerge(nn.Module):
     coefficients: nn.Parameter
     vectors: Tensor | None
 
-    def __init__(self, specs: Iterable[TensorSpec], tasks: Sequence[str],
-                 granularity: Literal["tensor", "block", "task"] = "tensor",
-                 init: float | Mapping[str, float] | Tensor = 0.3,
-                 clamp: tuple[float, float] | None = (0.0, 1.0)) -> None:
+    def __init__(
+        self,
+        specs: Iterable[TensorSpec],
+        tasks: Sequence[str],
+        granularity: Literal["tensor", "block", "task"] = "tensor",
+        init: float | Mapping[str, float] | Tensor = 0.3,
+        clamp: tuple[float, float] | None = (0.0, 1.0),
+    ) -> None:
         super().__init__()
         self.specs, self.tasks, self.clamp = tuple(weights(specs)), tuple(tasks), clamp
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
@@ -155,12 +165,17 @@ class LayerwiseMerge(nn.Module):
         exactly ``tasks``, or as ``check_compatible`` and ``load`` do.
         """
         if set(experts) != set(self.tasks):
-            raise ValueError(f"experts are {sorted(experts)}, but the coefficients are for {sorted(self.tasks)}; "
-                             "pass one state dict for each of these.")
+            raise ValueError(
+                f"experts are {sorted(experts)}, but the coefficients are for {sorted(self.tasks)}; "
+                "pass one state dict for each of these."
+            )
         check_compatible(base, experts, [spec.name for spec in self.specs])
         found = layouts(base)
-        wrong = [f"{spec.name}: {found[spec.name].shape}, not {spec.shape}" for spec in self.specs
-                 if found[spec.name].shape != spec.shape]
+        wrong = [
+            f"{spec.name}: {found[spec.name].shape}, not {spec.shape}"
+            for spec in self.specs
+            if found[spec.name].shape != spec.shape
+        ]
         if wrong:
             raise ValueError(f"the base has tensors of other shapes than the specs: {'; '.join(wrong[:10])}.")
         dtype = torch.float64 if any(spec.dtype == torch.float64 for spec in self.specs) else torch.float32
@@ -185,8 +200,10 @@ class LayerwiseMerge(nn.Module):
             raise RuntimeError("LayerwiseMerge has no task vectors yet; call attach(base, experts) before forward.")
         missing = [spec.name for spec in self.specs if spec.name not in base_parameters]
         if missing:
-            raise ValueError(f"base parameters lack {len(missing)} merged tensors, the first {missing[:10]}; "
-                             "pass the parameters of the module that the specs were made from.")
+            raise ValueError(
+                f"base parameters lack {len(missing)} merged tensors, the first {missing[:10]}; "
+                "pass the parameters of the module that the specs were made from."
+            )
         rows = self.coefficients.unbind(0)
         values = self.coefficients.tolist()  # read once, so that a GPU is waited for once
         merged = {}

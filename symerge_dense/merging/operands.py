@@ -85,8 +85,12 @@ class Operands:
     def experts(self) -> Iterator[tuple[str, Tensor]]:
         """(task, theta_t), read one at a time, afresh at every call; not to be written into."""
         for task, source in self.sources.items():
-            yield task, alike(source[self.spec.name], self.base) if self.unchecked else \
-                load(source, task, self.spec.name, self.base.device)
+            yield (
+                task,
+                alike(source[self.spec.name], self.base)
+                if self.unchecked
+                else load(source, task, self.spec.name, self.base.device),
+            )
 
     def deltas(self) -> Iterator[tuple[str, Tensor]]:
         """(task, tau_t = theta_t - theta_0), one at a time, afresh at every call; each is the receiver's to change.
@@ -148,8 +152,10 @@ def has_extra(operands: Operands, what: str) -> bool:
     """Whether every expert has a ``what`` for this tensor. Raises ValueError if only some have."""
     lacking = [task for task in operands.tasks if operands.spec.name not in operands.extras[what][task]]
     if lacking and len(lacking) < len(operands.tasks):
-        raise ValueError(f"the {what} of {', '.join(lacking)} lacks {operands.spec.name!r}, which other experts have; "
-                         "collect the statistics of all experts on one architecture.")
+        raise ValueError(
+            f"the {what} of {', '.join(lacking)} lacks {operands.spec.name!r}, which other experts have; "
+            "collect the statistics of all experts on one architecture."
+        )
     return not lacking
 
 
@@ -160,6 +166,8 @@ def extra_of(operands: Operands, what: str, task: str, shape: tuple[int, ...]) -
         raise ValueError(f"the {what} of {task} lacks {name!r}; collect the statistics for all weights to be merged.")
     found = operands.extra(what, task)
     if tuple(found.shape) != shape:
-        raise ValueError(f"the {what} of {task} for {name!r} has the shape {tuple(found.shape)}, not {shape}; collect "
-                         "it from the expert that is merged.")
+        raise ValueError(
+            f"the {what} of {task} for {name!r} has the shape {tuple(found.shape)}, not {shape}; collect "
+            "it from the expert that is merged."
+        )
     return found

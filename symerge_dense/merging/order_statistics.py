@@ -76,8 +76,12 @@ class OrderStatistics:
             length = sum(self._lengths)
             ranks = self._ranks(length) if length else ()
             within = self._brackets or [FLOATS] * len(ranks)
-            self._seek([self._tables[bracket].narrow(rank) if bracket in self._tables else bracket
-                        for bracket, rank in zip(within, ranks, strict=False)])
+            self._seek(
+                [
+                    self._tables[bracket].narrow(rank) if bracket in self._tables else bracket
+                    for bracket, rank in zip(within, ranks, strict=False)
+                ]
+            )
             self.values = tuple(_number(low) for low, _ in self._brackets)
 
     def _seek(self, brackets: list[Bracket]) -> None:

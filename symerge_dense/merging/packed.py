@@ -40,8 +40,10 @@ def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
     """The bool mask of ``shape`` that ``pack`` packed. Raises ValueError if the length does not fit the shape."""
     count = math.prod(shape)
     if packed.dtype != torch.uint8 or packed.shape != (-(-count // 8),):
-        raise ValueError(f"a packed mask of shape {tuple(shape)} is uint8 of {-(-count // 8)} bytes, this is "
-                         f"{packed.dtype} of shape {tuple(packed.shape)}; pass the mask of this very tensor.")
+        raise ValueError(
+            f"a packed mask of shape {tuple(shape)} is uint8 of {-(-count // 8)} bytes, this is "
+            f"{packed.dtype} of shape {tuple(packed.shape)}; pass the mask of this very tensor."
+        )
     shifts = torch.tensor(_SHIFTS, dtype=torch.uint8, device=packed.device)
     return ((packed[:, None] >> shifts) & 1).bool().view(-1)[:count].view(tuple(shape))
 
@@ -60,9 +62,17 @@ def packed_layouts(merger: Masked, specs: Sequence[TensorSpec], tasks: Sequence[
     return found
 
 
-def run_packed(merger: Masked, base: TensorSource, experts: Mapping[str, TensorSource], specs: Sequence[TensorSpec],
-               statistics: str = "mean", *, seed: int = 0, device: torch.device | str | None = None,
-               progress: ProgressCallback | None = None) -> Iterator[tuple[str, Tensor]]:
+def run_packed(
+    merger: Masked,
+    base: TensorSource,
+    experts: Mapping[str, TensorSource],
+    specs: Sequence[TensorSpec],
+    statistics: str = "mean",
+    *,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: ProgressCallback | None = None,
+) -> Iterator[tuple[str, Tensor]]:
     """Merge for all tasks: (name, tensor) as in ``packed_layouts``, arguments and errors as of ``base.run``.
 
     Raises ValueError also for a task name with a dot, and for a single expert: it needs no masks, and would come back
@@ -72,19 +82,31 @@ def run_packed(merger: Masked, base: TensorSource, experts: Mapping[str, TensorS
     check_specs(base, specs)
     _check_tasks(list(experts))
     ordered = dict(sorted(experts.items()))  # as ``run`` has it
-    merge = MergeRun(merger, base, ordered, statistics_policy(statistics), {}, seed, None, device,
-              progress or (lambda specs, what: specs))
+    merge = MergeRun(
+        merger,
+        base,
+        ordered,
+        statistics_policy(statistics),
+        {},
+        seed,
+        None,
+        device,
+        progress or (lambda specs, what: specs),
+    )
     return _packed(merge, merger, list(specs))
 
 
 def _check_tasks(tasks: Sequence[str]) -> None:
     if len(tasks) < 2:
-        raise ValueError(f"there is one expert, {', '.join(tasks)}; packing is for the weights of two and more; "
-                         "merge it for its task alone.")
+        raise ValueError(
+            f"there is one expert, {', '.join(tasks)}; packing is for the weights of two and more; "
+            "merge it for its task alone."
+        )
     dotted = [task for task in tasks if "." in task]
     if dotted:
-        raise ValueError(f"task {dotted[0]!r} has a dot in its name, which the names of packed tensors cannot hold; "
-                         "rename it.")
+        raise ValueError(
+            f"task {dotted[0]!r} has a dot in its name, which the names of packed tensors cannot hold; rename it."
+        )
 
 
 def _packed(merge: MergeRun, merger: Masked, specs: list[TensorSpec]) -> Iterator[tuple[str, Tensor]]:
@@ -117,16 +139,20 @@ def restored(base: TensorSource, packed: TensorSource, task: str, name: str) -> 
     value = load(base, "base", name)
     _fitting(f"shared.{name}", unified, value)
     if factor.shape != () or factor.dtype != torch.float64 or not bool(factor.isfinite()):
-        raise ValueError(f"'factor.{task}' is {factor.flatten()[:3].tolist()} of {factor.dtype}; it must be one finite "
-                         "float64 number; write the file again.")
+        raise ValueError(
+            f"'factor.{task}' is {factor.flatten()[:3].tolist()} of {factor.dtype}; it must be one finite "
+            "float64 number; write the file again."
+        )
     merged = torch.add(value, torch.where(unpack(mask, value.shape), unified, 0.0), alpha=factor.item())
     return narrowed(merged, base[name], f"packed {name!r}")
 
 
 def _fitting(name: str, tensor: Tensor, like: Tensor) -> Tensor:
     if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
-        raise ValueError(f"{name!r} is {tuple(tensor.shape)} of {tensor.dtype}, the base's tensor {tuple(like.shape)} "
-                         f"of {like.dtype}; give the base of this very merge.")
+        raise ValueError(
+            f"{name!r} is {tuple(tensor.shape)} of {tensor.dtype}, the base's tensor {tuple(like.shape)} "
+            f"of {like.dtype}; give the base of this very merge."
+        )
     if tensor.is_floating_point() and not finite(tensor):
         raise ValueError(f"{name!r} holds NaN or infinite values, which no merge writes; copy the file again.")
     return tensor

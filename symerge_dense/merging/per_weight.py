@@ -27,8 +27,9 @@ class PerWeightMerge(nn.Module):
         super().__init__()
         self.specs, self.tasks = tuple(weights(specs)), tuple(tasks)
         self._number = {spec.name: number for number, spec in enumerate(self.specs)}
-        self.coefficients = nn.ParameterList([torch.full((len(self.tasks), spec.numel), float(init))
-                                              for spec in self.specs])
+        self.coefficients = nn.ParameterList(
+            [torch.full((len(self.tasks), spec.numel), float(init)) for spec in self.specs]
+        )
         self._vectors: dict[str, Tensor] = {}
 
     @torch.no_grad()

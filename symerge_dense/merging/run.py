@@ -23,8 +23,9 @@ def narrowed(merged: Tensor, like: Tensor, what: str) -> Tensor:
     """``merged`` with the data type and on the device of ``like``. Raises ValueError if the type cannot hold it."""
     result = merged.to(device=like.device, dtype=like.dtype)
     if not finite(result):
-        raise ValueError(f"{what} exceeds the range of {result.dtype}; use a smaller scale, or checkpoints of a wider "
-                         "data type.")
+        raise ValueError(
+            f"{what} exceeds the range of {result.dtype}; use a smaller scale, or checkpoints of a wider data type."
+        )
     return result
 
 
@@ -74,8 +75,9 @@ class MergeRun:
 
     def _observe_parts(self, spec: TensorSpec, number: int, workers: Workers) -> None:
         flat = self._flat(spec)
-        workers.each(lambda part: self.merger.observe(number, replace(flat(part), unchecked=True)),
-                     parts(spec.numel, READ))
+        workers.each(
+            lambda part: self.merger.observe(number, replace(flat(part), unchecked=True)), parts(spec.numel, READ)
+        )
 
     def tensor(self, spec: TensorSpec, workers: Workers) -> Tensor:
         """One merged tensor, in memory of its own."""
@@ -138,9 +140,19 @@ class MergeRun:
         return operands
 
 
-def run(merger: Merger, base: TensorSource, experts: Mapping[str, TensorSource], specs: Sequence[TensorSpec],
-        statistics: str = "mean", *, seed: int = 0, extras: Extras | None = None, task: str | None = None,
-        device: torch.device | str | None = None, progress: ProgressCallback | None = None) -> Iterator[tuple[str, Tensor]]:
+def run(
+    merger: Merger,
+    base: TensorSource,
+    experts: Mapping[str, TensorSource],
+    specs: Sequence[TensorSpec],
+    statistics: str = "mean",
+    *,
+    seed: int = 0,
+    extras: Extras | None = None,
+    task: str | None = None,
+    device: torch.device | str | None = None,
+    progress: ProgressCallback | None = None,
+) -> Iterator[tuple[str, Tensor]]:
     """Merge: yield (name, tensor) in the order of ``specs``, in the base's data type, sharing no memory with inputs.
 
     ``specs`` must cover the base exactly. ``statistics`` is a BatchNorm policy (``statistics.STATISTICS``); counters
@@ -155,15 +167,32 @@ def run(merger: Merger, base: TensorSource, experts: Mapping[str, TensorSource],
     _check_merger(merger, experts, extras or {}, task)
     # Sorted, so that sums of floats and ties are the same whichever way the experts were listed.
     ordered = dict(sorted(experts.items()))
-    merge = MergeRun(merger, base, ordered, statistics_policy(statistics), extras or {}, seed, task, device,
-              progress or (lambda specs, what: specs))
+    merge = MergeRun(
+        merger,
+        base,
+        ordered,
+        statistics_policy(statistics),
+        extras or {},
+        seed,
+        task,
+        device,
+        progress or (lambda specs, what: specs),
+    )
     return merge.stream(list(specs))
 
 
-def merge_state(merger: Merger, base: TensorSource, experts: Mapping[str, TensorSource],
-                specs: Sequence[TensorSpec] | None = None, statistics: str = "mean", *, seed: int = 0,
-                extras: Extras | None = None, task: str | None = None,
-                device: torch.device | str | None = None) -> dict[str, Tensor]:
+def merge_state(
+    merger: Merger,
+    base: TensorSource,
+    experts: Mapping[str, TensorSource],
+    specs: Sequence[TensorSpec] | None = None,
+    statistics: str = "mean",
+    *,
+    seed: int = 0,
+    extras: Extras | None = None,
+    task: str | None = None,
+    device: torch.device | str | None = None,
+) -> dict[str, Tensor]:
     """``run`` gathered into a state dict; without ``specs`` they are read off the base (``specs_from_state``)."""
     chosen = specs_from_state(base) if specs is None else specs
     return dict(run(merger, base, experts, chosen, statistics, seed=seed, extras=extras, task=task, device=device))
@@ -173,8 +202,10 @@ def check_specs(base: TensorSource, specs: Sequence[TensorSpec]) -> None:
     """Raise ValueError unless ``specs`` cover ``base`` exactly."""
     difference = sorted(set(base) ^ {spec.name for spec in specs})
     if difference or len(specs) != len(base):
-        raise ValueError(f"specs and base differ in {difference[:10]} ({len(specs)} specs, {len(base)} tensors); build "
-                         "them from the same model, or pass only the part to merge as base.")
+        raise ValueError(
+            f"specs and base differ in {difference[:10]} ({len(specs)} specs, {len(base)} tensors); build "
+            "them from the same model, or pass only the part to merge as base."
+        )
 
 
 def _check_merger(merger: Merger, experts: Mapping[str, TensorSource], extras: Extras, task: str | None) -> None:
@@ -183,7 +214,9 @@ def _check_merger(merger: Merger, experts: Mapping[str, TensorSource], extras: E
     if absent:
         raise ValueError(f"{merger.name} needs {', '.join(absent)}; collect them, pass extras={{what: {{task: ...}}}}.")
     if merger.per_task and task not in experts:
-        raise ValueError(f"{merger.name} gives every task its own weights; task is {task!r}, not one of "
-                         f"{sorted(experts)}; pass one of these.")
+        raise ValueError(
+            f"{merger.name} gives every task its own weights; task is {task!r}, not one of "
+            f"{sorted(experts)}; pass one of these."
+        )
     if task is not None and not merger.per_task:
         raise ValueError(f"{merger.name} gives one set of weights for all tasks; leave task={task!r} away.")

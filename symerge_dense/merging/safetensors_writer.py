@@ -92,8 +92,9 @@ class TensorFile:
         self._file.seek(0)
         self._file.write(header)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with self._file:
             if error is None:
                 if self._missing:
@@ -103,8 +104,10 @@ class TensorFile:
 
 def _size(name: str, layout: TensorLayout) -> int:
     if layout.dtype not in _NAMES:
-        raise ValueError(f"tensor {name!r} has data type {layout.dtype}, which a safetensors file cannot hold; known: "
-                         f"{', '.join(str(dtype) for dtype in _NAMES)}.")
+        raise ValueError(
+            f"tensor {name!r} has data type {layout.dtype}, which a safetensors file cannot hold; known: "
+            f"{', '.join(str(dtype) for dtype in _NAMES)}."
+        )
     return torch.Size(layout.shape).numel() * layout.dtype.itemsize
 
 

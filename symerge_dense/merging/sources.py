@@ -14,9 +14,20 @@ from torch import Tensor
 from symerge_dense.models.weight_files import existing, map_state
 
 TensorSource: TypeAlias = Mapping[str, Tensor]
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-           "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32,
-           "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}  # as safetensors call them
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # as safetensors call them
 
 
 class TensorLayout(NamedTuple):
@@ -52,7 +63,7 @@ class SafetensorsSource(Mapping[str, Tensor]):
         for full in file.keys():  # noqa: SIM118 - a file handle, not a mapping
             if not full.startswith(self.prefix):
                 continue
-            name, view = full[len(self.prefix):], file.get_slice(full)
+            name, view = full[len(self.prefix) :], file.get_slice(full)
             if name in self._mapped:
                 raise ValueError(f"tensor {full!r} is in two files, the second is {path}; pass each shard once.")
             if view.get_dtype() not in DTYPES:
@@ -84,7 +95,7 @@ def open_source(path: str | Path, prefix: str = "") -> TensorSource:
         return SafetensorsSource(*files, prefix=prefix)
     if existing(path).suffix == ".safetensors":
         return SafetensorsSource(path, prefix=prefix)
-    state = {name[len(prefix):]: value for name, value in map_state(path).items() if name.startswith(prefix)}
+    state = {name[len(prefix) :]: value for name, value in map_state(path).items() if name.startswith(prefix)}
     _refuse_empty(state, prefix, [path])
     return state
 
@@ -96,8 +107,10 @@ def shards(folder: Path) -> list[Path]:
 
 def _refuse_empty(found: Mapping[str, object], prefix: str, paths: Sequence[str | Path]) -> None:
     if not found:
-        raise ValueError(f"no tensor name starts with {prefix!r} in {', '.join(map(str, paths)) or 'no file'}; check "
-                         "the path and the prefix.")
+        raise ValueError(
+            f"no tensor name starts with {prefix!r} in {', '.join(map(str, paths)) or 'no file'}; check "
+            "the path and the prefix."
+        )
 
 
 def layouts(source: TensorSource) -> dict[str, TensorLayout]:
@@ -140,8 +153,9 @@ def finite(tensor: Tensor) -> bool:
 SHOWN = 10
 
 
-def check_compatible(base: TensorSource, experts: Mapping[str, TensorSource],
-                     names: Collection[str] | None = None) -> None:
+def check_compatible(
+    base: TensorSource, experts: Mapping[str, TensorSource], names: Collection[str] | None = None
+) -> None:
     """Compare names, shapes and data types of all inputs, reading no values from files.
 
     ``names`` limits the comparison to these tensors, all of which the base must have. Raises ValueError without
@@ -161,8 +175,10 @@ def check_compatible(base: TensorSource, experts: Mapping[str, TensorSource],
         if found:
             reports.append(f"{task}: {len(found)} differences\n  {_first(found, separator=chr(10) + '  ')}")
     if reports:
-        raise ValueError("the experts do not match the base; merge models of one architecture, and only the part they "
-                         "share (the backbone).\n" + "\n".join(reports))
+        raise ValueError(
+            "the experts do not match the base; merge models of one architecture, and only the part they "
+            "share (the backbone).\n" + "\n".join(reports)
+        )
 
 
 def _differences(reference: Mapping[str, TensorLayout], found: Mapping[str, TensorLayout], strict: bool) -> list[str]:

@@ -47,16 +47,23 @@ def _links(module: nn.Module) -> set[str]:
     for path, container in module.named_modules():
         if not isinstance(container, (nn.Sequential, nn.ModuleList)):
             continue
-        children = {f"{path}.{name}".lstrip("."): child for name, child in container.named_children()
-                    if _has_state(child)}
+        children = {
+            f"{path}.{name}".lstrip("."): child for name, child in container.named_children() if _has_state(child)
+        }
         composite = all(any(map(_has_state, child.children())) for child in children.values())
         if composite and len({type(child) for child in children.values()}) == 1:
             chains[path] = children
     occurrences = Counter(type(child) for children in chains.values() for child in children.values())
-    repeating = {path: children for path, children in chains.items()
-                 if all(occurrences[type(child)] > 1 for child in children.values())}
-    innermost = [children for path, children in repeating.items()
-                 if not any(other != path and other.startswith(f"{path}." if path else "") for other in repeating)]
+    repeating = {
+        path: children
+        for path, children in chains.items()
+        if all(occurrences[type(child)] > 1 for child in children.values())
+    }
+    innermost = [
+        children
+        for path, children in repeating.items()
+        if not any(other != path and other.startswith(f"{path}." if path else "") for other in repeating)
+    ]
     return {link for children in innermost for link in children}
 
 

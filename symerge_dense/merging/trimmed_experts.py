@@ -18,8 +18,9 @@ from symerge_dense.merging.sparsify import TopShare
 from symerge_dense.merging.tensor_specs import TensorSpec
 
 
-def trimmed_experts(base: TensorSource, experts: Mapping[str, TensorSource], specs: Sequence[TensorSpec],
-                    density: float) -> dict[str, dict[str, Tensor]]:
+def trimmed_experts(
+    base: TensorSource, experts: Mapping[str, TensorSource], specs: Sequence[TensorSpec], density: float
+) -> dict[str, dict[str, Tensor]]:
     """{task: {tensor name: theta_0 + selected tau_t}} of the tensors in ``specs``, in the order of ``experts``.
 
     An element is the expert's where |tau_t| is among the ``density`` in (0, 1] of all of the task's elements with the

@@ -23,8 +23,18 @@ from symerge_dense.models.weight_files import MatchReport, has_record, match_rep
 from symerge_dense.registry import did_you_mean
 
 # Arguments of timm that load files or change what a backbone is; weights come through load_base alone.
-RESERVED = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only",
-            "feature_cls", "out_indices", "scriptable", "exportable")
+RESERVED = (
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "features_only",
+    "feature_cls",
+    "out_indices",
+    "scriptable",
+    "exportable",
+)
 LEVELS = 4
 # What the names of a backbone's tensors begin with in files of whole networks: ours, LibMTL's, OpenMMLab's.
 PREFIXES = ("backbone.body.", "encoder.", "backbone.")
@@ -46,8 +56,14 @@ class TimmBackbone(nn.Module):
     patches do not divide.
     """
 
-    def __init__(self, name: str, out_indices: Sequence[int] | None = None, output_stride: int | None = None,
-                 img_size: Sequence[int] | None = None, **timm_args: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        out_indices: Sequence[int] | None = None,
+        output_stride: int | None = None,
+        img_size: Sequence[int] | None = None,
+        **timm_args: Any,
+    ) -> None:
         super().__init__()
         _check_name(name)
         _check_arguments(timm_args)
@@ -96,8 +112,10 @@ def _shorten(text: str) -> str:
 def _check_arguments(timm_args: dict[str, Any]) -> None:
     for key in timm_args:
         if key in RESERVED:
-            raise ValueError(f"backbone argument {key!r} is not allowed here: weights are loaded by load_base "
-                             "(checkpoint=PATH or pretrained=True), and the features by out_indices.")
+            raise ValueError(
+                f"backbone argument {key!r} is not allowed here: weights are loaded by load_base "
+                "(checkpoint=PATH or pretrained=True), and the features by out_indices."
+            )
     try:
         json.dumps(timm_args)
     except TypeError as error:
@@ -116,23 +134,34 @@ def _default_levels(name: str, timm_args: dict[str, Any]) -> list[int]:
 def _check_divides(embed: PatchEmbed, *size: int) -> None:
     patch = embed.patch_size
     if any(side % step for side, step in zip(size, patch, strict=True)):
-        below, above = ([max(step, side // step * step + extra * step) for side, step in zip(size, patch, strict=True)]
-                        for extra in (0, 1))
-        raise ValueError(f"image size {tuple(size)} is not divisible by the patch size {tuple(patch)}; the nearest "
-                         f"valid sizes are {below[0]} or {above[0]} high and {below[1]} or {above[1]} wide.")
+        below, above = (
+            [max(step, side // step * step + extra * step) for side, step in zip(size, patch, strict=True)]
+            for extra in (0, 1)
+        )
+        raise ValueError(
+            f"image size {tuple(size)} is not divisible by the patch size {tuple(patch)}; the nearest "
+            f"valid sizes are {below[0]} or {above[0]} high and {below[1]} or {above[1]} wide."
+        )
 
 
 def _check_image(embed: PatchEmbed, *size: int) -> None:
     if embed.img_size is not None and embed.strict_img_size and tuple(size) != tuple(embed.img_size):
-        raise ValueError(f"this backbone is built for images of {tuple(embed.img_size)}, not {tuple(size)}; build it "
-                         f"with img_size={tuple(size)}, or resize the data to {tuple(embed.img_size)}.")
+        raise ValueError(
+            f"this backbone is built for images of {tuple(embed.img_size)}, not {tuple(size)}; build it "
+            f"with img_size={tuple(size)}, or resize the data to {tuple(embed.img_size)}."
+        )
     if not embed.dynamic_img_pad:
         _check_divides(embed, *size)
 
 
 # -- first weights ----------------------------------------------------------------------------------------------------
-def load_base(backbone: TimmBackbone, checkpoint: str | Path | None = None, pretrained: bool = False,
-              random_init: bool = False, allow_partial: bool = False) -> str:
+def load_base(
+    backbone: TimmBackbone,
+    checkpoint: str | Path | None = None,
+    pretrained: bool = False,
+    random_init: bool = False,
+    allow_partial: bool = False,
+) -> str:
     """Give the backbone its shared base weights; returns the sha256 of the resulting state.
 
     Exactly one source: ``checkpoint`` (a timm or torchvision ``.pth`` or ``.safetensors``, or a whole network, ours or
@@ -141,8 +170,10 @@ def load_base(backbone: TimmBackbone, checkpoint: str | Path | None = None, pret
     ``allow_partial``, and where the download fails.
     """
     if sum((checkpoint is not None, pretrained, random_init)) != 1:
-        raise ValueError(f"load_base: checkpoint={checkpoint}, pretrained={pretrained}, random_init={random_init}; "
-                         "choose exactly one source of the base weights.")
+        raise ValueError(
+            f"load_base: checkpoint={checkpoint}, pretrained={pretrained}, random_init={random_init}; "
+            "choose exactly one source of the base weights."
+        )
     if not random_init:
         if checkpoint is None:  # timm has resampled it for this network
             state, source = download(backbone.name, backbone.timm_args), f"timm's download of {backbone.name}"
@@ -175,8 +206,13 @@ def _inside(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Te
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def load_weights(backbone: TimmBackbone, state: dict[str, Tensor], source: str, allow_partial: bool = False,
-                 grid: tuple[int, int] | None = None) -> MatchReport:
+def load_weights(
+    backbone: TimmBackbone,
+    state: dict[str, Tensor],
+    source: str,
+    allow_partial: bool = False,
+    grid: tuple[int, int] | None = None,
+) -> MatchReport:
     """Load tensors of ``source`` (named in messages) into the backbone, print the report and return it.
 
     Of a whole network's tensors, those under 'backbone.body.', 'encoder.' or 'backbone.' are taken.
@@ -187,14 +223,18 @@ def load_weights(backbone: TimmBackbone, state: dict[str, Tensor], source: str, 
     wanted = backbone.body.state_dict()
     state = with_timm_stem(_inside(state, wanted), wanted)
     given, dropped = for_features(state, backbone.name, backbone.timm_args, wanted, grid)
-    report = match_report({f"backbone.{name}": value for name, value in given.items()},
-                          {f"backbone.{name}": value for name, value in wanted.items()},
-                          [f"backbone.{name}" for name in dropped])
+    report = match_report(
+        {f"backbone.{name}": value for name, value in given.items()},
+        {f"backbone.{name}": value for name, value in wanted.items()},
+        [f"backbone.{name}" for name in dropped],
+    )
     if is_main_process():
         print(f"{source} into {backbone.name}\n{report}")
     if not report.matched or not (report.full or allow_partial):
-        raise ValueError(f"{source} does not match the backbone {backbone.name}.\n{report}\nGive the checkpoint of "
-                         "this architecture and its timm arguments, or allow_partial=True to load what matches.")
+        raise ValueError(
+            f"{source} does not match the backbone {backbone.name}.\n{report}\nGive the checkpoint of "
+            "this architecture and its timm arguments, or allow_partial=True to load what matches."
+        )
     fitting = [name.removeprefix("backbone.") for name in report.matched]
     backbone.body.load_state_dict({name: given[name] for name in fitting}, strict=False)
     return report

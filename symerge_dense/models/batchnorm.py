@@ -66,8 +66,10 @@ def _show(model: nn.Module, images: Tensor) -> None:
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        raise ValueError("BatchNorm cannot be re-estimated on one image in a layer that pools the whole image: give "
-                         "data.unlabelled two images or more, or set adaptation.batchnorm='mean'.") from error
+        raise ValueError(
+            "BatchNorm cannot be re-estimated on one image in a layer that pools the whole image: give "
+            "data.unlabelled two images or more, or set adaptation.batchnorm='mean'."
+        ) from error
 
 
 @torch.no_grad()

@@ -24,8 +24,18 @@ from symerge_dense.models.weight_files import (
     state_hash,
 )
 
-__all__ = ["CorruptFileError", "MatchReport", "UnsafeFileError", "check_same_base", "load_model", "match_report",
-           "read_metadata", "read_state", "save_model", "state_hash"]
+__all__ = [
+    "CorruptFileError",
+    "MatchReport",
+    "UnsafeFileError",
+    "check_same_base",
+    "load_model",
+    "match_report",
+    "read_metadata",
+    "read_state",
+    "save_model",
+    "state_hash",
+]
 
 
 def save_model(path: str | Path, model: MultiTaskModel, metadata: Mapping[str, Any] | None = None) -> None:
@@ -49,8 +59,19 @@ def _record(model: MultiTaskModel, digest: str, metadata: Mapping[str, Any]) -> 
     spec = model.spec
     about = {key: spec[key] for key in ("backbone", "heads", "preprocessing")}
     try:
-        return json.dumps({"base_hash": None, "training": {}, "metrics": {}, **metadata, "format": FORMAT,
-                           "model": spec, "tasks": list(spec["tasks"]), **about, "hash": digest})
+        return json.dumps(
+            {
+                "base_hash": None,
+                "training": {},
+                "metrics": {},
+                **metadata,
+                "format": FORMAT,
+                "model": spec,
+                "tasks": list(spec["tasks"]),
+                **about,
+                "hash": digest,
+            }
+        )
     except TypeError as error:
         raise ValueError(f"metadata {sorted(metadata)} must be plain JSON values: {error}.") from error
 
@@ -72,14 +93,16 @@ def load_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
     if not report.full or len(report.matched) < len(model.state_dict()):
         raise ValueError(f"{path} does not match the network that it describes; train or export it again.\n{report}")
     if metadata.get("hash") != state_hash(state):
-        raise CorruptFileError(f"{path}: the weights are not those that were saved (their hash differs); copy it "
-                               "again.")
+        raise CorruptFileError(
+            f"{path}: the weights are not those that were saved (their hash differs); copy it again."
+        )
     model.load_state_dict(state)
     return model.eval(), metadata
 
 
-def check_same_base(metadatas: Mapping[str, Mapping[str, Any]] | Sequence[Mapping[str, Any]],
-                    allow: bool = False) -> None:
+def check_same_base(
+    metadatas: Mapping[str, Mapping[str, Any]] | Sequence[Mapping[str, Any]], allow: bool = False
+) -> None:
     """Refuse (ValueError) experts that did not start from the same base weights, unless ``allow``.
 
     ``metadatas``: what ``load_model`` returned, by a name for messages or as a list. A missing base hash counts as
@@ -90,5 +113,7 @@ def check_same_base(metadatas: Mapping[str, Mapping[str, Any]] | Sequence[Mappin
     hashes = {name: entry.get("base_hash") for name, entry in metadatas.items()}
     if not allow and (len(set(hashes.values())) > 1 or None in hashes.values()):
         found = ", ".join(f"{name}: {(value or 'unknown')[:12]}" for name, value in hashes.items())
-        raise ValueError(f"the experts do not share their base weights ({found}); merging needs that. Train them from "
-                         "one base, or allow other bases explicitly if you know that they agree.")
+        raise ValueError(
+            f"the experts do not share their base weights ({found}); merging needs that. Train them from "
+            "one base, or allow other bases explicitly if you know that they agree."
+        )

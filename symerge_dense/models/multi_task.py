@@ -43,8 +43,10 @@ def check_finite(losses: Mapping[str, Tensor]) -> None:
     all_reduce(finite, "min")  # does nothing in a single process
     if not bool(finite):
         bad = [f"{task} ({float(value.mean())})" for task, value in named.items() if not bool(value.isfinite().all())]
-        raise NonFiniteLoss(f"the loss of {', '.join(bad) or 'another process'} is not finite; no weight was changed "
-                            "by it. Lower the learning rate, switch off mixed precision, or check the labels.")
+        raise NonFiniteLoss(
+            f"the loss of {', '.join(bad) or 'another process'} is not finite; no weight was changed "
+            "by it. Lower the learning rate, switch off mixed precision, or check the labels."
+        )
 
 
 @MODELS.register_module()
@@ -53,8 +55,12 @@ class StackingPreprocessor(BaseDataPreprocessor):
 
     def forward(self, data: Mapping[str, Any], training: bool = False) -> Any:
         """``data`` {name: tensor, or list of equally large tensors} on the model's device, lists stacked."""
-        stacked = {name: torch.stack(list(value)) if isinstance(value, list | tuple)
-                   and all(isinstance(item, Tensor) for item in value) else value for name, value in data.items()}
+        stacked = {
+            name: torch.stack(list(value))
+            if isinstance(value, list | tuple) and all(isinstance(item, Tensor) for item in value)
+            else value
+            for name, value in data.items()
+        }
         return super().forward(stacked, training)
 
 
@@ -75,9 +81,15 @@ class MultiTaskModel(BaseModel):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: TimmBackbone | Spec, heads: Mapping[str, nn.Module | Spec],
-                 tasks: Mapping[str, DenseTask | Spec], mean: Sequence[float] = (0.0, 0.0, 0.0),
-                 std: Sequence[float] = (255.0, 255.0, 255.0), align_corners: bool = False) -> None:
+    def __init__(
+        self,
+        backbone: TimmBackbone | Spec,
+        heads: Mapping[str, nn.Module | Spec],
+        tasks: Mapping[str, DenseTask | Spec],
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (255.0, 255.0, 255.0),
+        align_corners: bool = False,
+    ) -> None:
         super().__init__(StackingPreprocessor())
         _check_preprocessing(mean, std)
         if set(heads) != set(tasks) or not tasks:
@@ -94,12 +106,15 @@ class MultiTaskModel(BaseModel):
     def _head(self, head: nn.Module | Spec, task: DenseTask) -> Head:
         if isinstance(head, Head):
             if head.channels != task.channels:
-                raise ValueError(f"the head of {task.name} has {head.channels} channels, the task {task.channels}; "
-                                 "build the head with the task's channels.")
+                raise ValueError(
+                    f"the head of {task.name} has {head.channels} channels, the task {task.channels}; "
+                    "build the head with the task's channels."
+                )
             return head
         if not isinstance(head, Mapping) or "type" not in head:
-            raise ValueError(f"head {head} of {task.name}: give a Head, or a spec with 'type', one of "
-                             f"{', '.join(HEADS)}.")
+            raise ValueError(
+                f"head {head} of {task.name}: give a Head, or a spec with 'type', one of {', '.join(HEADS)}."
+            )
         made = {"in_channels": self.backbone.channels, "strides": self.backbone.strides, "channels": task.channels}
         try:
             built: Head = HEADS.build({**head, **made})
@@ -114,10 +129,13 @@ class MultiTaskModel(BaseModel):
     @property
     def spec(self) -> dict[str, Any]:
         """JSON-able description from which ``from_spec`` builds the same network (without its weights)."""
-        return {"backbone": self.backbone.spec, "heads": {name: head.spec for name, head in self.named_heads()},
-                "tasks": {name: self._task_specs[name] for name in self.tasks},
-                "preprocessing": self._preprocessing,
-                "align_corners": self.align_corners}
+        return {
+            "backbone": self.backbone.spec,
+            "heads": {name: head.spec for name, head in self.named_heads()},
+            "tasks": {name: self._task_specs[name] for name in self.tasks},
+            "preprocessing": self._preprocessing,
+            "align_corners": self.align_corners,
+        }
 
     @classmethod
     def from_spec(cls, spec: Spec) -> MultiTaskModel:
@@ -133,8 +151,9 @@ class MultiTaskModel(BaseModel):
             for part in parts.values():
                 if part["type"] not in registry:  # a name that a registry would import is not looked for
                     raise ValueError(did_you_mean(part["type"], list(registry), registry.kind))
-        return cls(spec["backbone"], spec["heads"], spec["tasks"], **spec["preprocessing"],
-                   align_corners=spec["align_corners"])
+        return cls(
+            spec["backbone"], spec["heads"], spec["tasks"], **spec["preprocessing"], align_corners=spec["align_corners"]
+        )
 
     def keep_tasks(self, names: Collection[str]) -> None:
         """Remove all tasks but ``names``, with their heads. An unknown name: ValueError."""
@@ -183,8 +202,10 @@ class MultiTaskModel(BaseModel):
 
     def _loss(self, name: str, output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         if name not in batch:
-            raise ValueError(f"the batch has no target of task {name!r} (it has {sorted(batch)}); list the task in the "
-                             "data set's tasks.")
+            raise ValueError(
+                f"the batch has no target of task {name!r} (it has {sorted(batch)}); list the task in the "
+                "data set's tasks."
+            )
         target = batch[name]
         return self.tasks[name].loss(self.upsample(output, target.shape[-2:]), target)
 
@@ -233,15 +254,17 @@ def task_spec(task: DenseTask, given: DenseTask | Spec) -> dict[str, Any]:
     try:
         spec: dict[str, Any] = json.loads(json.dumps({"type": task.name, **arguments}))
     except TypeError as error:
-        raise ValueError(f"task {task.name}: {arguments} cannot be kept in a file ({error}); give plain "
-                         "values.") from error
+        raise ValueError(
+            f"task {task.name}: {arguments} cannot be kept in a file ({error}); give plain values."
+        ) from error
     return spec
 
 
 def _check_preprocessing(mean: Sequence[float], std: Sequence[float]) -> None:
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(f"mean={list(mean)}, std={list(std)}: three values each (R, G, B on the 0..255 scale), "
-                         "std > 0.")
+        raise ValueError(
+            f"mean={list(mean)}, std={list(std)}: three values each (R, G, B on the 0..255 scale), std > 0."
+        )
 
 
 # -- experts' heads on one shared backbone ----------------------------------------------------------------------------
@@ -256,12 +279,17 @@ def assemble(backbone: TimmBackbone, experts: Mapping[str, MultiTaskModel]) -> M
     for task, spec in specs.items():
         for part in ("backbone", "preprocessing", "align_corners"):
             if spec[part] != reference[part]:
-                raise ValueError(f"experts {first!r} and {task!r} differ in {part}: {reference[part]} and "
-                                 f"{spec[part]}; merging needs one architecture that sees images in the same way.")
+                raise ValueError(
+                    f"experts {first!r} and {task!r} differ in {part}: {reference[part]} and "
+                    f"{spec[part]}; merging needs one architecture that sees images in the same way."
+                )
     if backbone.spec != reference["backbone"]:
-        raise ValueError(f"the base is {backbone.spec}, the experts' backbone is {reference['backbone']}; use the base "
-                         "that the experts were fine-tuned from.")
+        raise ValueError(
+            f"the base is {backbone.spec}, the experts' backbone is {reference['backbone']}; use the base "
+            "that the experts were fine-tuned from."
+        )
     heads = {task: copy.deepcopy(experts[task].heads[task]) for task in experts}
     tasks = {task: specs[task]["tasks"][task] for task in experts}
-    return MultiTaskModel(copy.deepcopy(backbone), heads, tasks, **reference["preprocessing"],
-                          align_corners=reference["align_corners"])
+    return MultiTaskModel(
+        copy.deepcopy(backbone), heads, tasks, **reference["preprocessing"], align_corners=reference["align_corners"]
+    )

@@ -11,8 +11,12 @@ from torch import Tensor
 
 # (bottleneck blocks?, blocks per layer) -> depth; He et al. 2016, arXiv 1512.03385, table 1
 DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
-    (False, (2, 2, 2, 2)): 18, (False, (3, 4, 6, 3)): 34, (True, (3, 4, 6, 3)): 50, (True, (3, 4, 23, 3)): 101,
-    (True, (3, 8, 36, 3)): 152}
+    (False, (2, 2, 2, 2)): 18,
+    (False, (3, 4, 6, 3)): 34,
+    (True, (3, 4, 6, 3)): 50,
+    (True, (3, 4, 23, 3)): 101,
+    (True, (3, 8, 36, 3)): 152,
+}
 BASIC = (18, 34)  # depths of two 3x3 convolutions per block
 # OpenMMLab's deep stem is one sequence; timm calls its last norm bn1, and the rest conv1.
 STEM = {**{f"stem.{index}.": f"conv1.{index}." for index in (0, 1, 3, 4, 6)}, "stem.7.": "bn1."}
@@ -26,11 +30,15 @@ def depth_of(names: Iterable[str], source: str) -> int:
     bottleneck = "layer1.0.conv3.weight" in names
     if (bottleneck, counts) not in DEPTHS:
         parts = ", ".join(sorted({name.split(".")[0] for name in names})[:10])
-        raise ValueError(f"the backbone of {source} is no ResNet-18/34/50/101/152: blocks per layer {list(counts)}, "
-                         f"parts {parts}. Only those are imported.")
+        raise ValueError(
+            f"the backbone of {source} is no ResNet-18/34/50/101/152: blocks per layer {list(counts)}, "
+            f"parts {parts}. Only those are imported."
+        )
     if any(".downsample.2." in name for name in names):
-        raise ValueError(f"the backbone of {source} downsamples by average pooling (ResNetV1d); timm's dilated form of "
-                         "it computes something else, so it is not imported. ResNet, V1b and V1c are.")
+        raise ValueError(
+            f"the backbone of {source} downsamples by average pooling (ResNetV1d); timm's dilated form of "
+            "it computes something else, so it is not imported. ResNet, V1b and V1c are."
+        )
     return DEPTHS[bottleneck, counts]
 
 
@@ -42,8 +50,9 @@ def resnet_spec(state: Mapping[str, Tensor], output_stride: int, source: str) ->
     depth = depth_of(state, source)
     deep = "stem.0.weight" in state
     if deep and depth in BASIC:
-        raise ValueError(f"{source}: timm has no ResNet-{depth} with a deep stem (V1c); V1c is imported at depth 50, "
-                         "101 and 152.")
+        raise ValueError(
+            f"{source}: timm has no ResNet-{depth} with a deep stem (V1c); V1c is imported at depth 50, 101 and 152."
+        )
     if output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride={output_stride} must be 8, 16 or 32.")
     stride = {} if output_stride == 32 else {"output_stride": output_stride}

@@ -17,8 +17,10 @@ def create(name: str, timm_args: Mapping[str, Any], **more: Any) -> Any:
     try:
         return timm.create_model(name, pretrained=False, **timm_args, **more)
     except (TypeError, AssertionError, RuntimeError, LookupError, AttributeError) as error:
-        raise ValueError(f"timm cannot build {name!r} with {dict(timm_args)} {more or ''}: {error}. Leave out or "
-                         "correct the argument; not every network takes output_stride or img_size.") from error
+        raise ValueError(
+            f"timm cannot build {name!r} with {dict(timm_args)} {more or ''}: {error}. Leave out or "
+            "correct the argument; not every network takes output_stride or img_size."
+        ) from error
 
 
 def download(name: str, timm_args: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -26,14 +28,21 @@ def download(name: str, timm_args: Mapping[str, Any]) -> dict[str, Tensor]:
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, **timm_args)
     except Exception as error:  # whatever the hub's client and its network stack raise
-        raise ValueError(f"the pretrained weights of {name!r} could not be downloaded ({type(error).__name__}: "
-                         f"{error}). Where there is a network, get them with timm.create_model({name!r}, "
-                         "pretrained=True), save its state_dict(), bring it here and give checkpoint=PATH.") from error
+        raise ValueError(
+            f"the pretrained weights of {name!r} could not be downloaded ({type(error).__name__}: "
+            f"{error}). Where there is a network, get them with timm.create_model({name!r}, "
+            "pretrained=True), save its state_dict(), bring it here and give checkpoint=PATH."
+        ) from error
     return model.state_dict()
 
 
-def for_features(state: Mapping[str, Tensor], name: str, timm_args: Mapping[str, Any], wanted: Mapping[str, Tensor],
-                 grid: tuple[int, int] | None = None) -> tuple[dict[str, Tensor], list[str]]:
+def for_features(
+    state: Mapping[str, Tensor],
+    name: str,
+    timm_args: Mapping[str, Any],
+    wanted: Mapping[str, Tensor],
+    grid: tuple[int, int] | None = None,
+) -> tuple[dict[str, Tensor], list[str]]:
     """A checkpoint's tensors under the names of the feature extractor, and the names of those it has no use for.
 
     ``wanted`` is the extractor's state. Tensors of the complete network that the extractor lacks (classifier, last
@@ -62,8 +71,9 @@ def for_features(state: Mapping[str, Tensor], name: str, timm_args: Mapping[str,
 
 def _resampled(embedding: Tensor, grid: tuple[int, int], complete: Any) -> Tensor:
     wanted = complete.patch_embed.grid_size
-    return resample_abs_pos_embed(embedding, new_size=list(wanted), old_size=list(grid),
-                                  num_prefix_tokens=embedding.shape[1] - grid[0] * grid[1])
+    return resample_abs_pos_embed(
+        embedding, new_size=list(wanted), old_size=list(grid), num_prefix_tokens=embedding.shape[1] - grid[0] * grid[1]
+    )
 
 
 def _timm_layout(state: Mapping[str, Tensor], complete: nn.Module) -> Mapping[str, Tensor]:
@@ -71,8 +81,10 @@ def _timm_layout(state: Mapping[str, Tensor], complete: nn.Module) -> Mapping[st
     try:
         layout: Mapping[str, Tensor] = state if rule is None else rule(dict(state), complete)
     except (KeyError, RuntimeError, AttributeError, ValueError, AssertionError) as error:
-        raise ValueError(f"the checkpoint's tensors do not suit {type(complete).__name__} ({error}); give a checkpoint "
-                         "of this architecture.") from error
+        raise ValueError(
+            f"the checkpoint's tensors do not suit {type(complete).__name__} ({error}); give a checkpoint "
+            "of this architecture."
+        ) from error
     return layout
 
 

@@ -58,13 +58,19 @@ def read_plain(path: str | Path) -> Any:
 def _refusal(path: Path, error: Exception) -> ValueError:
     text = str(error)
     if any(word in text.lower() for word in ("unsupported global", "unsupported class", "blocked")):
-        return UnsafeFileError(f"{path} holds pickled objects besides tensors and is not read: they could run code. "
-                               "Where it was written, save a plain state dict: torch.save(model.state_dict(), PATH).")
+        return UnsafeFileError(
+            f"{path} holds pickled objects besides tensors and is not read: they could run code. "
+            "Where it was written, save a plain state dict: torch.save(model.state_dict(), PATH)."
+        )
     if "Unsupported operand" in text:
-        return UnsafeFileError(f"{path} is a bare pickle or no checkpoint at all; it is not read. Give a file written "
-                               "by torch.save(model.state_dict()) or by safetensors.")
-    return CorruptFileError(f"{path} is truncated or damaged ({text.splitlines()[0][:120] if text else 'empty'}); "
-                            "copy or download it again.")
+        return UnsafeFileError(
+            f"{path} is a bare pickle or no checkpoint at all; it is not read. Give a file written "
+            "by torch.save(model.state_dict()) or by safetensors."
+        )
+    return CorruptFileError(
+        f"{path} is truncated or damaged ({text.splitlines()[0][:120] if text else 'empty'}); "
+        "copy or download it again."
+    )
 
 
 def existing(path: str | Path) -> Path:
@@ -72,8 +78,14 @@ def existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob(f"*{path.suffix}"))[:SHOWN] if path.parent.is_dir() else []
-        raise ValueError(f"there is no file {path}. " + (f"Its folder holds: {', '.join(near)}." if near else
-                                                         f"Its folder {path.parent} holds no {path.suffix} file."))
+        raise ValueError(
+            f"there is no file {path}. "
+            + (
+                f"Its folder holds: {', '.join(near)}."
+                if near
+                else f"Its folder {path.parent} holds no {path.suffix} file."
+            )
+        )
     return path
 
 
@@ -118,15 +130,20 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     while isinstance(content, Mapping) and any(isinstance(content.get(key), Mapping) for key in CONTAINERS):
         content = next(content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping))
     items = content.items() if isinstance(content, Mapping) else ()
-    state = {name.removeprefix("module."): value for name, value in items
-             if isinstance(name, str) and isinstance(value, Tensor)}
+    state = {
+        name.removeprefix("module."): value
+        for name, value in items
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
     odd = [name for name, value in state.items() if value.layout != torch.strided or value.is_meta]
     if odd:
         raise ValueError(f"{path}: {listing(odd)} sparse, or without values (device meta); save dense tensors.")
     if not state:
         keys = ", ".join(map(str, content))[:200] if isinstance(content, Mapping) else type(content).__name__
-        raise ValueError(f"{path} holds no tensors by name (found: {keys}); weights are looked for at the top level "
-                         f"and under {' and '.join(CONTAINERS)}.")
+        raise ValueError(
+            f"{path} holds no tensors by name (found: {keys}); weights are looked for at the top level "
+            f"and under {' and '.join(CONTAINERS)}."
+        )
     return state
 
 
@@ -149,14 +166,18 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             text = (file.metadata() or {}).get(KEY)
         metadata = json.loads(text) if text is not None else None
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise CorruptFileError(f"{path} is truncated, damaged or no safetensors file ({error}); copy it again, or "
-                               "train it again.") from error
+        raise CorruptFileError(
+            f"{path} is truncated, damaged or no safetensors file ({error}); copy it again, or train it again."
+        ) from error
     if not isinstance(metadata, dict) or "model" not in metadata or not isinstance(metadata.get("format"), int):
-        raise ValueError(f"{path} is not a model file of symerge_dense: its header says nothing about the network. "
-                         "Plain weights of a backbone are read by load_base(checkpoint=PATH).")
+        raise ValueError(
+            f"{path} is not a model file of symerge_dense: its header says nothing about the network. "
+            "Plain weights of a backbone are read by load_base(checkpoint=PATH)."
+        )
     if metadata["format"] > FORMAT:
-        raise ValueError(f"{path} has format {metadata['format']}, this version reads up to {FORMAT}; update "
-                         "the package.")
+        raise ValueError(
+            f"{path} has format {metadata['format']}, this version reads up to {FORMAT}; update the package."
+        )
     return metadata
 
 
@@ -164,8 +185,9 @@ def refuse_non_finite(state: Mapping[str, Tensor], owner: str) -> None:
     """Raise ValueError naming the tensors of ``owner`` that hold NaN or infinity."""
     bad = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if bad:
-        raise ValueError(f"{owner}: {listing(bad)} not finite (NaN or inf); its training diverged, take an "
-                         "earlier one.")
+        raise ValueError(
+            f"{owner}: {listing(bad)} not finite (NaN or inf); its training diverged, take an earlier one."
+        )
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
@@ -206,8 +228,11 @@ class MatchReport:
         lines = []
         for part in parts:
             mine = {kind: [n for n in names if part_of(n.split(" ")[0]) == part] for kind, names in kinds.items()}
-            rest = [f"{kind.replace('_', ' ')} {listing(names)}" for kind, names in mine.items()
-                    if kind != "matched" and (names or kind not in ("dropped", "wrong_shape"))]
+            rest = [
+                f"{kind.replace('_', ' ')} {listing(names)}"
+                for kind, names in mine.items()
+                if kind != "matched" and (names or kind not in ("dropped", "wrong_shape"))
+            ]
             lines.append(f"{part}: matched {len(mine['matched'])}, {', '.join(rest)}")
         return "\n".join(lines)
 
@@ -224,4 +249,5 @@ def match_report(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], drop
         missing=tuple(missing),
         unexpected=tuple(name for name in given if name not in wanted),
         wrong_shape=tuple(f"{n} {tuple(given[n].shape)} for {tuple(wanted[n].shape)}" for n in wrong),
-        dropped=tuple(dropped))
+        dropped=tuple(dropped),
+    )

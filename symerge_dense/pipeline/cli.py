@@ -61,8 +61,10 @@ def message(error: Exception) -> str | None:
     """What a user needs to read of ``error``; None where it is a mistake of the program."""
     if _out_of_memory(error):
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        return (f"there is not enough memory ({first[:200]}); free some, or take smaller batches, a smaller model, a "
-                "method that needs less, or another device.")
+        return (
+            f"there is not enough memory ({first[:200]}); free some, or take smaller batches, a smaller model, a "
+            "method that needs less, or another device."
+        )
     if not isinstance(error, (ValueError, OSError)):
         return None
     if isinstance(error, OSError) and error.filename and error.strerror:

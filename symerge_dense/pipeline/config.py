@@ -21,20 +21,24 @@ from symerge_dense.registry import DATASETS, HEADS, TASKS, TRANSFORMS, Registry,
 Spec = dict[str, Any]
 RUNNER_KEYS = (*PASSED_ON, "custom_imports", "val_interval")
 """Top-level keys of a config that are MMEngine's own."""
-FORMER_NAMES = {f"symerge_dense.{now}": f"symerge_dense.{before}" for now, before in {
-    "datasets.rooms.dataset.Rooms": "datasets.rooms.Rooms",
-    "datasets.image_folder.ImageFolder": "datasets.folder.ImageFolder",
-    "datasets.nyuv2.mtan.NYUv2": "datasets.nyuv2.NYUv2",
-    "datasets.nyuv2.mat.NYUv2Mat": "datasets.nyuv2_mat.NYUv2Mat",
-    "datasets.nyuv2.parquet.NYUv2Parquet": "datasets.nyuv2_parquet.NYUv2Parquet",
-    "datasets.nyuv2.listed.NYUDMT": "datasets.nyud_mt.NYUDMT",
-    "datasets.nyuv2.listed.NYUDv2": "datasets.nyudv2.NYUDv2",
-    "models.heads.native.DeepLab": "experts.heads.DeepLab",
-    "models.heads.native.MultiScale": "experts.heads.MultiScale",
-    "models.heads.native.Linear": "experts.heads.Linear",
-    "models.heads.mmseg.MMSegHead": "experts.mmseg_head.MMSegHead",
-    "tasks.intrinsic.Albedo": "tasks.albedo.Albedo",
-    "tasks.intrinsic.Shading": "tasks.shading.Shading"}.items()}
+FORMER_NAMES = {
+    f"symerge_dense.{now}": f"symerge_dense.{before}"
+    for now, before in {
+        "datasets.rooms.dataset.Rooms": "datasets.rooms.Rooms",
+        "datasets.image_folder.ImageFolder": "datasets.folder.ImageFolder",
+        "datasets.nyuv2.mtan.NYUv2": "datasets.nyuv2.NYUv2",
+        "datasets.nyuv2.mat.NYUv2Mat": "datasets.nyuv2_mat.NYUv2Mat",
+        "datasets.nyuv2.parquet.NYUv2Parquet": "datasets.nyuv2_parquet.NYUv2Parquet",
+        "datasets.nyuv2.listed.NYUDMT": "datasets.nyud_mt.NYUDMT",
+        "datasets.nyuv2.listed.NYUDv2": "datasets.nyudv2.NYUDv2",
+        "models.heads.native.DeepLab": "experts.heads.DeepLab",
+        "models.heads.native.MultiScale": "experts.heads.MultiScale",
+        "models.heads.native.Linear": "experts.heads.Linear",
+        "models.heads.mmseg.MMSegHead": "experts.mmseg_head.MMSegHead",
+        "tasks.intrinsic.Albedo": "tasks.albedo.Albedo",
+        "tasks.intrinsic.Shading": "tasks.shading.Shading",
+    }.items()
+}
 """Where classes stood when files were first written: experts are found, and runs resumed, by these names."""
 NO_NORMALISATION = {"mean": (0.0, 0.0, 0.0), "std": (255.0, 255.0, 255.0)}
 
@@ -163,6 +167,7 @@ def custom_imports(spec: Any) -> list[str]:
 
 def _with_classes(values: Spec) -> Spec:
     """Config values with the class in place of every registered name, so that both ways of writing mean the same."""
+
     def named(registry: Registry[Any], spec: Any) -> Any:
         kind = spec.get("type") if isinstance(spec, Mapping) else None
         return {**spec, "type": registry[kind]} if isinstance(kind, str) and kind in registry else spec

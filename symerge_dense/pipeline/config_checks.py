@@ -93,8 +93,10 @@ def check_arguments(spec: Any, registry: Registry[Any] | None, where: str, own: 
 def check_base(base: Spec) -> None:
     """Raise ValueError where the shared weights come from nowhere, or by a training that cannot be."""
     if not any(base.values()):
-        raise ValueError("base says nowhere where the shared weights come from: give base.checkpoint=PATH, "
-                         "base.pretrained=True (downloads from timm's hub), base.train, or base.random_init=True.")
+        raise ValueError(
+            "base says nowhere where the shared weights come from: give base.checkpoint=PATH, "
+            "base.pretrained=True (downloads from timm's hub), base.train, or base.random_init=True."
+        )
     if train := base.get("train"):
         check_keys(train, ("tasks", "recipe"), "base.train", every=True)
         check_tasks(train["tasks"], "base.train.tasks")
@@ -107,8 +109,10 @@ def check_experts(experts: Spec, tasks: Collection[str]) -> None:
         check_keys(experts.get(part, {}), list(tasks), f"experts.{part}")
     bare = [task for task in tasks if task not in experts.get("checkpoints", {})]
     if bare and "recipe" not in experts:
-        raise ValueError(f"experts has neither a recipe nor a checkpoint for {', '.join(bare)}; give experts.recipe to "
-                         "train them, or their files in experts.checkpoints.")
+        raise ValueError(
+            f"experts has neither a recipe nor a checkpoint for {', '.join(bare)}; give experts.recipe to "
+            "train them, or their files in experts.checkpoints."
+        )
     for task in bare:
         recipes = experts["recipe"], experts.get("recipes", {}).get(task, {})
         if not all(isinstance(recipe, Mapping) for recipe in recipes):
@@ -155,10 +159,13 @@ def check_types(kind: Any, values: Spec, where: str) -> None:
 def check_numbers(values: Spec) -> None:
     """Raise ValueError for a seed, counts or scales that are not what they must be."""
     evaluation, scales = values.get("evaluation", {}), values.get("baselines", {}).get("scales", (1.0,))
-    whole = {"seed": (values.get("seed", 0), 0), "experts.seed": (values["experts"].get("seed", 0), 0),
-             "evaluation.batch_size": (evaluation.get("batch_size", 1), 1),
-             "evaluation.num_workers": (evaluation.get("num_workers", 0), 0),
-             "evaluation.panels": (evaluation.get("panels", 1), 1)}
+    whole = {
+        "seed": (values.get("seed", 0), 0),
+        "experts.seed": (values["experts"].get("seed", 0), 0),
+        "evaluation.batch_size": (evaluation.get("batch_size", 1), 1),
+        "evaluation.num_workers": (evaluation.get("num_workers", 0), 0),
+        "evaluation.panels": (evaluation.get("panels", 1), 1),
+    }
     for name, (value, least) in whole.items():
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r} must be a whole number >= {least}.")

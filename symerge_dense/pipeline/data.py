@@ -43,22 +43,34 @@ def validation(config: RunConfig) -> dict[str, Any] | None:
         return None
     split = "validation" if "validation" in config.data else "test"
     spec = {**type_names(config.data[split]), "tasks": tasks_by_name(config.tasks)}
-    return {"val_interval": every, "val_cfg": {},
-            "val_dataloader": {"dataset": spec, "batch_size": config.evaluation.get("batch_size", 16),
-                               "num_workers": config.evaluation.get("num_workers", 0),
-                               "sampler": {"type": "DefaultSampler", "shuffle": False, "round_up": False},
-                               "collate_fn": {"type": "default_collate"}},
-            "val_evaluator": {"type": "DenseMetric", "protocol": config.evaluation.get("protocol", "default")}}
+    return {
+        "val_interval": every,
+        "val_cfg": {},
+        "val_dataloader": {
+            "dataset": spec,
+            "batch_size": config.evaluation.get("batch_size", 16),
+            "num_workers": config.evaluation.get("num_workers", 0),
+            "sampler": {"type": "DefaultSampler", "shuffle": False, "round_up": False},
+            "collate_fn": {"type": "default_collate"},
+        },
+        "val_evaluator": {"type": "DenseMetric", "protocol": config.evaluation.get("protocol", "default")},
+    }
 
 
 def tasks_by_name(tasks: Mapping[str, Any]) -> dict[str, Any]:
     """Task specs with their registered names in place of classes."""
-    return {name: {**spec, "type": getattr(spec.get("type"), "name", spec.get("type", name))}
-            for name, spec in tasks.items()}
+    return {
+        name: {**spec, "type": getattr(spec.get("type"), "name", spec.get("type", name))}
+        for name, spec in tasks.items()
+    }
 
 
 def loader(config: RunConfig, data: DenseDataset) -> DataLoader[Any]:
     """Every image of a labelled set once, in order, shared among the processes of a distributed run."""
-    return DataLoader(data, batch_size=config.evaluation.get("batch_size", 16), collate_fn=default_collate,
-                      sampler=DefaultSampler(data, shuffle=False, round_up=False),
-                      num_workers=config.evaluation.get("num_workers", 0))
+    return DataLoader(
+        data,
+        batch_size=config.evaluation.get("batch_size", 16),
+        collate_fn=default_collate,
+        sampler=DefaultSampler(data, shuffle=False, round_up=False),
+        num_workers=config.evaluation.get("num_workers", 0),
+    )

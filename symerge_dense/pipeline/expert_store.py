@@ -56,8 +56,10 @@ def check_network(config: RunConfig) -> None:
 def read_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
     """``load_model`` which says what is wrong with a file of another format."""
     if Path(path).suffix != ".safetensors":
-        raise ValueError(f"{path} is not read: experts and merged models are .safetensors files, as training here "
-                         "writes them. Weights of other origin have no record of their head and task.")
+        raise ValueError(
+            f"{path} is not read: experts and merged models are .safetensors files, as training here "
+            "writes them. Weights of other origin have no record of their head and task."
+        )
     return load_model(path)
 
 
@@ -97,8 +99,11 @@ class ExpertStore:
         Args:
             base: the shared backbone, as ``base()`` gives it.
         """
-        return {"base": str(self._base_file(base)), "experts": {task: str(path) for task, path in self.paths.items()},
-                "pool": pool_spec(self.config)}
+        return {
+            "base": str(self._base_file(base)),
+            "experts": {task: str(path) for task, path in self.paths.items()},
+            "pool": pool_spec(self.config),
+        }
 
     def _base_file(self, base: TimmBackbone) -> Path:
         config = self.config
@@ -152,8 +157,10 @@ class ExpertStore:
             self.paths[task] = Path(path)
             experts[task], about[task] = read_model(path)
             if task not in experts[task].tasks:
-                raise ValueError(f"expert {path} serves {', '.join(experts[task].tasks)}, not {task!r}; "
-                                 f"name an expert of {task} in experts.checkpoints.")
+                raise ValueError(
+                    f"expert {path} serves {', '.join(experts[task].tasks)}, not {task!r}; "
+                    f"name an expert of {task} in experts.checkpoints."
+                )
             experts[task].keep_tasks([task])
             if is_main_process():
                 console.print(f"expert {task}: all {len(experts[task].state_dict())} tensors of {path}")
@@ -182,8 +189,9 @@ class ExpertStore:
         if "recipe" not in config.experts:
             raise ValueError("joint training has no recipe: give experts.recipe, or leave the method out.")
         recipe = {**config.experts["recipe"], **self._precision}
-        key = config_hash(self._common(), config.tasks, config.head, config.heads, recipe,
-                          state_hash(base.state_dict()), seed)
+        key = config_hash(
+            self._common(), config.tasks, config.head, config.heads, recipe, state_hash(base.state_dict()), seed
+        )
         path = self.folder / f"joint-{key}.safetensors"
         if not path.exists():
             torch.manual_seed(seed)
@@ -217,11 +225,27 @@ class ExpertStore:
             console.print(f"{title} is missing, training it: {path}")
         model = network(config, backbone, tasks)
         origin = state_hash(backbone.state_dict())
-        fit(model, dataset(config, "train", tasks), Recipe(**recipe), path.with_suffix(""),
-            title=title, seed=seed, launcher=self.launcher, settings=config.runner)
+        fit(
+            model,
+            dataset(config, "train", tasks),
+            Recipe(**recipe),
+            path.with_suffix(""),
+            title=title,
+            seed=seed,
+            launcher=self.launcher,
+            settings=config.runner,
+        )
         scorable = set(tasks) <= set(config.tasks)  # the base's own tasks are not on the test split
         metrics = scores_to_json(self.score(model, title)) if self.score is not None and scorable else {}
         if is_main_process():
-            save_model(path, model, {"base_hash": origin, "training": to_json({**recipe, "seed": seed}),
-                                     "data": to_json(config.data["train"]), "metrics": metrics})
+            save_model(
+                path,
+                model,
+                {
+                    "base_hash": origin,
+                    "training": to_json({**recipe, "seed": seed}),
+                    "data": to_json(config.data["train"]),
+                    "metrics": metrics,
+                },
+            )
         barrier()

@@ -33,8 +33,9 @@ def built(kind: Callable[..., T], name: str, options: Mapping[str, Any]) -> T:
     try:
         return kind(**options)
     except TypeError as error:
-        raise ValueError(f"{name} cannot be built from {dict(options)}: {error}; options of {name}: "
-                         f"{', '.join(known)}.") from error
+        raise ValueError(
+            f"{name} cannot be built from {dict(options)}: {error}; options of {name}: {', '.join(known)}."
+        ) from error
 
 
 def of_methods(words: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -55,8 +56,10 @@ def flags(words: Sequence[str]) -> dict[str, str]:
     while rest:
         flag, equals, value = rest.pop(0).partition("=")
         if not flag.startswith("--") or not (equals or rest):
-            raise ValueError(f"{flag!r} is no option of this tool (see --help), nor one of the method with a value, as "
-                             "in --density 0.2.")
+            raise ValueError(
+                f"{flag!r} is no option of this tool (see --help), nor one of the method with a value, as "
+                "in --density 0.2."
+            )
         found[flag[2:].replace("-", "_")] = value if equals else rest.pop(0)
     return found
 

@@ -1,10 +1,10 @@
 """The folder of one run: where it is, what may be written there, and how a run is taken up again.
 
-    work_dirs/<config>/<date-time>/      run.json (what was asked), results.json, history.jsonl
-        labels/  checkpoints/            expert predictions; states to resume from
-        merged.safetensors               the merged multi-task model; coefficients.safetensors what was learned
-        panels.png coefficients.png curves.png
-    work_dirs/experts/<config>/          base-<fingerprint>.safetensors, <task>-<fingerprint>.safetensors
+work_dirs/<config>/<date-time>/      run.json (what was asked), results.json, history.jsonl
+    labels/  checkpoints/            expert predictions; states to resume from
+    merged.safetensors               the merged multi-task model; coefficients.safetensors what was learned
+    panels.png coefficients.png curves.png
+work_dirs/experts/<config>/          base-<fingerprint>.safetensors, <task>-<fingerprint>.safetensors
 """
 
 from __future__ import annotations
@@ -55,15 +55,18 @@ def open_run(folder: Path, config: RunConfig, resume: bool) -> Path:
         before = _asked_before(record)
         changed = sorted(key for key in asked | before if asked.get(key) != before.get(key))
         if changed:
-            raise ValueError(f"--resume: the config is not the one {folder} began with; changed: {', '.join(changed)}. "
-                             "Use the same config and options, or start a new run.")
+            raise ValueError(
+                f"--resume: the config is not the one {folder} began with; changed: {', '.join(changed)}. "
+                "Use the same config and options, or start a new run."
+            )
     elif is_main_process():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_text(record, json.dumps(asked, indent=1))
         except OSError as error:
-            raise ValueError(f"work dir {folder} cannot be written ({error.strerror}); "
-                             "choose another --work-dir.") from error
+            raise ValueError(
+                f"work dir {folder} cannot be written ({error.strerror}); choose another --work-dir."
+            ) from error
     barrier()
     return folder
 

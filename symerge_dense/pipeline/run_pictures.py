@@ -48,8 +48,12 @@ class Panels:
         rows = []
         for i, sample in enumerate(self.samples):
             image = sample["image"].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
-            cells = {name: {title: self._colour(name, column[name][i], sample[name])
-                            for title, column in self.columns.items()} for name in self.tasks}
+            cells = {
+                name: {
+                    title: self._colour(name, column[name][i], sample[name]) for title, column in self.columns.items()
+                }
+                for name in self.tasks
+            }
             rows.append({"image": image, **cells})
         draw_panels(path, rows)
 
@@ -58,8 +62,9 @@ class Panels:
         return np.asarray(task.colorize(prediction, limits=task.limits(truth)))
 
 
-def draw_learning(folder: Path, coefficients: dict[str, list[float]], tasks: list[str],
-                  history: list[dict[str, Any]]) -> None:
+def draw_learning(
+    folder: Path, coefficients: dict[str, list[float]], tasks: list[str], history: list[dict[str, Any]]
+) -> None:
     """Coefficient heat map and loss curves."""
     draw_heatmap(folder / "coefficients.png", coefficients, tasks)
     if history:

@@ -30,8 +30,15 @@ def test(config: RunConfig, checkpoint: str | Path, split: str, quiet: bool = Fa
     device = torch.device(get_device())
     with silent(quiet):
         loader = data.loader(config, data.dataset(config, split, model.tasks))
-        scores = scores_to_json(evaluate(model.to(device), loader, f"{Path(checkpoint).name} on {split}", device,
-                                         config.evaluation.get("protocol", "default")))
+        scores = scores_to_json(
+            evaluate(
+                model.to(device),
+                loader,
+                f"{Path(checkpoint).name} on {split}",
+                device,
+                config.evaluation.get("protocol", "default"),
+            )
+        )
     if not quiet:
         table = Table("task", "metric", "value", "better", title=f"{checkpoint} on {split}")
         for task, metrics in scores.items():

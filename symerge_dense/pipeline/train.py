@@ -50,8 +50,12 @@ class TrainRun:
         self.stages = Stages()
         self.scoring = Scoring(self.config, torch.device(get_device()))
         headlines = {task: TASKS[task].headline for task in self.config.tasks}
-        self.results: dict[str, Any] = {"config": self.config.record, "seed": self.config.seed, **run_facts(),
-                                        "delta_m_metrics": headlines}
+        self.results: dict[str, Any] = {
+            "config": self.config.record,
+            "seed": self.config.seed,
+            **run_facts(),
+            "delta_m_metrics": headlines,
+        }
         self.scores: dict[str, Scores] = {}
 
     def run(self) -> dict[str, Any]:
@@ -66,10 +70,14 @@ class TrainRun:
         with self.stages("experts", "Base and experts"):
             base = store.base()
             experts = store.experts(base)
-            self.models = ModelPool(base, experts, pool, config.options, self.folder, self.scoring.device,
-                                    store.files(base))
-        self.panels = Panels(self.scoring.test.dataset, {task: expert.tasks[task] for task, expert in experts.items()},
-                             config.evaluation.get("panels", 3))
+            self.models = ModelPool(
+                base, experts, pool, config.options, self.folder, self.scoring.device, store.files(base)
+            )
+        self.panels = Panels(
+            self.scoring.test.dataset,
+            {task: expert.tasks[task] for task, expert in experts.items()},
+            config.evaluation.get("panels", 3),
+        )
         with self.stages("experts_evaluation", "Experts on their own tasks"):
             self._score_experts()
         with self.stages("baselines", "Training-free merges"):
@@ -115,8 +123,10 @@ class TrainRun:
         deltas = {scale: delta_by_task(scores, self.scores["experts"])["mean"] for scale, scores in tried.items()}
         best = max(deltas, key=lambda scale: -math.inf if math.isnan(deltas[scale]) else deltas[scale])
         self._record("task_arithmetic", tried[best])
-        self.results["task_arithmetic"] |= {"scale": best,
-                                            "delta_m_by_scale": {f"{scale:g}": deltas[scale] for scale in deltas}}
+        self.results["task_arithmetic"] |= {
+            "scale": best,
+            "delta_m_by_scale": {f"{scale:g}": deltas[scale] for scale in deltas},
+        }
         self.panels.predict("task arithmetic", self._task_arithmetic(best))
 
     def _task_arithmetic(self, scale: float) -> MultiTaskModel:
@@ -124,8 +134,12 @@ class TrainRun:
 
     def _adapt(self) -> Adapted:
         method = ADAPTIVE_METHODS["symerge"]()
-        context = self.models.context(self.config.seed, launcher=self.launcher, settings=self.config.runner,
-                                      validation=data.validation(self.config))
+        context = self.models.context(
+            self.config.seed,
+            launcher=self.launcher,
+            settings=self.config.runner,
+            validation=data.validation(self.config),
+        )
         self._score("initial", method.start(context), "initial merge")
         adapted: Adapted = method.run(context, self.folder, self.resume)
         return adapted
@@ -135,22 +149,40 @@ class TrainRun:
         draw_learning(self.folder, adapted.coefficients, list(self.config.tasks), adapted.history)
 
     def _report(self, adapted: Adapted) -> None:
-        self.results |= {"coefficients": adapted.coefficients, "timings": self.stages.seconds,
-                         "peak_memory_mb": peak_memory_mb()}
-        save_model(self.folder / "merged.safetensors", adapted.model,
-                   {"results": self.results["merged"], "training": to_json(vars(self.config.options))})
+        self.results |= {
+            "coefficients": adapted.coefficients,
+            "timings": self.stages.seconds,
+            "peak_memory_mb": peak_memory_mb(),
+        }
+        save_model(
+            self.folder / "merged.safetensors",
+            adapted.model,
+            {"results": self.results["merged"], "training": to_json(vars(self.config.options))},
+        )
         with atomic_write(self.folder / "coefficients.safetensors") as temporary:
             learned = adapted.student.trainable_state_dict()
-            save_file({name: value.contiguous() for name, value in learned.items()}, temporary,
-                      {"tasks": json.dumps(list(self.config.tasks)), "groups": json.dumps(list(adapted.coefficients))})
+            save_file(
+                {name: value.contiguous() for name, value in learned.items()},
+                temporary,
+                {"tasks": json.dumps(list(self.config.tasks)), "groups": json.dumps(list(adapted.coefficients))},
+            )
         write_results(self.folder / "results.json", self.results)
         print_results(self.results, console)
-        console.print(f"{sum(self.stages.seconds.values()):.0f} s, {self.results['peak_memory_mb']:.0f} MiB at peak. "
-                      f"In {self.folder}: results.json, merged.safetensors, panels.png, coefficients.png, curves.png")
+        console.print(
+            f"{sum(self.stages.seconds.values()):.0f} s, {self.results['peak_memory_mb']:.0f} MiB at peak. "
+            f"In {self.folder}: results.json, merged.safetensors, panels.png, coefficients.png, curves.png"
+        )
 
 
-def train(config: RunConfig, *, work_dir: str | None = None, resume: bool = False, launcher: str = "none",
-          amp: bool = False, train_experts: bool = True) -> dict[str, Any]:
+def train(
+    config: RunConfig,
+    *,
+    work_dir: str | None = None,
+    resume: bool = False,
+    launcher: str = "none",
+    amp: bool = False,
+    train_experts: bool = True,
+) -> dict[str, Any]:
     """Run the main job and return its record; a finished run that is resumed is only shown again.
 
     Raises ValueError for anything a user can mend: see ``run_dir.open_run``, data sets, checkpoints and options.

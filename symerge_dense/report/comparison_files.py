@@ -39,8 +39,14 @@ from symerge_dense.report.run_tables import markdown, number
 from symerge_dense.report.table import UNDEFINED
 
 Row = Mapping[str, Any]
-COSTS = {"data": "data", "extra_parameters": "extra weights", "encoder_passes": "passes",
-         "seconds": "seconds", "tuning_seconds": "tuning s", "peak_memory_mb": "peak MiB"}
+COSTS = {
+    "data": "data",
+    "extra_parameters": "extra weights",
+    "encoder_passes": "passes",
+    "seconds": "seconds",
+    "tuning_seconds": "tuning s",
+    "peak_memory_mb": "peak MiB",
+}
 FILES = ("compare.json", "compare.md", "compare.csv", "compare.png")
 
 
@@ -58,8 +64,9 @@ def draw_comparison(folder: Path, record: Mapping[str, Any]) -> None:
 
 def blocks(record: Mapping[str, Any]) -> list[tuple[str, list[Row]]]:
     """(title, rows) of each table that has rows: the experts, the best Delta_m, the worst, undefined ones, failures."""
-    found = [(title, [row for row in record["rows"] if row["block"] == block])
-             for block, title in record["blocks"].items()]
+    found = [
+        (title, [row for row in record["rows"] if row["block"] == block]) for block, title in record["blocks"].items()
+    ]
     return [(title, sorted(rows, key=_order)) for title, rows in found if rows]
 
 
@@ -83,8 +90,10 @@ def transfers(record: Mapping[str, Any]) -> list[list[str]]:
     """Heading and rows of the transfer table: Delta_m of encoders under their own heads and under the donor's."""
     donor = "SyMerge's layers" if record["adapted_from"] == "symerge" else f"the layers of {record['adapted_from']}"
     rows = [row for _, rows in blocks(record) for row in rows if "transferred" in row]
-    return [["method (Δm % ↑)", "with its own heads", f"with {donor}"],
-            *([row["method"], delta(row), _signed(row["transferred"]["mean"])] for row in rows)]
+    return [
+        ["method (Δm % ↑)", "with its own heads", f"with {donor}"],
+        *([row["method"], delta(row), _signed(row["transferred"]["mean"])] for row in rows),
+    ]
 
 
 def csv_comparison(record: Mapping[str, Any]) -> str:
@@ -93,14 +102,24 @@ def csv_comparison(record: Mapping[str, Any]) -> str:
     names = ["delta_m", *(f"{task}/{metric}" for task, metric, _ in columns), "delta_m_transferred"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "block", "runs", *(n for name in names for n in (name, f"{name}_std")), *COSTS,
-                     "options", "error"])
+    writer.writerow(
+        ["method", "block", "runs", *(n for name in names for n in (name, f"{name}_std")), *COSTS, "options", "error"]
+    )
     for row in record["rows"]:
         metrics = [row["tasks"][task][metric] if "tasks" in row else {} for task, metric, _ in columns]
         entries = [row.get("delta_m", {}).get("mean", {}), *metrics, row.get("transferred", {}).get("mean", {})]
         numbers = [value for entry in entries for value in (entry.get("value"), entry.get("std"))]
-        writer.writerow([row["method"], row["block"], row["runs"], *numbers, *(row.get(key) for key in COSTS),
-                         json.dumps(row.get("options", {})), row.get("error", "")])
+        writer.writerow(
+            [
+                row["method"],
+                row["block"],
+                row["runs"],
+                *numbers,
+                *(row.get(key) for key in COSTS),
+                json.dumps(row.get("options", {})),
+                row.get("error", ""),
+            ]
+        )
     return text.getvalue()
 
 
@@ -138,8 +157,10 @@ def delta(row: Row) -> str:
 def _preamble(record: Mapping[str, Any]) -> str:
     count = record["seeds"]
     runs = f" Mean ± standard deviation of {count} runs where the seed matters." if count > 1 else ""
-    return (f"Scales are tuned by {record['tuning']}. BatchNorm: `{_batchnorm(record)}`, for all methods alike; its "
-            f"images are not counted as data.{runs}\n")
+    return (
+        f"Scales are tuned by {record['tuning']}. BatchNorm: `{_batchnorm(record)}`, for all methods alike; its "
+        f"images are not counted as data.{runs}\n"
+    )
 
 
 def _batchnorm(record: Mapping[str, Any]) -> str:
@@ -148,8 +169,11 @@ def _batchnorm(record: Mapping[str, Any]) -> str:
 
 def _columns(record: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
     tasks: Mapping[str, Any] = next((row["tasks"] for row in record["rows"] if "tasks" in row), {})
-    return [(task, metric, entry["higher_is_better"]) for task, metrics in tasks.items()
-            for metric, entry in metrics.items()]
+    return [
+        (task, metric, entry["higher_is_better"])
+        for task, metrics in tasks.items()
+        for metric, entry in metrics.items()
+    ]
 
 
 def _cells(row: Row, columns: Sequence[tuple[str, str, bool]]) -> list[str]:

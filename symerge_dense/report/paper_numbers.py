@@ -65,7 +65,8 @@ PUBLISHED = {
             "surgery": PublishedRow("Surgery, task arithmetic", (43.3, 67.4, 55.3, 24.7, 34.7)),
             "prob_surgery": PublishedRow("ProbSurgery, task arithmetic", (43.6, 67.6, 52.6, 22.3, 36.7)),
             "merged": PublishedRow("SyMerge", (49.8, 73.1, 45.3, 18.8, 26.2), (0.3, 0.2, 0.6, 0.5, 0.1)),
-        }),
+        },
+    ),
     "nyuv2-fusionbench": PublishedTable(
         "NYUv2, 13 classes, ResNet-50, three experts",
         "FusionBench (arXiv 2406.03280), docs/modelpool/nyuv2.md",
@@ -75,6 +76,7 @@ PUBLISHED = {
             "average": PublishedRow("Weight averaging", (39.0, 67.0, 55.1, 22.7, 30.4)),
             "task_arithmetic": PublishedRow("Task arithmetic 0.3", (33.6, 63.3, 56.3, 23.2, 31.3)),
             "ties": PublishedRow("TIES 0.3", (36.3, 61.7, 60.5, 24.5, 33.1)),
-        }),
+        },
+    ),
 }
 """Tables by the name that ``tools/report.py table --paper`` takes."""

@@ -20,8 +20,11 @@ PAPER_DEFINITIONS = ("task_mean", "metric_mean")
 def seeds_table(title: str, runs: Sequence[Results]) -> str:
     """Every row and metric of ``runs`` (one configuration) as mean ± standard deviation, Delta_m by all definitions."""
     mean = pooled(runs)
-    metrics = [(task, metric, entry["higher_is_better"]) for task, entries in mean["experts"]["tasks"].items()
-               for metric, entry in entries.items()]
+    metrics = [
+        (task, metric, entry["higher_is_better"])
+        for task, entries in mean["experts"]["tasks"].items()
+        for metric, entry in entries.items()
+    ]
     headings = [f"{task} {metric} {'↑' if better else '↓'}" for task, metric, better in metrics]
     lines = [["", *headings, *(f"Δm {definition} % ↑" for definition in DEFINITIONS)]]
     for row in ROWS:
@@ -39,16 +42,20 @@ def comparison(title: str, runs: Sequence[Results], paper: PublishedTable) -> st
     mean = pooled(runs)
     for column in paper.columns:
         if column.metric not in mean["experts"]["tasks"].get(column.task, {}):
-            raise ValueError(f"{title} has no {column.task}/{column.metric}, which {paper.source} reports; run a "
-                             "config with that task, or leave --paper out.")
+            raise ValueError(
+                f"{title} has no {column.task}/{column.metric}, which {paper.source} reports; run a "
+                "config with that task, or leave --paper out."
+            )
     headings = [*(column.title for column in paper.columns), *(f"Δm {name} %" for name in PAPER_DEFINITIONS)]
     lines = [["", *(f"{heading} {whose}" for heading in headings for whose in ("paper", "yours"))]]
     for row, printed in paper.rows.items():
         mine = list(_mine(runs, mean, row, paper)) if row in mean else [UNDEFINED] * len(headings)
         theirs = [*_printed(printed.values, printed.spread), *(_paper_delta(paper, row, d) for d in PAPER_DEFINITIONS)]
         lines.append([printed.method, *(cell for pair in zip(theirs, mine, strict=True) for cell in pair)])
-    return (f"**{title}** ({_seeds(runs)}, protocol `{protocol(runs[0])}`) beside {paper.title}: {paper.source}\n\n"
-            f"{markdown(lines)}")
+    return (
+        f"**{title}** ({_seeds(runs)}, protocol `{protocol(runs[0])}`) beside {paper.title}: {paper.source}\n\n"
+        f"{markdown(lines)}"
+    )
 
 
 def protocol(run: Results) -> str:
@@ -101,8 +108,9 @@ def _delta(runs: Sequence[Results], row: str, definition: str, columns: Sequence
     """Delta_m of a row, as mean and spread over the runs; of the metrics of ``columns`` only, if there are any."""
     if row == "experts":
         return UNDEFINED
-    changes = [_change(_only(run[row]["tasks"], columns), _only(run["experts"]["tasks"], columns), definition)
-               for run in runs]
+    changes = [
+        _change(_only(run[row]["tasks"], columns), _only(run["experts"]["tasks"], columns), definition) for run in runs
+    ]
     return number(spread(changes), 2 if not columns else 1, "+")
 
 
@@ -110,8 +118,11 @@ def _only(tasks: Tasks, columns: Sequence[PublishedColumn]) -> Tasks:
     wanted = {(column.task, column.metric) for column in columns}
     if not wanted:
         return tasks
-    return {task: {metric: entry for metric, entry in metrics.items() if (task, metric) in wanted}
-            for task, metrics in tasks.items() if any(name == task for name, _ in wanted)}
+    return {
+        task: {metric: entry for metric, entry in metrics.items() if (task, metric) in wanted}
+        for task, metrics in tasks.items()
+        if any(name == task for name, _ in wanted)
+    }
 
 
 def _change(tasks: Tasks, reference: Tasks, definition: Any) -> float:

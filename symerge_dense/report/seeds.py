@@ -29,8 +29,10 @@ def read_runs(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
         if not file.is_file():
             above = path if path.is_dir() else path.parent
             near = ", ".join(sorted(str(other) for other in above.glob("*/results.json"))[:5])
-            raise ValueError(f"{file} is not there; give the results.json of a finished run, or its folder"
-                             + (f", such as {near}." if near else "."))
+            raise ValueError(
+                f"{file} is not there; give the results.json of a finished run, or its folder"
+                + (f", such as {near}." if near else ".")
+            )
         found.append(read_results(file))
     return found
 
@@ -62,11 +64,14 @@ def pooled(runs: Sequence[Results]) -> dict[str, Any]:
         raise ValueError("no run to pool; give at least one results.json.")
     first = dict(runs[0])
     for row in ROWS:
-        tasks = {task: {metric: _pool(runs, row, task, metric) for metric in metrics}
-                 for task, metrics in first[row]["tasks"].items()}
+        tasks = {
+            task: {metric: _pool(runs, row, task, metric) for metric in metrics}
+            for task, metrics in first[row]["tasks"].items()
+        }
         first[row] = {**first[row], "tasks": tasks}
-    first["delta_m"] = {row: {"mean": fmean(_number(run["delta_m"][row]["mean"]) for run in runs)}
-                        for row in first["delta_m"]}
+    first["delta_m"] = {
+        row: {"mean": fmean(_number(run["delta_m"][row]["mean"]) for run in runs)} for row in first["delta_m"]
+    }
     return first
 
 
@@ -74,8 +79,10 @@ def _pool(runs: Sequence[Results], row: str, task: str, metric: str) -> dict[str
     try:
         entries = [run[row]["tasks"][task][metric] for run in runs]
     except KeyError:
-        raise ValueError(f"not every run has {row}/{task}/{metric}: they were not measured in the same way; pool runs "
-                         "of one protocol.") from None
+        raise ValueError(
+            f"not every run has {row}/{task}/{metric}: they were not measured in the same way; pool runs "
+            "of one protocol."
+        ) from None
     return {"higher_is_better": entries[0]["higher_is_better"], **spread(_number(entry["value"]) for entry in entries)}
 
 

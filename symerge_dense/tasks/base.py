@@ -100,17 +100,23 @@ class DenseTask(ABC):
 
     def table(self, *values: float) -> dict[str, Metric]:
         """``values``, in the order of ``metrics``, with their names and directions."""
-        return {name: Metric(float(value), better)
-                for (name, better), value in zip(self.metrics.items(), values, strict=True)}
+        return {
+            name: Metric(float(value), better)
+            for (name, better), value in zip(self.metrics.items(), values, strict=True)
+        }
 
     def check(self, output: Tensor, target: Tensor) -> None:
         """Raise ValueError unless output is (N,C,h,w) with this task's C and the target has the same N and h x w."""
         if output.ndim != 4 or output.shape[1] != self.channels:
-            raise ValueError(f"task {self.name!r} takes an output of shape (N, {self.channels}, h, w), got "
-                             f"{tuple(output.shape)}; give its head channels={self.channels}.")
+            raise ValueError(
+                f"task {self.name!r} takes an output of shape (N, {self.channels}, h, w), got "
+                f"{tuple(output.shape)}; give its head channels={self.channels}."
+            )
         if target.shape[0] != output.shape[0] or target.shape[-2:] != output.shape[-2:]:
-            raise ValueError(f"task {self.name!r}: target {tuple(target.shape)} does not fit output "
-                             f"{tuple(output.shape)}; resize one so that images, height and width agree.")
+            raise ValueError(
+                f"task {self.name!r}: target {tuple(target.shape)} does not fit output "
+                f"{tuple(output.shape)}; resize one so that images, height and width agree."
+            )
 
     # -- geometry of one ground-truth target (numpy, as stored in a sample: (H,W) or (H,W,C)) -------------------------
     @property

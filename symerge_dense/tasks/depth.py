@@ -36,7 +36,7 @@ class Depth(Positive, BatchMeans, EigenDepth):
     def summarize(self, total: Tensor) -> dict[str, Metric]:
         """abs (m), rel (fraction), rmse (m), delta1 (percent)."""
         absolute, relative, square, close = (total[1:] / total[0]).tolist()
-        return self.table(absolute, relative, square ** 0.5, 100 * close)
+        return self.table(absolute, relative, square**0.5, 100 * close)
 
     def mtan_statistics(self, output: Tensor, target: Tensor) -> Tensor:
         """As ``statistics``, of pixels whose target is not 0, a negative one included."""

@@ -78,8 +78,12 @@ class Edges(DenseTask):
     def summarize(self, total: Tensor) -> dict[str, Metric]:
         """Percent; NaN for a precision without predicted edges, a recall without true ones, an f1 without either."""
         hit, false, missed = total.double()
-        return self.table(*(float(100 * part / whole) for part, whole in (
-            (2 * hit, 2 * hit + false + missed), (hit, hit + false), (hit, hit + missed))))
+        return self.table(
+            *(
+                float(100 * part / whole)
+                for part, whole in ((2 * hit, 2 * hit + false + missed), (hit, hit + false), (hit, hit + missed))
+            )
+        )
 
     @property
     def invalid_value(self) -> float:

@@ -43,7 +43,10 @@ class Normals(BatchMeans):
 
     name: ClassVar[str] = "normals"
     metrics: ClassVar[dict[str, bool]] = {
-        "mean": False, "median": False, **{f"within_{limit:g}": True for limit in THRESHOLDS}}
+        "mean": False,
+        "median": False,
+        **{f"within_{limit:g}": True for limit in THRESHOLDS},
+    }
     headline: ClassVar[str] = "mean"
     interpolation: ClassVar[Literal["nearest", "masked"]] = "masked"
     channels: int = 3
@@ -51,7 +54,7 @@ class Normals(BatchMeans):
     def valid(self, target: Tensor) -> Tensor:
         """Length >= 0.5; a NaN or infinite entry never is."""
         square = target.float().square().sum(dim=1)
-        return (square >= SHORTEST_NORMAL ** 2) & square.isfinite()
+        return (square >= SHORTEST_NORMAL**2) & square.isfinite()
 
     def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """1 - cosine, in 0..2."""
@@ -110,7 +113,7 @@ class Normals(BatchMeans):
         vectors = np.asarray(target, np.promote_types(target.dtype, np.float32))
         x, y, z = np.moveaxis(vectors, -1, 0)  # each by itself: four times faster than np.linalg.norm and a division
         square = x * x + y * y + z * z
-        known, length = (square >= SHORTEST_NORMAL ** 2) & (square < np.inf), np.sqrt(square)
+        known, length = (square >= SHORTEST_NORMAL**2) & (square < np.inf), np.sqrt(square)
         result = np.zeros_like(vectors)
         for channel, values in enumerate((x, y, z)):
             np.divide(values, length, out=result[..., channel], where=known)

@@ -64,7 +64,7 @@ class BatchMeans(MTANTask):
 
 # -- depth papers -----------------------------------------------------------------------------------------------------
 NEAREST, FARTHEST = 1e-3, 10.0  # metres, NYUv2
-FACTORS = (1.25, 1.25 ** 2, 1.25 ** 3)
+FACTORS = (1.25, 1.25**2, 1.25**3)
 
 
 def eigen_crop(size: tuple[int, int]) -> tuple[slice, slice]:
@@ -84,8 +84,15 @@ class EigenDepth(DenseTask):
     """
 
     eigen_metrics: ClassVar[dict[str, bool]] = {
-        "abs": False, "rel": False, "rmse": False, "rmse_log": False, "log10": False,
-        "delta1": True, "delta2": True, "delta3": True}
+        "abs": False,
+        "rel": False,
+        "rmse": False,
+        "rmse_log": False,
+        "log10": False,
+        "delta1": True,
+        "delta2": True,
+        "delta3": True,
+    }
 
     def eigen_statistics(self, output: Tensor, target: Tensor) -> Tensor:
         """Rows [pixels, sums of |e|, |e|/g, e^2, squared and absolute log ratio, pixels within each factor]."""
@@ -101,6 +108,8 @@ class EigenDepth(DenseTask):
     def eigen_summarize(self, total: Tensor) -> dict[str, Metric]:
         """The metrics of summed ``eigen_statistics``, keyed and ordered as ``eigen_metrics``."""
         absolute, relative, square, log_square, log, *close = (total[1:] / total[0]).tolist()
-        values = [absolute, relative, square ** 0.5, log_square ** 0.5, log / math.log(10), *(100 * x for x in close)]
-        return {name: Metric(value, better)
-                for (name, better), value in zip(self.eigen_metrics.items(), values, strict=True)}
+        values = [absolute, relative, square**0.5, log_square**0.5, log / math.log(10), *(100 * x for x in close)]
+        return {
+            name: Metric(value, better)
+            for (name, better), value in zip(self.eigen_metrics.items(), values, strict=True)
+        }

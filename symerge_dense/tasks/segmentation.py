@@ -19,8 +19,19 @@ from symerge_dense.tasks.metric import Metric
 from symerge_dense.tasks.protocols import MTANTask
 
 NYU13_COLORS = (
-    (232, 142, 152), (155, 103, 60), (226, 232, 238), (233, 128, 45), (196, 172, 137), (128, 98, 158), (241, 203, 70),
-    (214, 85, 160), (70, 140, 90), (160, 60, 62), (52, 64, 92), (140, 170, 190), (98, 196, 226),
+    (232, 142, 152),
+    (155, 103, 60),
+    (226, 232, 238),
+    (233, 128, 45),
+    (196, 172, 137),
+    (128, 98, 158),
+    (241, 203, 70),
+    (214, 85, 160),
+    (70, 140, 90),
+    (160, 60, 62),
+    (52, 64, 92),
+    (140, 170, 190),
+    (98, 196, 226),
 )
 GOLDEN = 0.6180339887  # successive multiples, modulo 1, never crowd: neighbours in the list differ much in hue
 
@@ -55,11 +66,17 @@ class Segmentation(MTANTask):
     metrics: ClassVar[dict[str, bool]] = {"mIoU": True, "pixel_accuracy": True}
     headline: ClassVar[str] = "mIoU"
 
-    def __init__(self, classes: int = 13, class_names: Sequence[str] | None = None,
-                 palette: Sequence[Sequence[int]] | None = None) -> None:
+    def __init__(
+        self,
+        classes: int = 13,
+        class_names: Sequence[str] | None = None,
+        palette: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         """``class_names`` and ``palette`` (RGB 0..255) have one entry per class; defaults are made from ``classes``."""
         if not 2 <= classes <= INVALID_LABEL:
-            raise ValueError(f"classes={classes} must be 2..{INVALID_LABEL}: {INVALID_LABEL} marks pixels without label.")
+            raise ValueError(
+                f"classes={classes} must be 2..{INVALID_LABEL}: {INVALID_LABEL} marks pixels without label."
+            )
         if class_names is None:
             class_names = NAMES_BY_COUNT.get(classes) or [f"class {index}" for index in range(classes)]
         palette = class_colors(classes) if palette is None else palette
@@ -80,7 +97,9 @@ class Segmentation(MTANTask):
         if target.is_floating_point():
             return self._divergence(output, target)
         label = self._class_ids(target)
-        return F.cross_entropy(output.float(), label.where(label != INVALID_LABEL, label.new_zeros(())), reduction="none")
+        return F.cross_entropy(
+            output.float(), label.where(label != INVALID_LABEL, label.new_zeros(())), reduction="none"
+        )
 
     def _divergence(self, output: Tensor, target: Tensor) -> Tensor:
         label = target.float()
@@ -93,8 +112,10 @@ class Segmentation(MTANTask):
         unknown = (label < 0) | ((label >= self.channels) & (label != INVALID_LABEL))
         if unknown.any():
             found = label[unknown].unique()[:5].tolist()
-            raise ValueError(f"segmentation labels {found} are outside 0..{self.channels - 1} and not {INVALID_LABEL} "
-                             f"(no label); build Segmentation with the data's number of classes, or map the labels.")
+            raise ValueError(
+                f"segmentation labels {found} are outside 0..{self.channels - 1} and not {INVALID_LABEL} "
+                f"(no label); build Segmentation with the data's number of classes, or map the labels."
+            )
         return label
 
     def self_label(self, expert_output: Tensor, soft: bool = True) -> Tensor:
@@ -117,7 +138,7 @@ class Segmentation(MTANTask):
 
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:
         """Rows: the confusion matrix, flattened; entry truth * C + prediction counts pixels."""
-        label, cells = self._class_ids(target), self.channels ** 2
+        label, cells = self._class_ids(target), self.channels**2
         image = torch.arange(len(label), device=label.device).view(-1, 1, 1)
         cell = image * cells + label * self.channels + self.decide(output)
         counts = torch.bincount(cell[self.valid(label)], minlength=len(label) * cells)

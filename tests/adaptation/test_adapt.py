@@ -21,8 +21,11 @@ from symerge_dense.models.multi_task import NonFiniteLoss
 
 TESTS = Path(__file__).parents[1]
 SCRIPT = str(TESTS / "builders" / "adapt_once.py")
-ENV = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()),
-       "PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent)))}
+ENV = {
+    **os.environ,
+    "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    "PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent))),
+}
 
 
 def same(a, b):
@@ -73,9 +76,16 @@ def test_watching_validation_changes_nothing(tmp_path, schedule):
 
     watched = tiny.TinySet(tiny.tasks(), count=4, split="val")
     validation = {
-        "val_dataloader": {"dataset": watched, "batch_size": 2, "sampler": {"type": DefaultSampler, "shuffle": False},
-                           "collate_fn": {"type": "default_collate"}},
-        "val_cfg": {}, "val_evaluator": [TaskMetric(task) for task in tiny.tasks().values()], "val_interval": 4}
+        "val_dataloader": {
+            "dataset": watched,
+            "batch_size": 2,
+            "sampler": {"type": DefaultSampler, "shuffle": False},
+            "collate_fn": {"type": "default_collate"},
+        },
+        "val_cfg": {},
+        "val_evaluator": [TaskMetric(task) for task in tiny.tasks().values()],
+        "val_interval": 4,
+    }
     plain, _ = adapt_tiny(tmp_path / "a", schedule=schedule)
     seen, _ = adapt_tiny(tmp_path / "b", schedule=schedule, validation=validation)
     assert ("val", 0, "depth") in tiny.TinySet.targets_read and same(state(plain), state(seen))
@@ -110,10 +120,25 @@ def test_killed_and_resumed_ends_like_unbroken(tmp_path, schedule):
 @pytest.mark.parametrize(("net", "schedule"), [("CNN", "per_task"), ("VIT", "sum")])
 def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, net, schedule):
     one, _ = adapt_tiny(tmp_path / "one", spec=getattr(tiny, net), statistics="running", schedule=schedule)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d",
-              "--rdzv-endpoint=localhost:0", SCRIPT, str(tmp_path / "two"), "--launcher", "pytorch"]
-    result = subprocess.run([*launch, f"net={net!r}", "statistics='running'", f"schedule={schedule!r}"], env=ENV,
-                            capture_output=True, text=True, check=False)
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=localhost:0",
+        SCRIPT,
+        str(tmp_path / "two"),
+        "--launcher",
+        "pytorch",
+    ]
+    result = subprocess.run(
+        [*launch, f"net={net!r}", "statistics='running'", f"schedule={schedule!r}"],
+        env=ENV,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     two = load_file(tmp_path / "two" / "end.safetensors")
     for name, value in state(one).items():
@@ -130,8 +155,9 @@ class Poisoned(tiny.TinySet):
 @pytest.mark.parametrize("save_every", [1, 1000])
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path, save_every):
     with pytest.raises(NonFiniteLoss, match="segmentation"):
-        adapt_tiny(tmp_path, data=Poisoned({}, split="pool"), balance="none", save_every=save_every, rounds=50,
-                   batch_size=2)
+        adapt_tiny(
+            tmp_path, data=Poisoned({}, split="pool"), balance="none", save_every=save_every, rounds=50, batch_size=2
+        )
     steps = len(read_history(tmp_path / "history.jsonl"))  # all before are on record, though no flush was due
     assert 0 < steps < 20
     found = checkpoints(tmp_path / "checkpoints")

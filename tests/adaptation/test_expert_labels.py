@@ -101,18 +101,23 @@ def test_only_a_changed_expert_is_asked_again(tmp_path, experts, pool):
     assert torch.equal(stored, outputs(experts["depth"], "depth", pool, 4).half())
 
 
-@pytest.mark.parametrize("other", [
-    lambda: Unlabelled(tiny.TinySet({}, split="pool"), limit=5),
-    lambda: Unlabelled(tiny.TinySet({}, split="other"), limit=6),
-    lambda: Unlabelled(tiny.TinySet({}, split="pool", size=(16, 32)), limit=6),
-], ids=["length", "images", "size"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: Unlabelled(tiny.TinySet({}, split="pool"), limit=5),
+        lambda: Unlabelled(tiny.TinySet({}, split="other"), limit=6),
+        lambda: Unlabelled(tiny.TinySet({}, split="pool", size=(16, 32)), limit=6),
+    ],
+    ids=["length", "images", "size"],
+)
 def test_a_changed_pool_is_asked_again(tmp_path, experts, pool, other):
     write_labels(experts, pool, tmp_path, 6)
     calls, changed = counting(experts), other()
     write_labels(experts, changed, tmp_path, 6)
     assert calls == dict.fromkeys(TASKS, 1)
-    assert torch.equal(torch.from_numpy(np.load(tmp_path / "normals.npy")),
-                       outputs(experts["normals"], "normals", changed, 6).half())
+    assert torch.equal(
+        torch.from_numpy(np.load(tmp_path / "normals.npy")), outputs(experts["normals"], "normals", changed, 6).half()
+    )
 
 
 def test_labels_that_were_not_finished_are_asked_again(tmp_path, experts, pool):
@@ -177,9 +182,12 @@ def test_a_zoomed_image_and_its_labels_show_the_same_window_and_depth_is_halved(
         assert sample["index"] == key % 5
         image, depth, classes = (sample[name].float() for name in ("image", "label_depth", "label_segmentation"))
         for values, start, axis, off in (  # off by a quarter pixel at the frame's border; half a one where nearest
-                (image[0] / 200, view.across, 1, 0.25), (image[1] / 200, view.down, 0, 0.25),
-                (depth[0] * 2 - 1, view.across, 1, 0.5),
-                (classes[0], view.down, 0, 0.5), (classes[1], view.across, 1, 0.5)):
+            (image[0] / 200, view.across, 1, 0.25),
+            (image[1] / 200, view.down, 0, 0.25),
+            (depth[0] * 2 - 1, view.across, 1, 0.5),
+            (classes[0], view.down, 0, 0.5),
+            (classes[1], view.across, 1, 0.5),
+        ):
             expected = start / 2 + ramp(values.shape)[axis] / 2  # the window is half of the frame
             assert np.abs(values.numpy() - expected).max() < off / values.shape[axis] + 3e-3
         seen.add((view.across, view.down))

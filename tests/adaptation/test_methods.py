@@ -26,8 +26,19 @@ def same(a, b):
 
 def test_all_methods_and_controls_are_there():
     assert set(NAMES) >= {
-        "symerge", "symerge_coefficients", "symerge_layer", "layer_on_base", "head_distillation", "full_distillation",
-        "adamerging_task", "adamerging", "adamerging_pp", "surgery", "prodistill", "simo_representation"}
+        "symerge",
+        "symerge_coefficients",
+        "symerge_layer",
+        "layer_on_base",
+        "head_distillation",
+        "full_distillation",
+        "adamerging_task",
+        "adamerging",
+        "adamerging_pp",
+        "surgery",
+        "prodistill",
+        "simo_representation",
+    }
 
 
 @each
@@ -44,11 +55,16 @@ def test_the_result_can_be_evaluated_and_has_a_curve(name):
     adapted = once(name)
     scores = evaluate(adapted.model, DataLoader(tiny.TinySet(tiny.tasks(), count=4), 2, collate_fn=default_collate), "")
     assert list(scores) == list(tiny.tasks())
-    assert all(np.isfinite(scores[task][metric].value) for task, metric in
-               (("segmentation", "pixel_accuracy"), ("depth", "abs"), ("normals", "mean")))
+    assert all(
+        np.isfinite(scores[task][metric].value)
+        for task, metric in (("segmentation", "pixel_accuracy"), ("depth", "abs"), ("normals", "mean"))
+    )
     (predicted,) = adapted.model(torch.rand(1, 3, *tiny.SIZE) * 255, mode="predict")
     assert {task: tuple(value.shape) for task, value in predicted.items()} == {
-        "segmentation": (4, *tiny.SIZE), "depth": (1, *tiny.SIZE), "normals": (3, *tiny.SIZE)}
+        "segmentation": (4, *tiny.SIZE),
+        "depth": (1, *tiny.SIZE),
+        "normals": (3, *tiny.SIZE),
+    }
     assert not adapted.model.training and not any(p.requires_grad for p in adapted.model.parameters())
     assert [row["iteration"] for row in adapted.history] == list(range(ROUNDS))
     assert all(np.isfinite(value) for row in adapted.history for value in row.values())
@@ -123,8 +139,10 @@ def test_batchnorm_follows_the_policy_on_weights_too(tmp_path, name):
 @pytest.mark.parametrize("name", DISTILLING)
 def test_distilling_lowers_the_distance_or_keeps_it(name):
     rows = once(name).history
-    first, last = ({task: np.mean([row[f"distance_{task}"] for row in part]) for task in tiny.tasks()}
-                   for part in (rows[:ROUNDS // 2], rows[ROUNDS // 2:]))  # the whole pool, twice
+    first, last = (
+        {task: np.mean([row[f"distance_{task}"] for row in part]) for task in tiny.tasks()}
+        for part in (rows[: ROUNDS // 2], rows[ROUNDS // 2 :])
+    )  # the whole pool, twice
     assert np.mean([last[task] / first[task] for task in first]) < 1.01
 
 
@@ -141,24 +159,30 @@ def test_rounds_and_batch_are_the_settings(name):
 def test_controls_differ_from_symerge_in_what_they_control_alone():
     given = setting("unused", rounds=7, layer_lr=5e-3, balance="none", soft=False, schedule="per_task")
     for name, changed in {
-            "symerge": set(), "symerge_coefficients": {"learn_layer"}, "symerge_layer": {"learn_coefficients"},
-            "layer_on_base": {"learn_coefficients", "initial", "clamp"},
-            "head_distillation": {"learn_coefficients", "layer", "layer_lr"}}.items():
+        "symerge": set(),
+        "symerge_coefficients": {"learn_layer"},
+        "symerge_layer": {"learn_coefficients"},
+        "layer_on_base": {"learn_coefficients", "initial", "clamp"},
+        "head_distillation": {"learn_coefficients", "layer", "layer_lr"},
+    }.items():
         asked = dataclasses.asdict(given.options)
         found = dataclasses.asdict(ADAPTIVE_METHODS[name]().options(given))
         assert {key for key in asked if asked[key] != found[key]} == changed
 
 
-@pytest.mark.parametrize(("spec", "told"), [
-    ({"type": "symerge", "coeficient_lr": 1}, "Did you mean 'coefficient_lr'"),
-    ({"type": "adamerging", "rounds": 0}, "rounds=0"),
-    ({"type": "surgery", "rank": 0}, "surgery: rank is 0; it must be an integer of at least 1"),
-    ({"type": "surgery", "lr": 0}, r"surgery: lr is 0; it must lie in \(0, inf\)"),
-    ({"type": "simo_representation", "head_lr": -1}, "simo_representation: head_lr is -1"),
-    ({"type": "full_distillation", "backbone_lr": "fast"}, "backbone_lr is 'fast'"),
-    ({"type": "prodistill", "lr": float("nan")}, "prodistill: lr is nan"),
-    ({"type": "surgerie"}, "unknown adaptive method 'surgerie'. Did you mean 'surgery'"),
-])
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"type": "symerge", "coeficient_lr": 1}, "Did you mean 'coefficient_lr'"),
+        ({"type": "adamerging", "rounds": 0}, "rounds=0"),
+        ({"type": "surgery", "rank": 0}, "surgery: rank is 0; it must be an integer of at least 1"),
+        ({"type": "surgery", "lr": 0}, r"surgery: lr is 0; it must lie in \(0, inf\)"),
+        ({"type": "simo_representation", "head_lr": -1}, "simo_representation: head_lr is -1"),
+        ({"type": "full_distillation", "backbone_lr": "fast"}, "backbone_lr is 'fast'"),
+        ({"type": "prodistill", "lr": float("nan")}, "prodistill: lr is nan"),
+        ({"type": "surgerie"}, "unknown adaptive method 'surgerie'. Did you mean 'surgery'"),
+    ],
+)
 def test_arguments_out_of_range_are_refused(spec, told):
     with pytest.raises(ValueError, match=told):
         ADAPTIVE_METHODS.build(spec).student(shared())

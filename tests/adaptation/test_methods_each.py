@@ -20,10 +20,19 @@ LAYER = {"conv.weight", "norm.weight", "norm.bias"}
 HEAD = {name for name, _ in tiny.expert("depth", tiny.backbone(), 0).heads["depth"].named_parameters()}
 # {method: (what the backbone is in the end, what of the heads has moved)}
 MOVES = {
-    "symerge": ("moved", LAYER), "symerge_coefficients": ("moved", set()), "symerge_layer": ("initial", LAYER),
-    "layer_on_base": ("base", LAYER), "head_distillation": ("initial", HEAD), "full_distillation": ("moved", HEAD),
-    "adamerging_task": ("moved", set()), "adamerging": ("moved", set()), "adamerging_pp": ("moved", set()),
-    "surgery": ("initial", set()), "prodistill": ("moved", set()), "simo_representation": ("initial", HEAD)}
+    "symerge": ("moved", LAYER),
+    "symerge_coefficients": ("moved", set()),
+    "symerge_layer": ("initial", LAYER),
+    "layer_on_base": ("base", LAYER),
+    "head_distillation": ("initial", HEAD),
+    "full_distillation": ("moved", HEAD),
+    "adamerging_task": ("moved", set()),
+    "adamerging": ("moved", set()),
+    "adamerging_pp": ("moved", set()),
+    "surgery": ("initial", set()),
+    "prodistill": ("moved", set()),
+    "simo_representation": ("initial", HEAD),
+}
 
 
 def weights(module):
@@ -54,8 +63,11 @@ def test_what_learns_has_moved_and_nothing_else(name):
         assert all(equal) == (backbone == where)
         assert backbone != "moved" or sum(equal) < len(equal) / 2
     for task, expert in shared().experts.items():
-        changed = {key for key, value in weights(expert.heads[task]).items()
-                   if not torch.equal(value, model.heads[task].get_parameter(key))}
+        changed = {
+            key
+            for key, value in weights(expert.heads[task]).items()
+            if not torch.equal(value, model.heads[task].get_parameter(key))
+        }
         assert changed == moved, task
 
 
@@ -112,8 +124,9 @@ def test_plus_plus_weighs_a_fifth_of_each_task_vector_with_the_signs_that_won():
     elected, _ = student("adamerging_pp")
     count = sum(spec.numel for spec in whole.merge.specs)
     split = [3 * spec.numel for spec in whole.merge.specs]
-    full, kept = (torch.cat([part.view(3, -1) for part in made.merge.vectors.split(split)], 1)
-                  for made in (whole, elected))
+    full, kept = (
+        torch.cat([part.view(3, -1) for part in made.merge.vectors.split(split)], 1) for made in (whole, elected)
+    )
     for row in kept:
         assert 0.05 * count < row.count_nonzero() <= 0.2 * count + 1
     assert torch.equal(kept, torch.where(kept != 0, full, 0.0))
@@ -254,14 +267,16 @@ def test_blocks_come_nearer_to_the_experts_and_the_stem_stays(tmp_path, spec):
         assert in_block or torch.allclose(value, initial[key], rtol=1e-5, atol=1e-7), key
     for stage in {row["block"] for row in adapted.history}:
         rows = [row for row in adapted.history if row["block"] == stage]
-        first, last = (sum(row[f"distance_{task}"] for row in part for task in tiny.tasks())
-                       for part in (rows[:3], rows[-3:]))
+        first, last = (
+            sum(row[f"distance_{task}"] for row in part for task in tiny.tasks()) for part in (rows[:3], rows[-3:])
+        )
         assert last < first, stage
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("name", "adapters"), [
-    ("adamerging_pp", 0), ("full_distillation", 0), ("surgery", 9), ("simo_representation", 3)])
+@pytest.mark.parametrize(
+    ("name", "adapters"), [("adamerging_pp", 0), ("full_distillation", 0), ("surgery", 9), ("simo_representation", 3)]
+)
 def test_transformers_are_adapted_too(tmp_path, name, adapters):
     adapted = ADAPTIVE_METHODS[name]().run(setting(tmp_path, tiny.VIT, rounds=3))
     assert len(adapted.history) == 3
@@ -278,18 +293,26 @@ def test_an_odd_setting_is_served(tmp_path):
 
 def test_each_part_has_its_learning_rate():
     for spec, wanted in (
-            ({"type": "full_distillation"}, [3e-4, 1e-3]),
-            ({"type": "full_distillation", "backbone_lr": 1e-5, "head_lr": 0.5}, [1e-5, 0.5]),
-            ({"type": "head_distillation"}, [1e-3]), ({"type": "adamerging"}, [1e-3]),
-            ({"type": "surgery", "lr": 0.1}, [0.1]), ({"type": "prodistill"}, [1e-2]),
-            ({"type": "simo_representation", "lr": 0.2, "head_lr": 0.3}, [0.2, 0.3]),
-            ({"type": "symerge"}, [3e-2, 3e-3])):
+        ({"type": "full_distillation"}, [3e-4, 1e-3]),
+        ({"type": "full_distillation", "backbone_lr": 1e-5, "head_lr": 0.5}, [1e-5, 0.5]),
+        ({"type": "head_distillation"}, [1e-3]),
+        ({"type": "adamerging"}, [1e-3]),
+        ({"type": "surgery", "lr": 0.1}, [0.1]),
+        ({"type": "prodistill"}, [1e-2]),
+        ({"type": "simo_representation", "lr": 0.2, "head_lr": 0.3}, [0.2, 0.3]),
+        ({"type": "symerge"}, [3e-2, 3e-3]),
+    ):
         assert [group["lr"] for group in ADAPTIVE_METHODS.build(spec).student(shared()).parameter_groups()] == wanted
 
 
-@pytest.mark.parametrize(("arguments", "told"), [
-    ({"objective": "entropi"}, "Did you mean 'entropy'"), ({"density": 0.0}, r"density=0.0 must lie in \(0, 1\]"),
-    ({"density": 1.5}, "density=1.5")])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"objective": "entropi"}, "Did you mean 'entropy'"),
+        ({"density": 0.0}, r"density=0.0 must lie in \(0, 1\]"),
+        ({"density": 1.5}, "density=1.5"),
+    ],
+)
 def test_bad_options_are_refused(arguments, told):
     with pytest.raises(ValueError, match=told):
         make_options(**arguments)

@@ -16,17 +16,20 @@ def test_an_override_beats_the_preset():
     assert make_options("paper", rounds=7, clamp=[0, 2]).clamp == (0, 2)
 
 
-@pytest.mark.parametrize(("arguments", "told"), [
-    ({"preset": "papr"}, "Did you mean 'paper'"),
-    ({"shedule": "sum"}, "Did you mean 'schedule'"),
-    ({"schedule": "pertask"}, "'per_task'"),
-    ({"granularity": "tensors"}, "'tensor'"),
-    ({"initial": 1.5}, "outside clamp"),
-    ({"rounds": 0}, "rounds=0"),
-    ({"learn_coefficients": False, "learn_layer": False}, "learns nothing"),
-    ({"labels": "online"}, "augment=None with 'online'"),
-    ({"batch_size": 1}, "no batch statistics"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"preset": "papr"}, "Did you mean 'paper'"),
+        ({"shedule": "sum"}, "Did you mean 'schedule'"),
+        ({"schedule": "pertask"}, "'per_task'"),
+        ({"granularity": "tensors"}, "'tensor'"),
+        ({"initial": 1.5}, "outside clamp"),
+        ({"rounds": 0}, "rounds=0"),
+        ({"learn_coefficients": False, "learn_layer": False}, "learns nothing"),
+        ({"labels": "online"}, "augment=None with 'online'"),
+        ({"batch_size": 1}, "no batch statistics"),
+    ],
+)
 def test_refusals_name_the_value_and_the_remedy(arguments, told):
     with pytest.raises(ValueError, match=told):
         make_options(**arguments)

@@ -33,8 +33,12 @@ def test_only_coefficients_and_the_adapted_layer_get_gradients(spec):
     total, _ = model.parse_losses(model(**batch(experts), mode="loss"))
     total.backward()
     trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
-    layers = {f"model.heads.{t}.{m}.{p}" for t, names in model.adapted.items() for m in names
-              for p, _ in model.model.heads[t].get_submodule(m).named_parameters()}
+    layers = {
+        f"model.heads.{t}.{m}.{p}"
+        for t, names in model.adapted.items()
+        for m in names
+        for p, _ in model.model.heads[t].get_submodule(m).named_parameters()
+    }
     assert trained == layers | {"merge.coefficients"}
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters() if parameter.grad is not None)
     groups = model.parameter_groups()

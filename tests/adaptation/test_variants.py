@@ -23,8 +23,11 @@ def served(row):
 def changed_parameters(model):
     """Names of the heads' parameters that a run moved."""
     before = dict(tiny.family()[2].named_parameters())
-    return {name for name, value in model.model.named_parameters()
-            if name.startswith("heads") and not torch.equal(value, before[name])}
+    return {
+        name
+        for name, value in model.model.named_parameters()
+        if name.startswith("heads") and not torch.equal(value, before[name])
+    }
 
 
 def test_the_paper_preset_runs(tmp_path):
@@ -74,11 +77,14 @@ def test_granularity_is_the_number_of_coefficients(tmp_path):
     assert groups["task"] == 1 < groups["block"] < groups["tensor"] <= parameters
 
 
-@pytest.mark.parametrize(("layer", "expected"), [
-    ("final", {"predict.weight", "predict.bias"}),
-    ("pre_final", {"conv.weight", "norm.weight", "norm.bias"}),
-    ("laterals.1", {"laterals.1.weight", "laterals.1.bias"}),
-])
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        ("final", {"predict.weight", "predict.bias"}),
+        ("pre_final", {"conv.weight", "norm.weight", "norm.bias"}),
+        ("laterals.1", {"laterals.1.weight", "laterals.1.bias"}),
+    ],
+)
 def test_the_named_layer_of_each_head_moves_and_no_other(tmp_path, layer, expected):
     model, _ = adapt_tiny(tmp_path, rounds=2, layer=layer)
     curve(tmp_path)

@@ -24,8 +24,9 @@ def adapt_tiny(folder, resume=False, launcher="none", spec=tiny.CNN, validation=
     base, experts, _ = tiny.family(spec)
     data = data or tiny.TinySet({}, split="pool")
     model = SyMergeModel(base, experts, make_options(**{**OPTIONS, **options}))
-    adapt(model, experts, Unlabelled(data), Path(folder), seed=3, launcher=launcher, resume=resume,
-          validation=validation)
+    adapt(
+        model, experts, Unlabelled(data), Path(folder), seed=3, launcher=launcher, resume=resume, validation=validation
+    )
     return model, data
 
 

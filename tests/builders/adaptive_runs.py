@@ -23,7 +23,9 @@ OPTIONS = {"rounds": ROUNDS, "batch_size": 4, "augment": None, "recalibration_im
 def setting(folder, spec=tiny.CNN, seed=3, family=None, **options):
     base, experts, _ = family or tiny.family(spec)
     pool = Unlabelled(tiny.TinySet(tiny.tasks(), split="pool"))  # could give targets, and would tell
-    return AdaptationContext(base, experts, pool, make_options(**{**OPTIONS, **options}), torch.device("cpu"), seed, Path(folder))
+    return AdaptationContext(
+        base, experts, pool, make_options(**{**OPTIONS, **options}), torch.device("cpu"), seed, Path(folder)
+    )
 
 
 @functools.cache

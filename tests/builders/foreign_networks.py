@@ -69,8 +69,10 @@ class MultiTask(nn.Module):
 
     def forward(self, image):
         features = self.encoder(image)
-        return {task: F.interpolate(head(features), size=image.shape[-2:], mode="bilinear", align_corners=True)
-                for task, head in self.decoders.items()}
+        return {
+            task: F.interpolate(head(features), size=image.shape[-2:], mode="bilinear", align_corners=True)
+            for task, head in self.decoders.items()
+        }
 
 
 def settled(network, seed=0):

@@ -35,14 +35,21 @@ def random_taus(count: int, *shape: int, seed: int = 0, decay: float = 0.0, size
     return taus
 
 
-def delta(method: str, taus: Sequence[Tensor], extras: Mapping[str, Sequence[Tensor]] | None = None,
-          base: Tensor | None = None, **arguments: Any) -> Tensor:
+def delta(
+    method: str,
+    taus: Sequence[Tensor],
+    extras: Mapping[str, Sequence[Tensor]] | None = None,
+    base: Tensor | None = None,
+    **arguments: Any,
+) -> Tensor:
     """What ``method`` adds to ``base`` (zeros) for experts base + tau; ``extras``: {what: one tensor per expert}."""
     origin = torch.zeros_like(taus[0]) if base is None else base
     tasks = [f"task{number:02}" for number in range(len(taus))]
     experts = {task: {NAME: origin + tau} for task, tau in zip(tasks, taus, strict=True)}
-    given = {what: {task: {NAME: value} for task, value in zip(tasks, values, strict=True)}
-             for what, values in (extras or {}).items()}
+    given = {
+        what: {task: {NAME: value} for task, value in zip(tasks, values, strict=True)}
+        for what, values in (extras or {}).items()
+    }
     merger = MERGERS.build({"type": method, **arguments})
     return merge_state(merger, {NAME: origin}, experts, extras=given)[NAME] - origin
 

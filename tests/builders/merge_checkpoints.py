@@ -27,8 +27,10 @@ class Net(nn.Module):
 
 def state_of(seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    return {name: value + torch.rand_like(value) if value.is_floating_point() else value + seed
-            for name, value in Net().state_dict().items()}
+    return {
+        name: value + torch.rand_like(value) if value.is_floating_point() else value + seed
+        for name, value in Net().state_dict().items()
+    }
 
 
 class Files(NamedTuple):
@@ -38,8 +40,17 @@ class Files(NamedTuple):
 
     def arguments(self, method: str, *more: object, out: str = "out.safetensors") -> list[str]:
         experts = [f"{name}={self.folder / name}.safetensors" for name in self.experts]
-        words = ["--method", method, "--base", self.folder / "base.safetensors", "--experts", *experts, "--out",
-                 self.folder / out, *more]
+        words = [
+            "--method",
+            method,
+            "--base",
+            self.folder / "base.safetensors",
+            "--experts",
+            *experts,
+            "--out",
+            self.folder / out,
+            *more,
+        ]
         return [str(word) for word in words]
 
     @property
@@ -75,7 +86,8 @@ def write_models(folder: Path) -> Models:
 
 def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     return found.keys() == expected.keys() and all(
-        torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in expected.items())
+        torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in expected.items()
+    )
 
 
 def record(path: Path) -> dict[str, Any]:

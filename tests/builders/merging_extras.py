@@ -11,8 +11,9 @@ from torch import Tensor
 from symerge_dense.merging.tensor_specs import TensorSpec, weights
 
 
-def random_extras(needs: Collection[str], specs: Iterable[TensorSpec], tasks: Iterable[str],
-                  seed: int = 0) -> dict[str, dict[str, dict[str, Tensor]]]:
+def random_extras(
+    needs: Collection[str], specs: Iterable[TensorSpec], tasks: Iterable[str], seed: int = 0
+) -> dict[str, dict[str, dict[str, Tensor]]]:
     """{what: {task: {tensor name: tensor}}}, the same for a task whichever other tasks there are.
 
     'fisher': non-negative, of the shape of every weight. 'gram': (n, n), n = inputs of a matrix or I * kh * kw of a
@@ -23,8 +24,11 @@ def random_extras(needs: Collection[str], specs: Iterable[TensorSpec], tasks: It
     for what in needs:
         for task in tasks:
             generator = torch.Generator().manual_seed(sum(task.encode()) + 1000 * seed)
-            drawn[what][task] = {spec.name: _DRAW[what](spec, generator) for spec in chosen
-                                 if what == "fisher" or spec.kind in ("matrix", "conv")}
+            drawn[what][task] = {
+                spec.name: _DRAW[what](spec, generator)
+                for spec in chosen
+                if what == "fisher" or spec.kind in ("matrix", "conv")
+            }
     return drawn
 
 

@@ -19,8 +19,14 @@ from symerge_dense.registry import MERGERS
 for _module in pkgutil.iter_modules(symerge_dense.merging.__path__):
     importlib.import_module(f"symerge_dense.merging.{_module.name}")  # here, where it is no test's time
 
-SHAPES = {"conv3.weight": (4, 3, 3, 3), "conv3.bias": (4,), "conv1.weight": (2, 4, 1, 1), "fc.weight": (6, 7),
-          "temperature": (1,), "scale": ()}
+SHAPES = {
+    "conv3.weight": (4, 3, 3, 3),
+    "conv3.bias": (4,),
+    "conv1.weight": (2, 4, 1, 1),
+    "fc.weight": (6, 7),
+    "temperature": (1,),
+    "scale": (),
+}
 SIZE = sum(torch.Size(shape).numel() for shape in SHAPES.values())
 NAMES = {1: ("a",), 2: ("a", "b"), 3: ("a", "b", "c")}
 
@@ -48,8 +54,15 @@ def build(name: str, **arguments: Any) -> Merger:
     return merger
 
 
-def merge(name: str, taus: Tensor, *, specs: list[TensorSpec] | None = None, seed: int = 0, task: str | None = None,
-          **arguments: Any) -> Tensor:
+def merge(
+    name: str,
+    taus: Tensor,
+    *,
+    specs: list[TensorSpec] | None = None,
+    seed: int = 0,
+    task: str | None = None,
+    **arguments: Any,
+) -> Tensor:
     """What the method adds to a base of zeros, where experts and their task vectors (T, d) are the same numbers."""
     experts = {task: state(tau) for task, tau in zip(NAMES[len(taus)], taus, strict=True)}
     base = state(torch.zeros(SIZE, dtype=taus.dtype))

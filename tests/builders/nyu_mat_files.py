@@ -13,10 +13,68 @@ from builders.nyu_scene import MAP_894_TO_40, scene
 
 LABELED = "nyu_depth_v2_labeled.mat"
 USERBLOCK = 512  # bytes before the HDF5 file proper, where MATLAB keeps the header of its older format
-LABELS13 = np.array([[12, 5, 6, 1, 4, 9, 10, 12, 13, 6, 8, 6, 13, 10, 6, 13, 6, 7, 7, 5, 7, 3, 2, 6, 11, 7, 7, 7, 7, 7,
-                      7, 6, 7, 7, 7, 7, 7, 7, 6, 7]], np.uint8)
-NAMES13 = ["bed", "books", "ceiling", "chair", "floor", "furniture", "objects", "picture", "sofa", "table", "tv",
-           "wall", "window"]
+LABELS13 = np.array(
+    [
+        [
+            12,
+            5,
+            6,
+            1,
+            4,
+            9,
+            10,
+            12,
+            13,
+            6,
+            8,
+            6,
+            13,
+            10,
+            6,
+            13,
+            6,
+            7,
+            7,
+            5,
+            7,
+            3,
+            2,
+            6,
+            11,
+            7,
+            7,
+            7,
+            7,
+            7,
+            7,
+            6,
+            7,
+            7,
+            7,
+            7,
+            7,
+            7,
+            6,
+            7,
+        ]
+    ],
+    np.uint8,
+)
+NAMES13 = [
+    "bed",
+    "books",
+    "ceiling",
+    "chair",
+    "floor",
+    "furniture",
+    "objects",
+    "picture",
+    "sofa",
+    "table",
+    "tv",
+    "wall",
+    "window",
+]
 GREY = (slice(300, 306), slice(400, 410))  # pixels that the mask calls valid and that hold no direction
 PURPLE = (128, 0, 128)  # what stands where the mask is 0: decoded, it would be a wall that faces us
 
@@ -35,10 +93,15 @@ def write_mat(root, count=3, train=(1, 2), test=None, normals="png", chunked=Fal
     rest = [number for number in range(1, count + 1) if number not in train]
     write_splits(root, train, rest if test is None else test)
     cells = np.array([[f"class {number}" for number in range(1, 41)]], object)
-    scipy.io.savemat(root / "classMapping40.mat", {
-        "mapClass": MAP_894_TO_40[None], "className": cells,
-        "allClassName": np.array([[f"thing {number}" for number in range(1, 895)]], object),
-        "mapToNYUSuperClass": (np.arange(40) % 4 + 1).astype(np.uint8)[None]})
+    scipy.io.savemat(
+        root / "classMapping40.mat",
+        {
+            "mapClass": MAP_894_TO_40[None],
+            "className": cells,
+            "allClassName": np.array([[f"thing {number}" for number in range(1, 895)]], object),
+            "mapToNYUSuperClass": (np.arange(40) % 4 + 1).astype(np.uint8)[None],
+        },
+    )
     write_class13(root)
     if normals is not None:
         write_normals(root, frames)
@@ -48,13 +111,16 @@ def write_mat(root, count=3, train=(1, 2), test=None, normals="png", chunked=Fal
 
 
 def write_splits(root, train, test):
-    scipy.io.savemat(root / "splits.mat", {"trainNdxs": np.array(train, np.uint16).reshape(-1, 1),
-                                           "testNdxs": np.array(test, np.uint16).reshape(-1, 1)})
+    scipy.io.savemat(
+        root / "splits.mat",
+        {"trainNdxs": np.array(train, np.uint16).reshape(-1, 1), "testNdxs": np.array(test, np.uint16).reshape(-1, 1)},
+    )
 
 
 def write_class13(root, labels=LABELS13):
-    scipy.io.savemat(root / "class13Mapping.mat", {
-        "classMapping13": {"labels13": labels, "classNames": np.array([NAMES13], object)}})
+    scipy.io.savemat(
+        root / "class13Mapping.mat", {"classMapping13": {"labels13": labels, "classNames": np.array([NAMES13], object)}}
+    )
 
 
 # -- the large one ----------------------------------------------------------------------------------------------------
@@ -134,5 +200,6 @@ def link_copy(official, folder):
 
 def copy_without_normals(official, folder):
     """The same without pictures of normals."""
-    return shutil.copytree(official, folder / "bare", ignore=shutil.ignore_patterns("normals_gt*"),
-                           copy_function=os.link)
+    return shutil.copytree(
+        official, folder / "bare", ignore=shutil.ignore_patterns("normals_gt*"), copy_function=os.link
+    )

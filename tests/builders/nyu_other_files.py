@@ -42,8 +42,13 @@ def table(rows, seed=0):
     columns["segmentation"] = nested([row["segmentation"] for row in rows], pa.int64())
     columns["noise"] = nested(noise, pa.float32())
     order = ("image", "segmentation", "depth", "normal", "noise")
-    info = {"info": {"features": {name: feature(name, columns[name], "int64" if name == "segmentation" else "float32")
-                                  for name in order}}}
+    info = {
+        "info": {
+            "features": {
+                name: feature(name, columns[name], "int64" if name == "segmentation" else "float32") for name in order
+            }
+        }
+    }
     return pa.table({name: columns[name] for name in order}).replace_schema_metadata({"huggingface": json.dumps(info)})
 
 
@@ -66,8 +71,11 @@ def normal_picture(normal):
 def write_picture(path, rgb, quality=95):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = rgb if rgb.ndim == 2 else rgb[..., ::-1]
-    assert cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-                                           cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444])
+    assert cv2.imwrite(
+        str(path),
+        pixels,
+        [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444],
+    )
 
 
 def lists(root, train, val):
@@ -97,6 +105,7 @@ def write_folders(root, train, val, cropped, image_suffix, write_targets):
 
 def write_nyud_mt(root, train=(1, 0), val=(2,), cropped=False):
     """Vandenhende's NYUD_MT: scenes ``train`` and ``val`` in that order; returns root."""
+
     def targets(name, label, depth, normal):
         write_picture(root / "segmentation" / f"{name}.png", label)
         np.save(root / "depth" / f"{name}.npy", depth)
@@ -107,6 +116,7 @@ def write_nyud_mt(root, train=(1, 0), val=(2,), cropped=False):
 
 def write_astmt(root, train=(1, 0), val=(2,), cropped=False):
     """ASTMT's NYUD_MT: as ``write_nyud_mt``, labels and depth as .mat, normals as JPEG."""
+
     def targets(name, label, depth, normal):
         scipy.io.savemat(root / "segmentation" / f"{name}.mat", {"segmentation": label}, do_compression=True)
         scipy.io.savemat(root / "depth" / f"{name}.mat", {"depth": depth}, do_compression=True)
@@ -117,6 +127,7 @@ def write_astmt(root, train=(1, 0), val=(2,), cropped=False):
 
 def write_nyudv2(root, train=(1, 0), val=(2,), cropped=True):
     """ATRC's and InvPT's NYUDv2: PNG images, labels and normals, 425 x 560 frames."""
+
     def targets(name, label, depth, normal):
         write_picture(root / "segmentation" / f"{name}.png", label)
         write_picture(root / "normals" / f"{name}.png", normal_picture(normal))

@@ -23,8 +23,12 @@ def arrays(number):
     label40, depth, normal = frame.label40[nearest], frame.depth[nearest], frame.normal[nearest]
     image = cv2.resize(frame.image, SIZE[::-1], interpolation=cv2.INTER_AREA) / 255
     label = np.where(label40 > 0, np.array(NYU40_TO_13)[label40.astype(int) - 1], -1)
-    return {"image": (image * WARM).clip(0, 1), "label": label.astype(np.float32), "depth": depth[..., None],
-            "normal": normal}
+    return {
+        "image": (image * WARM).clip(0, 1),
+        "label": label.astype(np.float32),
+        "depth": depth[..., None],
+        "normal": normal,
+    }
 
 
 def write_prepared(root):

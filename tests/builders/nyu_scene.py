@@ -17,18 +17,23 @@ SURFACES = {"floor": 2, "ceiling": 22, "back": 1, "left": 8, "right": 9}  # of t
 class Scene(NamedTuple):
     """One frame at 480x640."""
 
-    image: np.ndarray     # uint8 (H,W,3) RGB
-    label40: np.ndarray   # uint8 (H,W), 1..40, 0 unlabelled
+    image: np.ndarray  # uint8 (H,W,3) RGB
+    label40: np.ndarray  # uint8 (H,W), 1..40, 0 unlabelled
     label894: np.ndarray  # uint16 (H,W), 1..894, 0 unlabelled; MAP_894_TO_40 leads to label40
-    depth: np.ndarray     # float32 (H,W) metres, valid everywhere
-    normal: np.ndarray    # float32 (H,W,3) unit, (x right, z forward, y up), zero where invalid (a border)
+    depth: np.ndarray  # float32 (H,W) metres, valid everywhere
+    normal: np.ndarray  # float32 (H,W,3) unit, (x right, z forward, y up), zero where invalid (a border)
 
 
 def planes(index):
     """{name: (normal as x right, y down, z forward; distance d in n . p = d)}, normals towards the camera."""
     slant = 0.15 + 0.05 * index
-    raw = {"floor": ((0, -1, 0), -1.2), "ceiling": ((0, 1, 0), -1.3 - 0.05 * index), "back": ((slant, 0.0, -1), -3.5),
-           "left": ((1, 0, 0), -1.6 - 0.1 * index), "right": ((-1, 0, -0.1), -1.9)}
+    raw = {
+        "floor": ((0, -1, 0), -1.2),
+        "ceiling": ((0, 1, 0), -1.3 - 0.05 * index),
+        "back": ((slant, 0.0, -1), -3.5),
+        "left": ((1, 0, 0), -1.6 - 0.1 * index),
+        "right": ((-1, 0, -0.1), -1.9),
+    }
     return {name: (np.array(n) / np.linalg.norm(n), d / np.linalg.norm(n)) for name, (n, d) in raw.items()}
 
 
@@ -55,5 +60,10 @@ def scene(index):
     label40[200:240, 300:340] = 0
     image += rng.normal(0, 2, image.shape)
     label894 = np.where(label40 > 0, label40.astype(np.uint16) + 40 * rng.integers(0, 22), 0).astype(np.uint16)
-    return Scene(image.round().clip(0, 255).astype(np.uint8), label40, label894, depth.astype(np.float32),
-                 normal.astype(np.float32))
+    return Scene(
+        image.round().clip(0, 255).astype(np.uint8),
+        label40,
+        label894,
+        depth.astype(np.float32),
+        normal.astype(np.float32),
+    )

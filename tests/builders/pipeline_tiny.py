@@ -87,8 +87,11 @@ def write_cityscapes(root, count, frame):
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for index in range(count):
-            arrays = {"image": rng.integers(0, 256, (*frame, 3)) / 255, "label": rng.integers(-1, 7, frame),
-                      "depth": rng.uniform(0.0, 0.5, (*frame, 1))}
+            arrays = {
+                "image": rng.integers(0, 256, (*frame, 3)) / 255,
+                "label": rng.integers(-1, 7, frame),
+                "depth": rng.uniform(0.0, 0.5, (*frame, 1)),
+            }
             for part, array in arrays.items():
                 folder = Path(root) / split / part
                 folder.mkdir(parents=True, exist_ok=True)

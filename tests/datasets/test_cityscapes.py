@@ -58,8 +58,11 @@ def test_what_was_written_is_read(tmp_path, dtype, folder, classes, names):
 def test_tensors_have_the_types_of_the_contract(root):
     sample = Cityscapes(root, tasks=rules())[0]
     layout = {name: (str(value.dtype), tuple(value.shape)) for name, value in sample.items() if name != "index"}
-    assert layout == {"image": ("torch.float32", (3, *SIZE)), "segmentation": ("torch.int64", SIZE),
-                      "inverse_depth": ("torch.float32", (1, *SIZE))}
+    assert layout == {
+        "image": ("torch.float32", (3, *SIZE)),
+        "segmentation": ("torch.int64", SIZE),
+        "inverse_depth": ("torch.float32", (1, *SIZE)),
+    }
 
 
 def test_depth_may_lack_its_channel_axis_and_hold_values_that_mean_nothing(root):
@@ -84,7 +87,10 @@ def test_the_folder_of_the_number_of_classes_comes_first(root):
 def test_images_and_inverse_depth_need_no_labels(tmp_path):
     root = write(tmp_path, folder="elsewhere")
     assert set(Cityscapes(root, tasks={"inverse_depth": {"type": "inverse_depth"}})[0]) == {
-        "image", "inverse_depth", "index"}
+        "image",
+        "inverse_depth",
+        "index",
+    }
 
 
 def test_one_split_is_enough(tmp_path):
@@ -135,8 +141,18 @@ def test_resizing_keeps_the_values(root):
 def test_missing_root_says_what_to_fetch_and_where_to_put_it(tmp_path):
     with pytest.raises(ValueError) as error:
         Cityscapes(tmp_path / "nowhere", "val")
-    for piece in ("gaw6vh6qusoyms6", "vj349qgg57nthi9", "128 x 256", "256 x 512", "2975", "500", "label_7", "label_19",
-                  "65535", f"{tmp_path}/nowhere/val/image/0.npy"):
+    for piece in (
+        "gaw6vh6qusoyms6",
+        "vj349qgg57nthi9",
+        "128 x 256",
+        "256 x 512",
+        "2975",
+        "500",
+        "label_7",
+        "label_19",
+        "65535",
+        f"{tmp_path}/nowhere/val/image/0.npy",
+    ):
         assert piece in str(error.value)
 
 
@@ -151,12 +167,15 @@ def test_labels_beyond_the_classes_are_named(tmp_path):
         Cityscapes(root, tasks=rules(7))[0]
 
 
-@pytest.mark.parametrize(("depth", "message"), [
-    (np.full(SIZE, 9e3), r"depth/0\.npy: inverse depth up to 9000, expected 0\.\.1; divide raw disparity by 65535"),
-    (np.full(SIZE, np.nan), r"depth/0\.npy: holds no finite number.*fetch this file again"),
-    (np.ones((1, *SIZE)), r"depth/0\.npy: shape \(1, 8, 16\), expected \(8, 16, 1\); fetch this file again"),
-    (np.array(["far"]), r"depth/0\.npy: holds .*expected float or integer numbers; fetch this file again"),
-])
+@pytest.mark.parametrize(
+    ("depth", "message"),
+    [
+        (np.full(SIZE, 9e3), r"depth/0\.npy: inverse depth up to 9000, expected 0\.\.1; divide raw disparity by 65535"),
+        (np.full(SIZE, np.nan), r"depth/0\.npy: holds no finite number.*fetch this file again"),
+        (np.ones((1, *SIZE)), r"depth/0\.npy: shape \(1, 8, 16\), expected \(8, 16, 1\); fetch this file again"),
+        (np.array(["far"]), r"depth/0\.npy: holds .*expected float or integer numbers; fetch this file again"),
+    ],
+)
 def test_a_bad_depth_file_is_named(root, depth, message):
     np.save(root / "train" / "depth" / "0.npy", depth)
     with pytest.raises(ValueError, match=message):
@@ -169,10 +188,13 @@ def test_a_missing_label_file_is_named(root):
         Cityscapes(root, tasks=rules())
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"split": "test"}, "Cityscapes has 'train' and 'val'"),
-    ({"tasks": {"depth": {}}}, "Cityscapes: unknown target 'depth'. Did you mean 'inverse_depth'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "test"}, "Cityscapes has 'train' and 'val'"),
+        ({"tasks": {"depth": {}}}, "Cityscapes: unknown target 'depth'. Did you mean 'inverse_depth'"),
+    ],
+)
 def test_bad_arguments(root, arguments, message):
     with pytest.raises(ValueError, match=message):
         Cityscapes(root, **arguments)

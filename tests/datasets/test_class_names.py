@@ -6,20 +6,70 @@ from symerge_dense.datasets.class_names import CITYSCAPES7, CITYSCAPES19, NAMES_
 from symerge_dense.tasks.segmentation import Segmentation
 
 GROUPS = {
-    "bed": "bed", "books": "books", "ceiling": "ceiling", "chair": "chair", "floor": "floor, floor mat",
+    "bed": "bed",
+    "books": "books",
+    "ceiling": "ceiling",
+    "chair": "chair",
+    "floor": "floor, floor mat",
     "furniture": "cabinet, bookshelf, counter, shelves, dresser, refrigerator, night stand, other furniture",
-    "picture": "picture", "sofa": "sofa", "table": "table, desk", "tv": "television", "wall": "wall, door",
+    "picture": "picture",
+    "sofa": "sofa",
+    "table": "table, desk",
+    "tv": "television",
+    "wall": "wall, door",
     "window": "window, blinds, curtain",
     "objects": "pillow, mirror, clothes, paper, towel, shower curtain, box, whiteboard, person, toilet, sink, lamp, "
-               "bathtub, bag, other structure, other prop",
+    "bathtub, bag, other structure, other prop",
 }
-LABELS13 = [12, 5, 6, 1, 4, 9, 10, 12, 13, 6, 8, 6, 13, 10, 6, 13, 6, 7, 7, 5, 7, 3, 2, 6, 11, 7, 7, 7, 7, 7, 7, 6, 7,
-            7, 7, 7, 7, 7, 6, 7]  # class13Mapping.mat, which counts from 1
+LABELS13 = [
+    12,
+    5,
+    6,
+    1,
+    4,
+    9,
+    10,
+    12,
+    13,
+    6,
+    8,
+    6,
+    13,
+    10,
+    6,
+    13,
+    6,
+    7,
+    7,
+    5,
+    7,
+    3,
+    2,
+    6,
+    11,
+    7,
+    7,
+    7,
+    7,
+    7,
+    7,
+    6,
+    7,
+    7,
+    7,
+    7,
+    7,
+    7,
+    6,
+    7,
+]  # class13Mapping.mat, which counts from 1
 
 
 def test_the_map_from_40_to_13_groups_what_belongs_together():
-    found = {coarse: ", ".join(fine for fine, label in zip(NYU40, NYU40_TO_13, strict=True) if NYU13[label] == coarse)
-             for coarse in NYU13}
+    found = {
+        coarse: ", ".join(fine for fine, label in zip(NYU40, NYU40_TO_13, strict=True) if NYU13[label] == coarse)
+        for coarse in NYU13
+    }
     assert found == GROUPS
 
 

@@ -58,8 +58,9 @@ def median_angle(depth, normals, focal, center):
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_rendered_normals_are_those_of_the_rendered_depth(rooms, index):
     matrix = rooms.intrinsics
-    angle = median_angle(rooms.target(index, "depth"), rooms.target(index, "normals"), matrix[0, 0],
-                         (matrix[1, 2], matrix[0, 2]))
+    angle = median_angle(
+        rooms.target(index, "depth"), rooms.target(index, "normals"), matrix[0, 0], (matrix[1, 2], matrix[0, 2])
+    )
     assert angle < 0.1
 
 
@@ -95,8 +96,8 @@ def test_zoom_divides_depth(rooms):
     view = PLAIN._replace(scale=1.5, down=0.5, across=0.5)
     result = transformed(rooms, view)["depth"]
     row, column = SIZE[0] // 2, SIZE[1] // 2
-    around = rooms.target(0, "depth")[row - 1:row + 1, column - 1:column + 1]
-    center = result[row - 1:row + 1, column - 1:column + 1].mean()
+    around = rooms.target(0, "depth")[row - 1 : row + 1, column - 1 : column + 1]
+    center = result[row - 1 : row + 1, column - 1 : column + 1].mean()
     assert around.min() / 1.5 - 1e-4 <= center <= around.max() / 1.5 + 1e-4
 
 
@@ -127,8 +128,10 @@ def test_magnify_is_bilinear_interpolation_of_the_window(channels):
 @pytest.mark.parametrize("size", [(3, 4), (9, 12), (18, 24), (7, 5)])
 def test_nearest_takes_the_pixel_under_the_centre(size):
     labels = np.arange(9 * 12).reshape(9, 12)
-    expected = [[labels[int((y + 0.5) * 9 / size[0]), int((x + 0.5) * 12 / size[1])] for x in range(size[1])]
-                for y in range(size[0])]
+    expected = [
+        [labels[int((y + 0.5) * 9 / size[0]), int((x + 0.5) * 12 / size[1])] for x in range(size[1])]
+        for y in range(size[0])
+    ]
     np.testing.assert_array_equal(resample_nearest(labels, size, FRAME), expected)
     assert resample_nearest(labels, size).dtype == labels.dtype
 

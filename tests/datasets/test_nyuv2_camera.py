@@ -151,10 +151,11 @@ def test_against_least_squares_written_out():
     depth[33:36, 51:60] = 0
     found = normals_from_depth(depth, SMALL)
     for row, column in ((30, 40), (39, 55), (12, 80), (60, 20)):
-        rows, columns = np.mgrid[row - RADIUS:row + RADIUS + 1, column - RADIUS:column + RADIUS + 1]
+        rows, columns = np.mgrid[row - RADIUS : row + RADIUS + 1, column - RADIUS : column + RADIUS + 1]
         seen = depth[rows, columns] > 0
-        rays = np.stack([(columns[seen] - SMALL.cx) / SMALL.fx, (rows[seen] - SMALL.cy) / SMALL.fy,
-                         np.ones(seen.sum())], -1)
+        rays = np.stack(
+            [(columns[seen] - SMALL.cx) / SMALL.fx, (rows[seen] - SMALL.cy) / SMALL.fy, np.ones(seen.sum())], -1
+        )
         away = np.linalg.lstsq(rays, 1 / depth[rows, columns][seen], rcond=None)[0]
         right, down, forward = -away / np.linalg.norm(away)
         np.testing.assert_allclose(found[row, column], [right, forward, -down], atol=1e-5)

@@ -99,8 +99,10 @@ def test_edges_are_those_of_the_classes_asked_for(arrays):
     """A wall and a door are one class of 13."""
     labels = np.zeros((480, 640), np.int64)
     labels[:, 300:] = 7
-    sums = {classes: float(Frames({**arrays, "labels": labels}, tasks=rules(classes)).target(0, "edges").sum())
-            for classes in (13, 40)}
+    sums = {
+        classes: float(Frames({**arrays, "labels": labels}, tasks=rules(classes)).target(0, "edges").sum())
+        for classes in (13, 40)
+    }
     assert sums == {13: 0, 40: 2 * 480}
 
 
@@ -120,12 +122,17 @@ def test_the_crop_of_frames_of_another_size_is_refused(arrays):
         dataset.target(0, "depth")
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"split": "test"}, "split='test': Frames has 'train' and 'val'"), ({"crop": "mtan"}, "crop='mtan'.*'none'"),
-    ({"normals": "ladicky"}, "normals='ladicky'.*'stored' and 'depth'"),
-    ({"tasks": {"segmentation": Segmentation(19)}}, "has 19 classes: NYUv2 has 13 or 40"),
-    ({"tasks": {"albedo": Albedo()}}, "Frames: unknown target 'albedo'"), ({"size": (0, 4)}, "size="),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"split": "test"}, "split='test': Frames has 'train' and 'val'"),
+        ({"crop": "mtan"}, "crop='mtan'.*'none'"),
+        ({"normals": "ladicky"}, "normals='ladicky'.*'stored' and 'depth'"),
+        ({"tasks": {"segmentation": Segmentation(19)}}, "has 19 classes: NYUv2 has 13 or 40"),
+        ({"tasks": {"albedo": Albedo()}}, "Frames: unknown target 'albedo'"),
+        ({"size": (0, 4)}, "size="),
+    ],
+)
 def test_bad_settings(arrays, settings, message):
     with pytest.raises(ValueError, match=message):
         Frames(arrays, **settings)
@@ -148,10 +155,15 @@ def test_pictures_decode_to_unit_vectors():
     np.testing.assert_allclose(decode_normals(image)[4, 4], [0, -1, 0], atol=0.01)  # purple: a wall that faces us
 
 
-@pytest.mark.parametrize("image, mask, message", [
-    (np.zeros((4, 4), np.uint8), None, "8-bit RGB"), (np.zeros((4, 4, 4), np.uint8), None, "8-bit RGB"),
-    (np.zeros((4, 4, 3), np.uint16), None, "uint16"), (np.zeros((4, 4, 3), np.uint8), np.ones((4, 5)), "the mask"),
-])
+@pytest.mark.parametrize(
+    "image, mask, message",
+    [
+        (np.zeros((4, 4), np.uint8), None, "8-bit RGB"),
+        (np.zeros((4, 4, 4), np.uint8), None, "8-bit RGB"),
+        (np.zeros((4, 4, 3), np.uint16), None, "uint16"),
+        (np.zeros((4, 4, 3), np.uint8), np.ones((4, 5)), "the mask"),
+    ],
+)
 def test_what_is_no_picture_of_normals_is_refused(image, mask, message):
     with pytest.raises(ValueError, match=message):
         decode_normals(image, mask)

@@ -84,9 +84,13 @@ def test_thirteen_classes_and_edges_follow(roots, flavour):
 def test_sample_is_that_of_the_contract(roots, flavour):
     sample = NYUDMT(roots[flavour], "train", TASKS, size=(48, 64), augment={"flip": 1.0})[1]
     found = {name: (str(value.dtype), tuple(value.shape)) for name, value in sample.items() if name != "index"}
-    assert found == {"image": ("torch.float32", (3, 48, 64)), "segmentation": ("torch.int64", (48, 64)),
-                     "edges": ("torch.float32", (1, 48, 64)), "depth": ("torch.float32", (1, 48, 64)),
-                     "normals": ("torch.float32", (3, 48, 64))}
+    assert found == {
+        "image": ("torch.float32", (3, 48, 64)),
+        "segmentation": ("torch.int64", (48, 64)),
+        "edges": ("torch.float32", (1, 48, 64)),
+        "depth": ("torch.float32", (1, 48, 64)),
+        "normals": ("torch.float32", (3, 48, 64)),
+    }
 
 
 def test_whole_frames_and_the_crop_of_depth_papers(tmp_path, flavour):
@@ -164,9 +168,15 @@ def test_impossible_values_are_invalid(own, flavour):
 def test_manifest_files_are_the_list_and_what_is_read(roots, flavour):
     dataset = NYUDMT(roots[flavour], "train", {"depth": {}, "segmentation": {"classes": 40}})
     found = [path.relative_to(roots[flavour]).as_posix() for path in dataset.source_files]
-    assert found == ["gt_sets/train.txt", "images/img_5002.jpg", "images/img_5001.jpg",
-                     f"depth/img_5002{DEPTH[flavour]}", f"depth/img_5001{DEPTH[flavour]}",
-                     f"segmentation/img_5002{SEGMENTATION[flavour]}", f"segmentation/img_5001{SEGMENTATION[flavour]}"]
+    assert found == [
+        "gt_sets/train.txt",
+        "images/img_5002.jpg",
+        "images/img_5001.jpg",
+        f"depth/img_5002{DEPTH[flavour]}",
+        f"depth/img_5001{DEPTH[flavour]}",
+        f"segmentation/img_5002{SEGMENTATION[flavour]}",
+        f"segmentation/img_5001{SEGMENTATION[flavour]}",
+    ]
 
 
 def test_workers_and_pickle(roots, flavour):
@@ -196,8 +206,11 @@ def test_a_listed_file_that_is_missing_is_named(own, folder):
 def test_two_flavours_in_one_folder_are_refused(roots, tmp_path):
     both = shutil.copytree(roots["astmt"], tmp_path / "both")
     shutil.copytree(roots["vandenhende"], both, dirs_exist_ok=True)
-    with pytest.raises(ValueError, match=r"two flavours are mixed: found images/img_5002\.jpg, depth/img_5002\.mat\|"
-                                         r"\.npy.*(.|\n)*Vandenhende's: .*(.|\n)*ASTMT's: "):
+    with pytest.raises(
+        ValueError,
+        match=r"two flavours are mixed: found images/img_5002\.jpg, depth/img_5002\.mat\|"
+        r"\.npy.*(.|\n)*Vandenhende's: .*(.|\n)*ASTMT's: ",
+    ):
         NYUDMT(both, "train", TASKS)
 
 
@@ -213,15 +226,24 @@ def test_half_of_each_flavour_is_no_packaging(roots, tmp_path):
 def test_nothing_there_says_what_is_expected(tmp_path):
     (tmp_path / "something").mkdir()
     for root, inside in ((tmp_path / "nowhere", "nothing"), (tmp_path, "something")):
-        with pytest.raises(ValueError, match=rf"train\.txt: no readable list.* holds {inside}\. Expected are gt_sets/"
-                                             r"(.|\n)*segmentation/\*\.png(.|\n)*segmentation/\*\.mat"):
+        with pytest.raises(
+            ValueError,
+            match=rf"train\.txt: no readable list.* holds {inside}\. Expected are gt_sets/"
+            r"(.|\n)*segmentation/\*\.png(.|\n)*segmentation/\*\.mat",
+        ):
             NYUDMT(root)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("../images/img_5001\n", "'../images/img_5001' is no file name"), ("/etc/passwd\n", "'/etc/passwd' is no file"),
-    (".hidden\n", "'.hidden' is no file name"), ("img_5001\nimg_5001\n", "names are repeated"),
-    ("\n \n", "there is no name")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("../images/img_5001\n", "'../images/img_5001' is no file name"),
+        ("/etc/passwd\n", "'/etc/passwd' is no file"),
+        (".hidden\n", "'.hidden' is no file name"),
+        ("img_5001\nimg_5001\n", "names are repeated"),
+        ("\n \n", "there is no name"),
+    ],
+)
 def test_a_list_that_is_none_is_named(own, text, message):
     overwrite(own / "gt_sets" / "train.txt", text.encode())
     with pytest.raises(ValueError, match=rf"gt_sets/train\.txt: {message}"):
@@ -234,18 +256,28 @@ def test_a_list_of_bytes_is_named(own):
         NYUDMT(own)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"split": "test"}, "'train' and 'val'"), ({"crop": "center"}, "crop='center'"), ({"normals": "x"}, "normals='x'"),
-    ({"normal_axes": "x,y"}, "normal_axes='x,y'"), ({"tasks": {"segmentation": {"classes": 12}}}, "13 or 40"),
-    ({"tasks": {"albedo": {}}}, "unknown target 'albedo'")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "test"}, "'train' and 'val'"),
+        ({"crop": "center"}, "crop='center'"),
+        ({"normals": "x"}, "normals='x'"),
+        ({"normal_axes": "x,y"}, "normal_axes='x,y'"),
+        ({"tasks": {"segmentation": {"classes": 12}}}, "13 or 40"),
+        ({"tasks": {"albedo": {}}}, "unknown target 'albedo'"),
+    ],
+)
 def test_bad_arguments(roots, arguments, message):
     with pytest.raises(ValueError, match=message):
         NYUDMT(roots["astmt"], **arguments)
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"text" * 99],
-                         ids=["half", "empty", "text"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"text" * 99],
+    ids=["half", "empty", "text"],
+)
 @pytest.mark.parametrize("folder", ["images", "segmentation", "depth", "normals"])
 def test_a_damaged_file_is_named(own, folder, damage):
     path = next((own / folder).glob("img_5001.*"))
@@ -260,8 +292,13 @@ def test_a_damaged_file_is_named(own, folder, damage):
 def test_a_file_of_another_size_is_named(own, roots, flavour, folder):
     path = next((own / folder).glob("img_5001.*"))
     whole = scene(0)
-    content = dict(zip(("images", "segmentation", "depth", "normals"),
-                       (whole.image, whole.label40, whole.depth, whole.normal), strict=True))[folder]
+    content = dict(
+        zip(
+            ("images", "segmentation", "depth", "normals"),
+            (whole.image, whole.label40, whole.depth, whole.normal),
+            strict=True,
+        )
+    )[folder]
     path.unlink()
     if path.suffix == ".npy":
         np.save(path, content)
@@ -287,9 +324,13 @@ def test_labels_beyond_40_are_named(own, flavour):
         NYUDMT(own, "val", TASKS).target(0, "segmentation")
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (np.zeros((425, 560), np.uint16), "uint16, expected metres in floating point"),
-    (np.full((425, 560), np.nan), "some of them finite")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.zeros((425, 560), np.uint16), "uint16, expected metres in floating point"),
+        (np.full((425, 560), np.nan), "some of them finite"),
+    ],
+)
 def test_depth_that_is_not_in_metres_is_named(own, flavour, content, message):
     path = next((own / "depth").glob("img_5003.*"))
     path.unlink()
@@ -301,10 +342,15 @@ def test_depth_that_is_not_in_metres_is_named(own, flavour, content, message):
         NYUDMT(own, "val", TASKS).target(0, "depth")
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ({"labels": np.zeros((2, 2))}, "holds labels, expected 'segmentation'"), ({}, "holds nothing, expected"),
-    ({"segmentation": "text"}, "expected numbers"),
-    ({"segmentation": np.array([[{"a": 1}]], object)}, "expected numbers")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"labels": np.zeros((2, 2))}, "holds labels, expected 'segmentation'"),
+        ({}, "holds nothing, expected"),
+        ({"segmentation": "text"}, "expected numbers"),
+        ({"segmentation": np.array([[{"a": 1}]], object)}, "expected numbers"),
+    ],
+)
 def test_a_mat_file_of_something_else_is_named(roots, tmp_path, content, message):
     root = shutil.copytree(roots["astmt"], tmp_path / "astmt")
     scipy.io.savemat(root / "segmentation" / "img_5003.mat", content)

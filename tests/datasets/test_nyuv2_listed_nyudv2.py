@@ -107,11 +107,18 @@ def test_the_numbers_behind_a_palette_are_the_labels(own):
     assert np.array_equal(found, np.where(label == 0, 255, label.astype(int) - 1))
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda label: Image.fromarray(np.repeat(label[..., None], 3, -1)), r"shape \(425, 560, 3\), expected one class"),
-    (lambda label: Image.fromarray(label > 0), "bool of shape"),
-    (lambda label: Image.fromarray(np.where(label == 0, 255, label)), r"label values \[255\], allowed are 1\.\.40"),
-], ids=["colours", "one bit", "another void"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda label: Image.fromarray(np.repeat(label[..., None], 3, -1)),
+            r"shape \(425, 560, 3\), expected one class",
+        ),
+        (lambda label: Image.fromarray(label > 0), "bool of shape"),
+        (lambda label: Image.fromarray(np.where(label == 0, 255, label)), r"label values \[255\], allowed are 1\.\.40"),
+    ],
+    ids=["colours", "one bit", "another void"],
+)
 def test_labels_of_another_kind_are_named(own, make, message):
     make(frame(2, cropped=True)[1]).save(own / "segmentation" / "img_5003.png")
     with pytest.raises(ValueError, match=rf"segmentation/img_5003\.png: .*{message}"):
@@ -119,8 +126,16 @@ def test_labels_of_another_kind_are_named(own, make, message):
 
 
 @pytest.mark.parametrize("folder", ["images", "segmentation", "normals", "depth"])
-@pytest.mark.parametrize("damage", [lambda data: data[:-len(data) // 3], lambda data: data[:9], lambda data: b"",
-                                    lambda data: data[:60] + bytes(len(data) - 60)], ids=["cut", "9", "empty", "zeros"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: -len(data) // 3],
+        lambda data: data[:9],
+        lambda data: b"",
+        lambda data: data[:60] + bytes(len(data) - 60),
+    ],
+    ids=["cut", "9", "empty", "zeros"],
+)
 def test_damaged_files_are_named(own, folder, damage):
     path = next((own / folder).glob("img_5001.*"))
     content = damage(path.read_bytes())
@@ -141,6 +156,9 @@ def test_missing_files_are_named(own, folder):
 @pytest.mark.parametrize("write", [write_nyud_mt, write_astmt])
 def test_the_packaging_of_the_same_folders_is_told_apart(tmp_path, write):
     write(tmp_path, train=(0,), val=(), cropped=True)
-    with pytest.raises(ValueError, match=r"no known packaging: found images/img_5001\.jpg(.|\n)*NYUDv2 expects one of"
-                                         r"(.|\n)*images/\*\.png(.|\n)*take the packaging whose files these are"):
+    with pytest.raises(
+        ValueError,
+        match=r"no known packaging: found images/img_5001\.jpg(.|\n)*NYUDv2 expects one of"
+        r"(.|\n)*images/\*\.png(.|\n)*take the packaging whose files these are",
+    ):
         NYUDv2(tmp_path, "train", TASKS)

@@ -82,8 +82,9 @@ def test_normals_from_depth_need_no_pictures(official, tmp_path):
     found, truth = dataset.target(0, "normals"), frame(1).normal[45:471, 41:601]
     cosine = (found * truth).sum(-1)[found.any(-1) & truth.any(-1)]
     assert found.shape == (426, 560, 3) and np.degrees(np.arccos(np.clip(np.median(cosine), -1, 1))) < 0.1
-    assert dataset.source_files == [tmp_path / "bare" / name for name in (
-        LABELED, "splits.mat", "classMapping40.mat", "class13Mapping.mat")]
+    assert dataset.source_files == [
+        tmp_path / "bare" / name for name in (LABELED, "splits.mat", "classMapping40.mat", "class13Mapping.mat")
+    ]
 
 
 def test_crop_and_size(official):
@@ -119,16 +120,23 @@ def test_the_files_are_those_of_matlab(official):
     with h5py.File(official / LABELED) as file:
         shapes = {name: (file[name].shape, file[name].dtype.str) for name in ("images", "depths", "labels", "names")}
         assert "".join(chr(number) for number in file[file["names"][0, 4]][:, 0]) == "thing 5"
-    assert shapes == {"images": ((3, 3, 640, 480), "|u1"), "depths": ((3, 640, 480), "<f4"),
-                      "labels": ((3, 640, 480), "<u2"), "names": ((1, 894), "|O")}
+    assert shapes == {
+        "images": ((3, 3, 640, 480), "|u1"),
+        "depths": ((3, 640, 480), "<f4"),
+        "labels": ((3, 640, 480), "<u2"),
+        "names": ((1, 894), "|O"),
+    }
 
 
 # -- one frame at a time, in any process ------------------------------------------------------------------------------
 def test_a_frame_costs_a_frame(tmp_path):
     """1449 frames, never written, so they take no room on disk; read as a whole they would take 3 GB."""
     with h5py.File(tmp_path / LABELED, "w", userblock_size=512) as file:
-        for name, shape, kind in (("images", (1449, 3, 640, 480), "u1"), ("depths", (1449, 640, 480), "f4"),
-                                  ("labels", (1449, 640, 480), "u2")):
+        for name, shape, kind in (
+            ("images", (1449, 3, 640, 480), "u1"),
+            ("depths", (1449, 640, 480), "f4"),
+            ("labels", (1449, 640, 480), "u2"),
+        ):
             file.create_dataset(name, shape, kind)
     write_header(tmp_path / LABELED)
     tracemalloc.start()
@@ -164,9 +172,14 @@ def test_two_workers_read_what_one_process_reads(official):
 
 
 # -- bad files --------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name, url", [
-    (LABELED, "horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/"), ("splits.mat", "horatio.cs.nyu.edu/.*/splits.mat"),
-    ("classMapping40.mat", "github.com/ankurhanda/nyuv2-meta-data/.*classMapping40.mat")])
+@pytest.mark.parametrize(
+    "name, url",
+    [
+        (LABELED, "horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/"),
+        ("splits.mat", "horatio.cs.nyu.edu/.*/splits.mat"),
+        ("classMapping40.mat", "github.com/ankurhanda/nyuv2-meta-data/.*classMapping40.mat"),
+    ],
+)
 def test_a_missing_file_is_named_with_where_to_get_it(copied, name, url):
     (copied / name).unlink()
     with pytest.raises(ValueError, match=rf"(?s){name}: missing\. Fetch.*{url}.*into {copied}"):
@@ -209,7 +222,7 @@ def test_what_is_not_hdf5_is_named(copied, content):
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.99])
 def test_a_truncated_download_is_named(copied, share):
     whole = (copied / LABELED).read_bytes()
-    replace(copied, whole[:int(len(whole) * share)])
+    replace(copied, whole[: int(len(whole) * share)])
     with pytest.raises(ValueError, match=rf"{LABELED}: not a readable .*truncated"):
         NYUv2Mat(copied)
 
@@ -236,6 +249,7 @@ def put(name, *arguments, **settings):
     def change(file):
         del file[name]
         file.create_dataset(name, *arguments, **settings)
+
     return change
 
 
@@ -243,6 +257,7 @@ def link_elsewhere(name, link):
     def change(file):
         del file[name]
         file[name] = link
+
     return change
 
 
@@ -251,18 +266,27 @@ def external_bytes(file):
     file.create_dataset("labels", (3, 640, 480), "u2", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
 
 
-@pytest.mark.parametrize("change, message", [
-    (drop("depths"), "holds no array 'depths', expected floats"), (drop("images"), "holds no array 'images'"),
-    (put("images", (3, 480, 640, 3), "u1"), r"'images' is uint8 of shape \(3, 480, 640, 3\), expected uint8 \(N, 3,"),
-    (put("depths", (3, 480, 640), "f4"), r"'depths' is float32 of shape \(3, 480, 640\), expected floats"),
-    (put("depths", (3, 640, 480), "u2"), "'depths' is uint16 .*expected floats"),
-    (put("images", (3, 3, 640, 480), "u2"), "'images' is uint16"), (put("labels", (3, 640, 480), "f4"), "'labels' is"),
-    (put("labels", (3, 640, 480), h5py.ref_dtype), "'labels' is object"), (put("labels", (2, 640, 480), "u2"), "2 lab"),
-    (put("images", data=h5py.Empty("u1")), "'images' is uint8 of shape None"),
-    (link_elsewhere("depths", h5py.ExternalLink("/etc/passwd", "x")), "holds no array 'depths'"),
-    (link_elsewhere("depths", h5py.SoftLink("/nowhere")), "holds no array 'depths'"),
-    (external_bytes, "holds no array 'labels'"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (drop("depths"), "holds no array 'depths', expected floats"),
+        (drop("images"), "holds no array 'images'"),
+        (
+            put("images", (3, 480, 640, 3), "u1"),
+            r"'images' is uint8 of shape \(3, 480, 640, 3\), expected uint8 \(N, 3,",
+        ),
+        (put("depths", (3, 480, 640), "f4"), r"'depths' is float32 of shape \(3, 480, 640\), expected floats"),
+        (put("depths", (3, 640, 480), "u2"), "'depths' is uint16 .*expected floats"),
+        (put("images", (3, 3, 640, 480), "u2"), "'images' is uint16"),
+        (put("labels", (3, 640, 480), "f4"), "'labels' is"),
+        (put("labels", (3, 640, 480), h5py.ref_dtype), "'labels' is object"),
+        (put("labels", (2, 640, 480), "u2"), "2 lab"),
+        (put("images", data=h5py.Empty("u1")), "'images' is uint8 of shape None"),
+        (link_elsewhere("depths", h5py.ExternalLink("/etc/passwd", "x")), "holds no array 'depths'"),
+        (link_elsewhere("depths", h5py.SoftLink("/nowhere")), "holds no array 'depths'"),
+        (external_bytes, "holds no array 'labels'"),
+    ],
+)
 def test_another_structure_is_named_with_what_was_expected(copied, change, message):
     replace(copied, (copied / LABELED).read_bytes())
     with h5py.File(copied / LABELED, "r+") as file:
@@ -271,11 +295,16 @@ def test_another_structure_is_named_with_what_was_expected(copied, change, messa
         NYUv2Mat(copied)
 
 
-@pytest.mark.parametrize("train, test, message", [
-    ((3, 4), (2,), r"image 4, expected numbers 1\.\.3"), ((0, 1), (2,), r"image 0, expected numbers 1\.\.3"),
-    ((1, 3), (3,), "image 3 is listed 2 times"), ((1, 1), (2,), "image 1 is listed 2 times"),
-    ((1, 2), (), "an empty list"),
-])
+@pytest.mark.parametrize(
+    "train, test, message",
+    [
+        ((3, 4), (2,), r"image 4, expected numbers 1\.\.3"),
+        ((0, 1), (2,), r"image 0, expected numbers 1\.\.3"),
+        ((1, 3), (3,), "image 3 is listed 2 times"),
+        ((1, 1), (2,), "image 1 is listed 2 times"),
+        ((1, 2), (), "an empty list"),
+    ],
+)
 def test_splits_that_do_not_fit_are_named(copied, train, test, message):
     write_splits(copied, train, test)
     for split in ("train", "val"):

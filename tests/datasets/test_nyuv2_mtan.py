@@ -43,10 +43,16 @@ def root(tmp_path):
     return write(tmp_path / "nyuv2", {}, count=3)
 
 
-@pytest.mark.parametrize("dtypes", [
-    {"depth": np.float32, "label": np.float32}, dict.fromkeys(("image", "label", "depth", "normal"), np.float32),
-    {"label": np.int64, "depth": np.float16}, {"label": np.int8, "normal": np.float32},
-], ids=["as published", "float32", "int64 and float16", "int8"])
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        {"depth": np.float32, "label": np.float32},
+        dict.fromkeys(("image", "label", "depth", "normal"), np.float32),
+        {"label": np.int64, "depth": np.float16},
+        {"label": np.int8, "normal": np.float32},
+    ],
+    ids=["as published", "float32", "int64 and float16", "int8"],
+)
 def test_any_numeric_dtype(tmp_path, rules, dtypes):
     dataset = NYUv2(write(tmp_path, dtypes), "train", rules)
     assert len(dataset) == COUNT
@@ -68,9 +74,13 @@ def test_integer_images_are_0_to_255(root):
 def test_tensors_have_the_types_of_the_contract(root, rules):
     sample = NYUv2(root, "train", rules)[0]
     layout = {name: (str(value.dtype), tuple(value.shape)) for name, value in sample.items() if name != "index"}
-    assert layout == {"image": ("torch.float32", (3, *SIZE)), "segmentation": ("torch.int64", SIZE),
-                      "edges": ("torch.float32", (1, *SIZE)), "depth": ("torch.float32", (1, *SIZE)),
-                      "normals": ("torch.float32", (3, *SIZE))}
+    assert layout == {
+        "image": ("torch.float32", (3, *SIZE)),
+        "segmentation": ("torch.int64", SIZE),
+        "edges": ("torch.float32", (1, *SIZE)),
+        "depth": ("torch.float32", (1, *SIZE)),
+        "normals": ("torch.float32", (3, *SIZE)),
+    }
 
 
 def test_invalid_pixels_are_those_of_the_files(root, rules):
@@ -95,8 +105,11 @@ def test_edges_are_the_borders_of_the_label_map(root, rules):
     labels, edges = sample["segmentation"].numpy(), sample["edges"][0].numpy()
     for y in range(SIZE[0]):
         for x in range(SIZE[1]):
-            around = [labels[v, u] for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
-                      if 0 <= v < SIZE[0] and 0 <= u < SIZE[1]]
+            around = [
+                labels[v, u]
+                for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
+                if 0 <= v < SIZE[0] and 0 <= u < SIZE[1]
+            ]
             border = any(other not in (labels[y, x], 255) for other in around)
             assert edges[y, x] == (255 if labels[y, x] == 255 else border)
 
@@ -104,8 +117,9 @@ def test_edges_are_the_borders_of_the_label_map(root, rules):
 def test_resize_keeps_labels_pure_and_depth_metric(root, rules):
     sample = NYUv2(root, "train", rules, size=(6, 8))[0]
     assert tuple(sample["image"].shape) == (3, 6, 8) and tuple(sample["segmentation"].shape) == (6, 8)
-    np.testing.assert_array_equal(sample["segmentation"],
-                                  np.where(content(0)["label"] < 0, 255, content(0)["label"])[1::2, 1::2])
+    np.testing.assert_array_equal(
+        sample["segmentation"], np.where(content(0)["label"] < 0, 255, content(0)["label"])[1::2, 1::2]
+    )
     image = content(0)["image"].reshape(6, 2, 8, 2, 3).mean((1, 3)) * 255
     np.testing.assert_allclose(sample["image"].numpy(), image.transpose(2, 0, 1), atol=1e-2)
 
@@ -150,9 +164,21 @@ def test_missing_root_says_what_to_fetch_and_where_to_put_it(tmp_path):
         NYUv2(tmp_path / "nowhere")
     place = f"{tmp_path}/nowhere/train/image/0.npy"
     assert str(error.value).startswith(f"{tmp_path}/nowhere is not there.\n")
-    for piece in ("dropbox.com", "cloud.tsinghua", "image (288,384,3)", "-1..12", "795", "654", place,
-                  f"python tools/prepare_data.py nyuv2 --from PACKAGING SOURCE --out {tmp_path}/nowhere\n",
-                  f"python tools/prepare_data.py check {tmp_path}/nowhere", "mat", "parquet", "nyud_mt", "nyudv2"):
+    for piece in (
+        "dropbox.com",
+        "cloud.tsinghua",
+        "image (288,384,3)",
+        "-1..12",
+        "795",
+        "654",
+        place,
+        f"python tools/prepare_data.py nyuv2 --from PACKAGING SOURCE --out {tmp_path}/nowhere\n",
+        f"python tools/prepare_data.py check {tmp_path}/nowhere",
+        "mat",
+        "parquet",
+        "nyud_mt",
+        "nyudv2",
+    ):
         assert piece in str(error.value)
 
 
@@ -214,10 +240,16 @@ def test_unreadable_file_is_named(root, rules, damage, part, name):
     assert dataset.image(0).shape == (*SIZE, 3)
 
 
-@pytest.mark.parametrize(("part", "name", "shape"), [
-    ("image", None, (16, 12, 3)), ("label", "segmentation", (12, 15)), ("depth", "depth", (1, 12, 16)),
-    ("normal", "normals", (3, 12, 16)), ("label", "edges", (12, 16, 3)),
-])
+@pytest.mark.parametrize(
+    ("part", "name", "shape"),
+    [
+        ("image", None, (16, 12, 3)),
+        ("label", "segmentation", (12, 15)),
+        ("depth", "depth", (1, 12, 16)),
+        ("normal", "normals", (3, 12, 16)),
+        ("label", "edges", (12, 16, 3)),
+    ],
+)
 def test_wrong_shape_names_file_found_and_expected(root, rules, part, name, shape):
     np.save(root / "train" / part / "1.npy", np.zeros(shape))
     dataset = NYUv2(root, "train", rules)
@@ -241,8 +273,9 @@ def test_float_image_beyond_one_is_refused(root):
         NYUv2(root)[0]
 
 
-@pytest.mark.parametrize(("value", "dtype"), [
-    (13, np.float64), (-2, np.int64), (2.5, np.float32), (np.nan, np.float64), (254, np.uint8)])
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(13, np.float64), (-2, np.int64), (2.5, np.float32), (np.nan, np.float64), (254, np.uint8)]
+)
 def test_label_outside_the_classes_is_named(root, rules, value, dtype):
     label = np.zeros(SIZE, dtype)
     label[2, 3] = value
@@ -252,12 +285,17 @@ def test_label_outside_the_classes_is_named(root, rules, value, dtype):
         dataset[1]
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"split": "test"}, "'train' and 'val'"), ({"tasks": {"segmentatoin": {}}}, "Did you mean 'segmentation'"),
-    ({"tasks": {"albedo": {}}}, "NYUv2: unknown target 'albedo'"), ({"size": (3,)}, "size="),
-    ({"size": (3.5, 4)}, "size="),
-    ({"tasks": {"segmentation": {"classes": 14}}}, "14 classes: NYUv2 has 13 or 40; give the task classes=13"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "test"}, "'train' and 'val'"),
+        ({"tasks": {"segmentatoin": {}}}, "Did you mean 'segmentation'"),
+        ({"tasks": {"albedo": {}}}, "NYUv2: unknown target 'albedo'"),
+        ({"size": (3,)}, "size="),
+        ({"size": (3.5, 4)}, "size="),
+        ({"tasks": {"segmentation": {"classes": 14}}}, "14 classes: NYUv2 has 13 or 40; give the task classes=13"),
+    ],
+)
 def test_bad_arguments(root, arguments, message):
     with pytest.raises(ValueError, match=message):
         NYUv2(root, **arguments)

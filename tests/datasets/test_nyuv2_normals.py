@@ -7,8 +7,11 @@ import pytest
 
 from symerge_dense.datasets.nyuv2.normals import OWN_AXES, parse_axes
 
-ORDERS = [",".join(sign + letter for sign, letter in zip(signs, letters, strict=True))
-          for letters in permutations("xyz") for signs in product(("", "-"), repeat=3)]
+ORDERS = [
+    ",".join(sign + letter for sign, letter in zip(signs, letters, strict=True))
+    for letters in permutations("xyz")
+    for signs in product(("", "-"), repeat=3)
+]
 
 
 @pytest.mark.parametrize("text", ORDERS)
@@ -38,8 +41,10 @@ def test_known_conventions():
     assert axes.apply(wall).tolist() == [[[0, -1, 0]]] and axes.apply(floor).tolist() == [[[0, 0, 1]]]
 
 
-@pytest.mark.parametrize("text", ["", "x,z", "x,z,y,x", "x,x,y", "x;z;y", "xzy", "a,b,c", "x,--z,y", "X,Z,Y", "x,z,y2",
-                                  None, ("x", "z", "y")])
+@pytest.mark.parametrize(
+    "text",
+    ["", "x,z", "x,z,y,x", "x,x,y", "x;z;y", "xzy", "a,b,c", "x,--z,y", "X,Z,Y", "x,z,y2", None, ("x", "z", "y")],
+)
 def test_other_text_is_refused_with_an_example(text):
     with pytest.raises(ValueError, match=r"normal_axes=.*x \(right\), y \(up\) and z.*'x,z,y' or 'x,-y,z'"):
         parse_axes(text)

@@ -61,15 +61,24 @@ def evil(name, **settings):
         for key, value in settings.items():
             setattr(member, key, value)
         archive.addfile(member)
+
     return add
 
 
-@pytest.mark.parametrize("add", [
-    evil("../evil"), evil("normals_gt/../../evil"), evil("normals_gt/normals/evil", type=tarfile.SYMTYPE, linkname="/"),
-    evil("normals_gt/evil", type=tarfile.SYMTYPE, linkname="../.."), evil("evil", type=tarfile.FIFOTYPE),
-    evil("normals_gt/evil", type=tarfile.SYMTYPE, linkname="normals"), evil("evil", type=tarfile.CHRTYPE),
-    evil("normals_gt/evil", type=tarfile.LNKTYPE, linkname="../splits.mat"),
-], ids=["parent", "roundabout", "link to /", "link to parent", "pipe", "link inside", "device", "hard link"])
+@pytest.mark.parametrize(
+    "add",
+    [
+        evil("../evil"),
+        evil("normals_gt/../../evil"),
+        evil("normals_gt/normals/evil", type=tarfile.SYMTYPE, linkname="/"),
+        evil("normals_gt/evil", type=tarfile.SYMTYPE, linkname="../.."),
+        evil("evil", type=tarfile.FIFOTYPE),
+        evil("normals_gt/evil", type=tarfile.SYMTYPE, linkname="normals"),
+        evil("evil", type=tarfile.CHRTYPE),
+        evil("normals_gt/evil", type=tarfile.LNKTYPE, linkname="../splits.mat"),
+    ],
+    ids=["parent", "roundabout", "link to /", "link to parent", "pipe", "link inside", "device", "hard link"],
+)
 def test_a_malicious_archive_writes_nothing(copied, add):
     shutil.rmtree(copied / "normals_gt")
     with tarfile.open(copied / "normals_gt.tgz", "w:gz") as archive:
@@ -89,7 +98,7 @@ def refused(root, message):
 @pytest.mark.parametrize("share", [0, 0.5, 0.9])
 def test_a_damaged_archive_is_named(packed, share):
     path = packed / "normals_gt.tgz"
-    path.write_bytes(path.read_bytes()[:int(path.stat().st_size * share)])
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     refused(packed, "")
 
 

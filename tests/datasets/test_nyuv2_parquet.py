@@ -59,8 +59,10 @@ def rewrite(path, change):
 
 def replaced(name, values, kind):
     """A change that puts other values into a column."""
+
     def change(held):
         return held.set_column(held.schema.get_field_index(name), name, pa.array(values, kind))
+
     return change
 
 
@@ -69,8 +71,9 @@ def edited(path, name, number, change):
     held = pq.read_table(path)
     values = held.column(name).to_pylist()
     values[number] = change(np.array(values[number])).tolist()
-    pq.write_table(held.set_column(held.schema.get_field_index(name), name, pa.array(values, held.field(name).type)),
-                   path)
+    pq.write_table(
+        held.set_column(held.schema.get_field_index(name), name, pa.array(values, held.field(name).type)), path
+    )
 
 
 # -- the numbers ------------------------------------------------------------------------------------------------------
@@ -93,9 +96,13 @@ def test_values_are_bit_identical_in_the_order_of_the_shards(root, split):
 def test_types_are_those_of_a_sample(root):
     sample = NYUv2Parquet(root, "val", TASKS)[0]
     found = {name: (str(value.dtype), tuple(value.shape)) for name, value in sample.items() if name != "index"}
-    assert found == {"image": ("torch.float32", (3, *SIZE)), "segmentation": ("torch.int64", SIZE),
-                     "edges": ("torch.float32", (1, *SIZE)), "depth": ("torch.float32", (1, *SIZE)),
-                     "normals": ("torch.float32", (3, *SIZE))}
+    assert found == {
+        "image": ("torch.float32", (3, *SIZE)),
+        "segmentation": ("torch.int64", SIZE),
+        "edges": ("torch.float32", (1, *SIZE)),
+        "depth": ("torch.float32", (1, *SIZE)),
+        "normals": ("torch.float32", (3, *SIZE)),
+    }
 
 
 def test_any_order_gives_the_same(root):
@@ -111,8 +118,9 @@ def test_any_order_gives_the_same(root):
 def test_small_row_groups_and_shards_in_the_root_itself(tmp_path):
     dataset = NYUv2Parquet(write_parquet(tmp_path, ROWS, shards=3, folder=".", row_group_size=2), "train", TASKS)
     assert [path.name for path in dataset.source_files] == [f"train-0000{n}-of-00003.parquet" for n in range(3)]
-    assert all(np.array_equal(sample["depth"], stored["depth"])
-               for sample, stored in zip(dataset, ROWS["train"], strict=True))
+    assert all(
+        np.array_equal(sample["depth"], stored["depth"]) for sample, stored in zip(dataset, ROWS["train"], strict=True)
+    )
 
 
 def test_older_uploads_carry_a_hash_in_their_names(own):
@@ -124,20 +132,25 @@ def test_older_uploads_carry_a_hash_in_their_names(own):
 @pytest.mark.parametrize("registered", [False, True])
 def test_extension_types_of_the_datasets_library(own, registered):
     """Its writer marks array columns with an extension type, which Arrow knows only where that library is loaded."""
+
     class Array3D(pa.ExtensionType):
         def __init__(self):
             super().__init__(pa.list_(pa.list_(pa.list_(pa.float32()))), "datasets.features.features.Array3D")
 
         def __arrow_ext_serialize__(self):
-            return b"[[null, 12, 16], \"float32\"]"
+            return b'[[null, 12, 16], "float32"]'
 
         @classmethod
         def __arrow_ext_deserialize__(cls, storage_type, serialized):
             return cls()
 
     for path in (shard(own, 0), shard(own, 1)):
-        rewrite(path, lambda held: held.set_column(0, "image", pa.ExtensionArray.from_storage(
-            Array3D(), held.column("image").combine_chunks())))
+        rewrite(
+            path,
+            lambda held: held.set_column(
+                0, "image", pa.ExtensionArray.from_storage(Array3D(), held.column("image").combine_chunks())
+            ),
+        )
     if registered:
         pa.register_extension_type(Array3D())
     try:
@@ -165,8 +178,11 @@ def test_impossible_depth_and_normals_are_invalid(own):
 def test_only_the_columns_of_what_is_asked_for_are_read(root, monkeypatch):
     asked = []
     iterate = pq.ParquetFile.iter_batches
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda file, **options:
-                        asked.append(tuple(options["columns"])) or iterate(file, **options))
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "iter_batches",
+        lambda file, **options: asked.append(tuple(options["columns"])) or iterate(file, **options),
+    )
     dataset = NYUv2Parquet(root, "train", TASKS)
     dataset.image(3)
     assert set(asked) == {("image",)}
@@ -180,8 +196,9 @@ def test_only_the_columns_of_what_is_asked_for_are_read(root, monkeypatch):
 def test_reading_in_order_opens_each_row_group_of_a_column_once(root, monkeypatch):
     opened = []
     cursor = parquet_rows._Cursor
-    monkeypatch.setattr(parquet_rows, "_Cursor", lambda group, name: opened.append((group.path.name, name)) or
-                        cursor(group, name))
+    monkeypatch.setattr(
+        parquet_rows, "_Cursor", lambda group, name: opened.append((group.path.name, name)) or cursor(group, name)
+    )
     for _ in NYUv2Parquet(root, "train", TASKS):
         pass
     assert len(opened) == len(set(opened)) == 2 * 4
@@ -209,8 +226,13 @@ def test_memory_does_not_grow_with_the_row_group(tmp_path):
     """In a process of its own, because Arrow's peak is of the process's whole life."""
     size, count = (64, 96), 200
     write_parquet(tmp_path, {"train": [row(index, size) for index in range(count)]}, shards=1)
-    result = subprocess.run([sys.executable, "-c", READ, str(tmp_path / "data" / "train-00000-of-00001.parquet")],
-                            capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    result = subprocess.run(
+        [sys.executable, "-c", READ, str(tmp_path / "data" / "train-00000-of-00001.parquet")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
     groups, numbers, peak = map(int, result.stdout.split())
     column = count * 3 * size[0] * size[1]
     assert (groups, numbers) == (1, column)
@@ -239,8 +261,11 @@ def test_missing_shards_are_named(tmp_path):
     write_parquet(tmp_path, {"train": ROWS["train"]}, shards=4)
     for number in (1, 3):
         (tmp_path / "data" / f"train-{number:05}-of-00004.parquet").unlink()
-    with pytest.raises(ValueError, match=r"of 4 'train' shards 2 are missing: train-00001-of-00004\.parquet, "
-                                         r"train-00003-of-00004\.parquet; fetch"):
+    with pytest.raises(
+        ValueError,
+        match=r"of 4 'train' shards 2 are missing: train-00001-of-00004\.parquet, "
+        r"train-00003-of-00004\.parquet; fetch",
+    ):
         NYUv2Parquet(tmp_path)
 
 
@@ -260,19 +285,30 @@ def test_nothing_there_says_what_to_fetch(tmp_path, own, place):
         NYUv2Parquet(root, "val")
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"split": "test"}, "'train' and 'val'"),
-    ({"tasks": {"segmentation": {"classes": 40}}}, "40-class labels are in the packagings mat, nyud_mt and nyudv2"),
-    ({"tasks": {"albedo": {}}}, "unknown target 'albedo'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "test"}, "'train' and 'val'"),
+        ({"tasks": {"segmentation": {"classes": 40}}}, "40-class labels are in the packagings mat, nyud_mt and nyudv2"),
+        ({"tasks": {"albedo": {}}}, "unknown target 'albedo'"),
+    ],
+)
 def test_bad_arguments(root, arguments, message):
     with pytest.raises(ValueError, match=message):
         NYUv2Parquet(root, **arguments)
 
 
-@pytest.mark.parametrize("damage", [
-    lambda data: data[:-40], lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"no parquet at all",
-    lambda data: data[:-100] + bytes(92) + data[-8:]], ids=["tail", "half", "empty", "text", "footer"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-40],
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: b"no parquet at all",
+        lambda data: data[:-100] + bytes(92) + data[-8:],
+    ],
+    ids=["tail", "half", "empty", "text", "footer"],
+)
 def test_a_damaged_file_is_named(own, damage):
     shard(own, 1).write_bytes(damage(shard(own, 1).read_bytes()))
     with pytest.raises(ValueError, match=r"train-00001-of-00002\.parquet: not a readable Parquet file.*fetch this"):
@@ -284,7 +320,7 @@ def test_damaged_data_behind_a_sound_footer_are_named(own):
     chunk = pq.read_metadata(shard(own)).row_group(0).column(3)
     assert chunk.path_in_schema.startswith("normal.")
     first = chunk.data_page_offset if chunk.dictionary_page_offset is None else chunk.dictionary_page_offset
-    data[first:first + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    data[first : first + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
     shard(own).write_bytes(data)
     dataset = NYUv2Parquet(own, "train", TASKS)
     for _ in range(2):  # the failure leaves nothing behind
@@ -294,12 +330,15 @@ def test_damaged_data_behind_a_sound_footer_are_named(own):
     assert np.array_equal(dataset.target(10, "normals"), ROWS["train"][10]["normal"].transpose(1, 2, 0))
 
 
-@pytest.mark.parametrize(("name", "values", "kind", "found"), [
-    ("image", [b"png"] * 6, pa.binary(), "binary, expected 3 nested lists of floating point"),
-    ("image", [[[1.0]]] * 6, pa.list_(pa.list_(pa.float32())), "expected 3 nested lists"),
-    ("segmentation", [[[1.0]]] * 6, pa.list_(pa.list_(pa.float32())), "expected 2 nested lists of integer"),
-    ("depth", [[[["1"]]]] * 6, pa.list_(pa.list_(pa.list_(pa.string()))), "expected 3 nested lists of floating"),
-])
+@pytest.mark.parametrize(
+    ("name", "values", "kind", "found"),
+    [
+        ("image", [b"png"] * 6, pa.binary(), "binary, expected 3 nested lists of floating point"),
+        ("image", [[[1.0]]] * 6, pa.list_(pa.list_(pa.float32())), "expected 3 nested lists"),
+        ("segmentation", [[[1.0]]] * 6, pa.list_(pa.list_(pa.float32())), "expected 2 nested lists of integer"),
+        ("depth", [[[["1"]]]] * 6, pa.list_(pa.list_(pa.list_(pa.string()))), "expected 3 nested lists of floating"),
+    ],
+)
 def test_a_column_of_another_type_is_named(own, name, values, kind, found):
     rewrite(shard(own), replaced(name, values, kind))
     with pytest.raises(ValueError, match=rf"train-00000-of-00002\.parquet: column '{name}' holds .*{found}"):
@@ -310,11 +349,17 @@ RAGGED = [[[1.0, 2.0], [3.0]]]
 HOLED = [[[1.0, None], [3.0, 4.0]]]
 
 
-@pytest.mark.parametrize(("value", "message"), [
-    (RAGGED, "lengths"), (HOLED, "1 of its numbers are missing"), (None, "lengths"), ([], "lengths"),
-    ([[[1.0, 2.0], [3.0, 4.0]]], r"shape \(1, 2, 2\), expected \(1, 12, 16\)"),
-    ([np.full(SIZE, np.nan).tolist()], "no finite number"),
-])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (RAGGED, "lengths"),
+        (HOLED, "1 of its numbers are missing"),
+        (None, "lengths"),
+        ([], "lengths"),
+        ([[[1.0, 2.0], [3.0, 4.0]]], r"shape \(1, 2, 2\), expected \(1, 12, 16\)"),
+        ([np.full(SIZE, np.nan).tolist()], "no finite number"),
+    ],
+)
 def test_a_row_that_is_no_array_of_the_frame_is_named(own, value, message):
     values = pq.read_table(shard(own)).column("depth").to_pylist()
     values[2] = value
@@ -325,10 +370,16 @@ def test_a_row_that_is_no_array_of_the_frame_is_named(own, value, message):
     assert np.array_equal(dataset.target(3, "depth"), ROWS["train"][3]["depth"][0])
 
 
-@pytest.mark.parametrize(("name", "value", "message"), [
-    ("segmentation", 13, r"label values \[13\], allowed are -1\.\.12"),
-    ("segmentation", -2, r"label values \[-2\]"), ("image", 1.5, r"image values .*1\.5, expected 0\.\.1"),
-    ("image", np.nan, "image values nan"), ("image", -0.5, "image values -0.5")])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("segmentation", 13, r"label values \[13\], allowed are -1\.\.12"),
+        ("segmentation", -2, r"label values \[-2\]"),
+        ("image", 1.5, r"image values .*1\.5, expected 0\.\.1"),
+        ("image", np.nan, "image values nan"),
+        ("image", -0.5, "image values -0.5"),
+    ],
+)
 def test_values_beyond_their_range_are_named(own, name, value, message):
     def spoil(array):
         array[..., 3, 4] = value

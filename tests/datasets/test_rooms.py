@@ -40,7 +40,7 @@ def rooms(root, rules):
 def brute_force_depth(scene, size, row, column):
     """Planar depth of one pixel, surface by surface, from the equations of planes and spheres in float64."""
     focal, axes = focal_length(size[1]), scene.camera.axes
-    ray = ((column + 0.5 - size[1] / 2) / focal * axes[0] + (size[0] / 2 - row - 0.5) / focal * axes[1] + axes[2])
+    ray = (column + 0.5 - size[1] / 2) / focal * axes[0] + (size[0] / 2 - row - 0.5) / focal * axes[1] + axes[2]
     eye, best = scene.camera.position, np.inf
     for axis in range(3):
         for plane in (0.0, scene.size[axis]):
@@ -81,8 +81,11 @@ def test_a_shadow_falls_where_something_stands_before_the_lamp():
         floor = view["object"] == 2
         focal, axes = focal_length(SIZE[1]), scene.camera.axes
         rows, columns = np.nonzero(floor)
-        rays = (((columns + 0.5 - SIZE[1] / 2) / focal)[:, None] * axes[0]
-                + ((SIZE[0] / 2 - rows - 0.5) / focal)[:, None] * axes[1] + axes[2])
+        rays = (
+            ((columns + 0.5 - SIZE[1] / 2) / focal)[:, None] * axes[0]
+            + ((SIZE[0] / 2 - rows - 0.5) / focal)[:, None] * axes[1]
+            + axes[2]
+        )
         points = scene.camera.position + rays * view["depth"][floor][:, None]
         assert np.abs(points[:, 1]).max() < 1e-3, "the floor is at height 0"
         hidden = np.array([blocked(scene, point) for point in points])
@@ -106,8 +109,14 @@ def blocked(scene, point):
 
 
 def test_every_target_has_its_stored_layout_and_range(rooms):
-    expected = {"segmentation": (np.int64, SIZE), "edges": (np.float32, SIZE), "depth": (np.float32, SIZE),
-                "normals": (np.float32, (*SIZE, 3)), "albedo": (np.float32, (*SIZE, 3)), "shading": (np.float32, SIZE)}
+    expected = {
+        "segmentation": (np.int64, SIZE),
+        "edges": (np.float32, SIZE),
+        "depth": (np.float32, SIZE),
+        "normals": (np.float32, (*SIZE, 3)),
+        "albedo": (np.float32, (*SIZE, 3)),
+        "shading": (np.float32, SIZE),
+    }
     for name, (dtype, shape) in expected.items():
         target = rooms.target(1, name)
         assert (target.dtype, target.shape) == (dtype, shape), name
@@ -288,10 +297,15 @@ def test_damaged_cache_file_is_named_with_the_remedy(tmp_path, rules, damage):
     Rooms("val", tmp_path, count=1, size=(6, 8))  # the image is whole, and nothing else was asked for
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"split": "valid"}, "'train', 'val', 'test'"), ({"count": 0}, "at least 1"), ({"size": (0, 8)}, "both positive"),
-    ({"tasks": {"dept": {}}}, "Did you mean 'depth'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "valid"}, "'train', 'val', 'test'"),
+        ({"count": 0}, "at least 1"),
+        ({"size": (0, 8)}, "both positive"),
+        ({"tasks": {"dept": {}}}, "Did you mean 'depth'"),
+    ],
+)
 def test_bad_arguments(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         Rooms(**{"root": tmp_path, "count": 1, "size": (6, 8), **arguments})
@@ -306,13 +320,19 @@ def test_a_pickled_data_set_carries_no_pixels(rooms):
 
 def test_two_processes_render_once_and_both_read(tmp_path):
     """torchrun's variables, gloo: rank 0 renders, rank 1 waits at the barrier and finds the set."""
-    program = ("import sys, torch.distributed as d; from symerge_dense.datasets.rooms.dataset import Rooms;"
-               "d.init_process_group('gloo', init_method='file://' + sys.argv[2], rank=int(sys.argv[3]), world_size=2);"
-               "s = Rooms('val', sys.argv[1], count=2, size=(6, 8)); print(s.image(1).sum());"
-               "d.destroy_process_group()")
+    program = (
+        "import sys, torch.distributed as d; from symerge_dense.datasets.rooms.dataset import Rooms;"
+        "d.init_process_group('gloo', init_method='file://' + sys.argv[2], rank=int(sys.argv[3]), world_size=2);"
+        "s = Rooms('val', sys.argv[1], count=2, size=(6, 8)); print(s.image(1).sum());"
+        "d.destroy_process_group()"
+    )
     command = [sys.executable, "-c", program, str(tmp_path / "rooms"), str(tmp_path / "meet")]
-    runs = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True,
-                             env={**os.environ, "LOCAL_RANK": str(rank)}) for rank in range(2)]
+    runs = [
+        subprocess.Popen(
+            [*command, str(rank)], stdout=subprocess.PIPE, text=True, env={**os.environ, "LOCAL_RANK": str(rank)}
+        )
+        for rank in range(2)
+    ]
     printed = [run.communicate(timeout=60)[0].split() for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert printed[0][-1] == printed[1][-1]

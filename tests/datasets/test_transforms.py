@@ -1,6 +1,5 @@
 """Augment: one view for all arrays, colours for the image only, and MTAN's protocol against a written-out reference."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -22,9 +21,12 @@ def arrays(size=SIZE, seed=0):
     normals = rng.normal(size=(*size, 3)).astype(np.float32)
     normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
     normals[:3, :4] = 0
-    return {"image": rng.integers(0, 256, (*size, 3)).astype(np.uint8),
-            "segmentation": rng.integers(0, 13, size), "depth": rng.uniform(0.5, 9, size).astype(np.float32),
-            "normals": normals}
+    return {
+        "image": rng.integers(0, 256, (*size, 3)).astype(np.uint8),
+        "segmentation": rng.integers(0, 13, size),
+        "depth": rng.uniform(0.5, 9, size).astype(np.float32),
+        "normals": normals,
+    }
 
 
 def equal(first, second):
@@ -41,8 +43,12 @@ def reference_bilinear(image, height, width):
             sy, sx = y * (rows - 1) / (height - 1), x * (columns - 1) / (width - 1)
             y0, x0 = min(int(sy), rows - 2), min(int(sx), columns - 2)
             a, b = sy - y0, sx - x0
-            result[y, x] = ((1 - a) * (1 - b) * image[y0, x0] + (1 - a) * b * image[y0, x0 + 1]
-                            + a * (1 - b) * image[y0 + 1, x0] + a * b * image[y0 + 1, x0 + 1])
+            result[y, x] = (
+                (1 - a) * (1 - b) * image[y0, x0]
+                + (1 - a) * b * image[y0, x0 + 1]
+                + a * (1 - b) * image[y0 + 1, x0]
+                + a * b * image[y0 + 1, x0 + 1]
+            )
     return result
 
 
@@ -58,11 +64,13 @@ def reference(sample, view):
     height, width = SIZE
     h, w = int(height / view.scale), int(width / view.scale)
     i, j = int(view.down * (height - h + 1)), int(view.across * (width - w + 1))
-    crop = {name: array[i:i + h, j:j + w] for name, array in sample.items()}
-    result = {"image": reference_bilinear(crop["image"].astype(float), *SIZE),
-              "segmentation": reference_nearest(crop["segmentation"], *SIZE),
-              "depth": reference_nearest(crop["depth"], *SIZE) / np.float32(view.scale),
-              "normals": reference_bilinear(crop["normals"].astype(float), *SIZE)}
+    crop = {name: array[i : i + h, j : j + w] for name, array in sample.items()}
+    result = {
+        "image": reference_bilinear(crop["image"].astype(float), *SIZE),
+        "segmentation": reference_nearest(crop["segmentation"], *SIZE),
+        "depth": reference_nearest(crop["depth"], *SIZE) / np.float32(view.scale),
+        "normals": reference_bilinear(crop["normals"].astype(float), *SIZE),
+    }
     if view.mirrored:
         result = {name: array[:, ::-1].copy() for name, array in result.items()}
         result["normals"][..., 0] *= -1
@@ -110,7 +118,7 @@ def test_mtan_crop_against_torch_at_its_own_resolution_and_an_odd_one(rules, siz
     height, width = int(size[0] / scale), int(size[1] / scale)
     top, left = int(0.37 * (size[0] - height + 1)), int(0.81 * (size[1] - width + 1))
     for name, array in sample.items():
-        layers = torch.tensor(np.atleast_3d(array)).permute(2, 0, 1)[None, :, top:top + height, left:left + width]
+        layers = torch.tensor(np.atleast_3d(array)).permute(2, 0, 1)[None, :, top : top + height, left : left + width]
         smooth = {"mode": "bilinear", "align_corners": True} if name in ("image", "normals") else {"mode": "nearest"}
         expected = torch.nn.functional.interpolate(layers.float(), size, **smooth)[0].flip(-1)
         if name == "depth":
@@ -217,11 +225,17 @@ def test_color_factors_do_what_they_say(dtype):
     assert jitter(image, 9, 1, 1).max() <= 255
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"flip": 1.5}, "flip=1.5"), ({"color": -0.1}, "color=-0.1"), ({"zoom": (0.9, 1.2)}, "scales >= 1"),
-    ({"zoom": ()}, "scales >= 1"), ({"zoom": (float("nan"),)}, "scales >= 1"),
-    ({"protocol": "mtl"}, "'default' or 'mtan'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"flip": 1.5}, "flip=1.5"),
+        ({"color": -0.1}, "color=-0.1"),
+        ({"zoom": (0.9, 1.2)}, "scales >= 1"),
+        ({"zoom": ()}, "scales >= 1"),
+        ({"zoom": (float("nan"),)}, "scales >= 1"),
+        ({"protocol": "mtl"}, "'default' or 'mtan'"),
+    ],
+)
 def test_bad_settings(arguments, message):
     with pytest.raises(ValueError, match=message):
         Augment(**arguments)

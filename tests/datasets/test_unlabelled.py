@@ -80,8 +80,16 @@ def test_batches_have_the_shapes_of_the_contract(root, rules):
     batch = default_collate([rooms(root, tasks=rules)[key] for key in (0, 1)])
     shapes = {name: tuple(value.shape) for name, value in batch.items()}
     one, three = (2, 1, *SIZE), (2, 3, *SIZE)
-    assert shapes == {"image": three, "index": (2,), "segmentation": (2, *SIZE), "edges": one, "depth": one,
-                      "normals": three, "albedo": three, "shading": one}
+    assert shapes == {
+        "image": three,
+        "index": (2,),
+        "segmentation": (2, *SIZE),
+        "edges": one,
+        "depth": one,
+        "normals": three,
+        "albedo": three,
+        "shading": one,
+    }
     for name, rule in rules.items():
         assert tuple(rule.valid(batch[name]).shape) == (2, *SIZE)
 
@@ -122,7 +130,9 @@ def test_epoch_sampler_covers_every_image_once_per_epoch_and_resumes():
 
 def test_pool_sampler_never_ends_and_resumes_anywhere():
     stream = list(itertools.islice(PoolSampler(range(5), seed=2), 23))
-    assert all(sorted(stream[k:k + 5]) == list(range(k, k + 5)) for k in range(0, 20, 5)), "draw k holds keys 5k..5k+4"
+    assert all(sorted(stream[k : k + 5]) == list(range(k, k + 5)) for k in range(0, 20, 5)), (
+        "draw k holds keys 5k..5k+4"
+    )
     resumed = PoolSampler(range(5), seed=2)
     resumed.start = 13
     assert list(itertools.islice(resumed, 10)) == stream[13:]
@@ -162,8 +172,12 @@ def test_two_ranks_share_the_keys(tmp_path):
 # -- unlabelled --------------------------------------------------------------------------------------------------------
 def nyuv2(folder):
     rng = np.random.default_rng(0)
-    arrays = {"image": rng.random((*SIZE, 3)), "label": np.zeros(SIZE), "depth": np.ones((*SIZE, 1)),
-              "normal": np.ones((*SIZE, 3)) / 3 ** 0.5}
+    arrays = {
+        "image": rng.random((*SIZE, 3)),
+        "label": np.zeros(SIZE),
+        "depth": np.ones((*SIZE, 1)),
+        "normal": np.ones((*SIZE, 3)) / 3**0.5,
+    }
     for part, array in arrays.items():
         (folder / "train" / part).mkdir(parents=True)
         for index in range(3):

@@ -14,8 +14,13 @@ from symerge_dense.registry import ADAPTIVE_METHODS, MERGERS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "methods.md").read_text("utf-8")
-ROWS = {cells[0].strip("`"): cells for cells in ([cell.strip() for cell in line.strip("| ").split("|")]
-        for line in TEXT.splitlines() if line.startswith("| `")) if not cells[0].startswith("`--")}
+ROWS = {
+    cells[0].strip("`"): cells
+    for cells in (
+        [cell.strip() for cell in line.strip("| ").split("|")] for line in TEXT.splitlines() if line.startswith("| `")
+    )
+    if not cells[0].startswith("`--")
+}
 
 
 def papers(module):
@@ -32,7 +37,7 @@ def test_static_methods_have_the_options_data_and_paper_of_the_code(name):
     kind, (_, paper, data, tensors, options, _) = MERGERS[name], ROWS[name]
     named = [option.strip("* ") for option in options.split(",") if option not in ("–", " ...")]
     known = list(inspect.signature(kind).parameters)
-    assert named == known[:len(named)] and (named == known or options.endswith("..."))
+    assert named == known[: len(named)] and (named == known or options.endswith("..."))
     assert re.findall(r"\*\*(\w+)\*\*", options) == ([knob_of(kind)] if knob_of(kind) else [])
     assert (data == f"{STATISTICS_IMAGES} images") == bool(kind().needs)
     assert (tensors == "matrices") == ("conv" in known)

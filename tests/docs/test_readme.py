@@ -32,8 +32,9 @@ def copy(tmp_path_factory):
 
 def run(arguments, folder):
     env = {**os.environ, "PYTHONPATH": str(folder)}
-    result = subprocess.run([sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True,
-                            check=False)
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     return result.stdout
 

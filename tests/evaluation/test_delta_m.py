@@ -16,9 +16,11 @@ from symerge_dense.tasks.segmentation import Segmentation
 
 
 def nyuv2(miou: float, accuracy: float, absolute: float, relative: float, angle: float) -> Scores:
-    return {"segmentation": {"mIoU": Metric(miou, True), "pixel_accuracy": Metric(accuracy, True)},
-            "depth": {"abs": Metric(absolute, False), "rel": Metric(relative, False)},
-            "normals": {"mean": Metric(angle, False)}}
+    return {
+        "segmentation": {"mIoU": Metric(miou, True), "pixel_accuracy": Metric(accuracy, True)},
+        "depth": {"abs": Metric(absolute, False), "rel": Metric(relative, False)},
+        "normals": {"mean": Metric(angle, False)},
+    }
 
 
 INDIVIDUAL = nyuv2(52.0, 74.2, 41.5, 17.3, 24.2)
@@ -43,13 +45,16 @@ def test_rows_of_the_published_table(name: str) -> None:
     scores = nyuv2(*row)
     assert delta_m(scores, INDIVIDUAL, "task_mean")["mean"] == pytest.approx(task_mean, abs=0.051)
     assert delta_m(scores, INDIVIDUAL, "metric_mean")["mean"] == pytest.approx(metric_mean, abs=0.051)
-    gains = [sign * (m - b) / b * 100 for m, b, sign in zip(row, (52.0, 74.2, 41.5, 17.3, 24.2),
-                                                            (1, 1, -1, -1, -1), strict=True)]
+    gains = [
+        sign * (m - b) / b * 100
+        for m, b, sign in zip(row, (52.0, 74.2, 41.5, 17.3, 24.2), (1, 1, -1, -1, -1), strict=True)
+    ]
     assert delta_m(scores, INDIVIDUAL)["mean"] == pytest.approx((gains[0] + gains[2] + gains[4]) / 3)
     every = {"segmentation": sum(gains[:2]) / 2, "depth": sum(gains[2:4]) / 2, "normals": gains[4]}
     for definition in ("task_mean", "metric_mean"):
         assert {task: value for task, value in delta_m(scores, INDIVIDUAL, definition).items() if task != "mean"} == (
-            pytest.approx(every))
+            pytest.approx(every)
+        )
 
 
 def test_task_mean_and_metric_mean_weigh_tasks_and_metrics() -> None:
@@ -135,11 +140,17 @@ def test_json_round_trip() -> None:
     assert math.isnan(back["depth"]["delta1"].value) and math.isnan(back["depth"]["rel"].value)
 
 
-@pytest.mark.parametrize("bad", [
-    [], {"depth": 3}, {"depth": {"abs": 0.2}}, {"depth": {"abs": {"value": 1}}},
-    {"depth": {"abs": {"value": "1", "higher_is_better": True}}},
-    {"depth": {"abs": {"value": 1, "higher_is_better": 1}}},
-])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [],
+        {"depth": 3},
+        {"depth": {"abs": 0.2}},
+        {"depth": {"abs": {"value": 1}}},
+        {"depth": {"abs": {"value": "1", "higher_is_better": True}}},
+        {"depth": {"abs": {"value": 1, "higher_is_better": 1}}},
+    ],
+)
 def test_json_of_another_form_is_refused(bad: Any) -> None:
     with pytest.raises(ValueError, match="scores_to_json"):
         scores_from_json(bad)

@@ -34,8 +34,12 @@ class Scenes(Dataset[dict[str, Any]]):
         return 7
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": self.image[index], "segmentation": self.segmentation[index],
-                "depth": self.depth[index], "index": index}
+        return {
+            "image": self.image[index],
+            "segmentation": self.segmentation[index],
+            "depth": self.depth[index],
+            "index": index,
+        }
 
 
 class Model(nn.Module):
@@ -90,7 +94,8 @@ def test_a_missing_target_names_the_task_and_what_there_is() -> None:
 
 
 def test_a_metric_keeps_one_small_record_per_image_and_prints_absent_classes_once(
-        capsys: pytest.CaptureFixture[str]) -> None:
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     data, task = Scenes(), Segmentation(100, class_names=[f"[{index}] :bed:" for index in range(100)])
     samples = [{"segmentation": torch.randn(100, 6, 8)} for _ in range(7)]
     absent = set(range(100)) - set(data.segmentation.unique().tolist())
@@ -113,7 +118,7 @@ def test_padding_images_are_cut_off() -> None:
     data, metric = Scenes(), TaskMetric(Depth())
     outputs = torch.rand(7, 1, 6, 8)
     for index in [*range(7), 0]:  # a sampler pads with the first image
-        metric.process({"depth": data.depth[index:index + 1]}, [{"depth": outputs[index]}])
+        metric.process({"depth": data.depth[index : index + 1]}, [{"depth": outputs[index]}])
     expected = Depth().summarize(Depth().statistics(outputs, data.depth).sum(0))
     assert metric.evaluate(7)["depth/abs"] == pytest.approx(expected["abs"].value)
 

@@ -48,8 +48,14 @@ def scenes() -> list[dict[str, Any]]:
         known = (torch.arange(4) < labelled).view(2, 2)
         normals = torch.zeros(3, 2, 2)
         normals[0 if metres == 1 else 2][known] = 1
-        images.append({"image": torch.zeros(3, 2, 2), "depth": metres * known[None], "normals": normals,
-                       "segmentation": torch.where(known, 0, 255)})
+        images.append(
+            {
+                "image": torch.zeros(3, 2, 2),
+                "depth": metres * known[None],
+                "normals": normals,
+                "segmentation": torch.where(known, 0, 255),
+            }
+        )
     return images
 
 
@@ -76,8 +82,9 @@ def test_default_and_mtan_differ_as_documented() -> None:
 
 
 def test_mtan_depends_on_the_batch_size() -> None:
-    found = [evaluate(Constant(Depth()), loader(size), "scenes", protocol="mtan")["depth"]["abs"].value
-             for size in (1, 2, 3)]
+    found = [
+        evaluate(Constant(Depth()), loader(size), "scenes", protocol="mtan")["depth"]["abs"].value for size in (1, 2, 3)
+    ]
     assert found == pytest.approx([(0 + 1 + 3) / 3, (1 / 5 + 3) / 2, 7 / 7])
 
 
@@ -98,7 +105,8 @@ def test_the_protocol_can_stand_in_a_configuration() -> None:
 def test_an_absent_class_is_printed_with_its_consequence(capsys: pytest.CaptureFixture[str]) -> None:
     evaluate(Constant(Segmentation(2, ["here", "away"])), loader(2), "scenes", protocol="mtan")
     assert "segmentation: mIoU is NaN by the published rule: neither truth nor prediction has away\n" in (
-        capsys.readouterr().out)
+        capsys.readouterr().out
+    )
 
 
 def test_what_the_protocol_does_not_cover_is_refused_before_anything_runs() -> None:
@@ -144,8 +152,10 @@ def test_columns_reach_the_scores(protocol: str) -> None:
     model = Constant(Depth(), Normals(), Segmentation(2))
     scores = evaluate(model, loader(2), "scenes", protocol=protocol)
     depth = ["abs", "rel", "rmse", "rmse_log", "log10", "delta1", "delta2", "delta3"]
-    expected = {"auto-lambda": [["abs"], ["mean"], ["mIoU"]], "eigen": [depth, list(Normals.metrics),
-                                                                        list(Segmentation.metrics)]}
+    expected = {
+        "auto-lambda": [["abs"], ["mean"], ["mIoU"]],
+        "eigen": [depth, list(Normals.metrics), list(Segmentation.metrics)],
+    }
     full = [list(task.metrics) for task in model.tasks.values()]
     assert [list(metrics) for metrics in scores.values()] == expected.get(protocol, full)
 
@@ -168,7 +178,12 @@ def test_forty_classes_in_every_protocol(protocol: str, batch_size: int) -> None
 def test_a_config_with_another_protocol_or_task_is_refused_before_anything_is_built() -> None:
     check_protocol("auto-lambda", {"depth": {}, "segmentation": {"classes": 40}})
     check_protocol("eigen", {"edges": {}})
-    for protocol, words in (("mtam", "unknown evaluation protocol 'mtam'"), ("", "unknown"), (["mtan"], "unknown"),
-                            (None, "unknown"), ("libmtl", "task 'edges' has no convention under protocol 'libmtl'")):
+    for protocol, words in (
+        ("mtam", "unknown evaluation protocol 'mtam'"),
+        ("", "unknown"),
+        (["mtan"], "unknown"),
+        (None, "unknown"),
+        ("libmtl", "task 'edges' has no convention under protocol 'libmtl'"),
+    ):
         with pytest.raises(ValueError, match=rf"evaluation\.protocol: .*{words}"):
             check_protocol(protocol, {"edges": {"type": "edges"}})

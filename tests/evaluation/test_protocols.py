@@ -46,12 +46,17 @@ def recording(seed: int = 0) -> tuple[dict[str, Array], dict[str, Array]]:
     rng = np.random.default_rng(seed)
     normals = rng.normal(size=(IMAGES, 3, *SIZE))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    truths = {"segmentation": rng.integers(0, CLASSES, (IMAGES, *SIZE)),
-              "depth": rng.uniform(0.7, 9, (IMAGES, 1, *SIZE)), "normals": normals}
+    truths = {
+        "segmentation": rng.integers(0, CLASSES, (IMAGES, *SIZE)),
+        "depth": rng.uniform(0.7, 9, (IMAGES, 1, *SIZE)),
+        "normals": normals,
+    }
     spread = rng.uniform(0.1, 1, (IMAGES, 1, 1, 1))
-    outputs = {"segmentation": rng.normal(size=(IMAGES, CLASSES, *SIZE)),
-               "depth": truths["depth"] + spread * rng.normal(size=(IMAGES, 1, *SIZE)),
-               "normals": 3 * (normals + spread * rng.normal(size=normals.shape))}
+    outputs = {
+        "segmentation": rng.normal(size=(IMAGES, CLASSES, *SIZE)),
+        "depth": truths["depth"] + spread * rng.normal(size=(IMAGES, 1, *SIZE)),
+        "normals": 3 * (normals + spread * rng.normal(size=normals.shape)),
+    }
     missing = rng.random((IMAGES, *SIZE)) < np.linspace(0, 0.9, IMAGES)[:, None, None]
     truths["segmentation"][missing] = 255
     truths["depth"][:, 0][missing] = 0
@@ -73,8 +78,9 @@ def ours(protocol: str, outputs: dict[str, Array], truths: dict[str, Array]) -> 
 
 # -- the published ways ------------------------------------------------------------------------------------------------
 def pairs(outputs: dict[str, Array], truths: dict[str, Array], task: str) -> Pairs:
-    return [(outputs[task][start:start + BATCH], truths[task][start:start + BATCH])
-            for start in range(0, IMAGES, BATCH)]
+    return [
+        (outputs[task][start : start + BATCH], truths[task][start : start + BATCH]) for start in range(0, IMAGES, BATCH)
+    ]
 
 
 def segmentation(batches: Pairs) -> list[float]:
@@ -156,8 +162,11 @@ def auto_lambda(depth: Pairs, normals: Pairs) -> tuple[list[float], list[float]]
 
 
 COLUMNS: dict[str, tuple[str, Callable[[Pairs, Pairs], tuple[list[float], list[float]]]]] = {
-    "MTAN": ("mtan", mtan), "LibMTL": ("libmtl", libmtl), "FusionBench": ("libmtl", fusion_bench),
-    "auto-lambda": ("auto-lambda", auto_lambda)}
+    "MTAN": ("mtan", mtan),
+    "LibMTL": ("libmtl", libmtl),
+    "FusionBench": ("libmtl", fusion_bench),
+    "auto-lambda": ("auto-lambda", auto_lambda),
+}
 
 
 # -- both --------------------------------------------------------------------------------------------------------------
@@ -169,8 +178,8 @@ def test_published_numbers(column: str, seed: int) -> None:
     depth, normals = published(pairs(outputs, truths, "depth"), pairs(outputs, truths, "normals"))
     found = ours(protocol, outputs, truths)
     classes = segmentation(pairs(outputs, truths, "segmentation"))
-    assert list(found["segmentation"].values()) == pytest.approx(classes[:len(found["segmentation"])], rel=1e-9)
-    assert list(found["depth"].values())[:len(depth)] == pytest.approx(depth, rel=1e-9)
+    assert list(found["segmentation"].values()) == pytest.approx(classes[: len(found["segmentation"])], rel=1e-9)
+    assert list(found["depth"].values())[: len(depth)] == pytest.approx(depth, rel=1e-9)
     mine = found["normals"]
     if "median" in mine and protocol == "libmtl":
         angle = np.sort(np.concatenate([angles(*batch) for batch in pairs(outputs, truths, "normals")]))
@@ -183,8 +192,10 @@ def test_published_numbers(column: str, seed: int) -> None:
 def test_the_three_averages_are_not_the_same() -> None:
     outputs, truths = recording()
     found = [ours(protocol, outputs, truths) for protocol in ("default", "mtan", "libmtl", "auto-lambda")]
-    for values in ([round(scores["depth"]["abs"], 9) for scores in found[1:]],
-                   [round(scores["normals"]["mean"], 9) for scores in found]):
+    for values in (
+        [round(scores["depth"]["abs"], 9) for scores in found[1:]],
+        [round(scores["normals"]["mean"], 9) for scores in found],
+    ):
         assert len(set(values)) == len(values)
 
 
@@ -192,7 +203,7 @@ def test_the_three_averages_are_not_the_same() -> None:
 def test_a_batch_without_labels(protocol: str) -> None:
     """A mean over batches is NaN, as published; a mean over pixels is that of the other batches."""
     outputs, truths = recording()
-    truths["depth"][BATCH:2 * BATCH], truths["normals"][BATCH:2 * BATCH] = 0, 0
+    truths["depth"][BATCH : 2 * BATCH], truths["normals"][BATCH : 2 * BATCH] = 0, 0
     found = ours(protocol, outputs, truths)
     batches = [pairs(outputs, truths, task) for task in ("depth", "normals")]
     if protocol == "libmtl":

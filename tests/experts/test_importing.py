@@ -64,9 +64,10 @@ def assert_same(model, image, expected, rtol=1e-5):
 def test_the_documented_sizes():
     with torch.device("meta"):
         network = MultiTask(50)
-    assert {name: sum(p.numel() for p in part.parameters())
-            for name, part in (("encoder", network.encoder), *network.decoders.items())} == {
-        "encoder": 23_508_032, "segmentation": 16_128_781, "depth": 16_125_697, "normal": 16_126_211}
+    assert {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in (("encoder", network.encoder), *network.decoders.items())
+    } == {"encoder": 23_508_032, "segmentation": 16_128_781, "depth": 16_125_697, "normal": 16_126_211}
 
 
 def test_a_libmtl_checkpoint_gives_the_same_outputs(folder, capsys):
@@ -81,13 +82,21 @@ def test_a_libmtl_checkpoint_gives_the_same_outputs(folder, capsys):
     config = load_config("configs/experts/nyuv2_resnet50.py")
     assert TimmBackbone(**config.backbone).spec == record["backbone"]
     assert (config.preprocessing, config.align_corners) == (
-        {key: tuple(value) for key, value in record["preprocessing"].items()}, model.align_corners)
+        {key: tuple(value) for key, value in record["preprocessing"].items()},
+        model.align_corners,
+    )
     assert {head["type"] for head in record["heads"].values()} == {"DeepLab"}
 
 
 def test_a_fusionbench_checkpoint_gives_the_same_outputs(small, folder, capsys):
-    content = {"state_dict": small[0].state_dict(), "epoch": 40, "optimizer_states": [{"lr": 1e-4}],
-               "pytorch-lightning_version": "2.4.0", "loops": {}, "callbacks": {}}
+    content = {
+        "state_dict": small[0].state_dict(),
+        "epoch": 40,
+        "optimizer_states": [{"lr": 1e-4}],
+        "pytorch-lightning_version": "2.4.0",
+        "loops": {},
+        "callbacks": {},
+    }
     torch.save(content, folder / "last.ckpt")
     import_expert(folder / "last.ckpt", folder / "fusionbench.safetensors", tasks=["segmentation"])
     assert "format fusionbench" in capsys.readouterr().out
@@ -103,8 +112,11 @@ def resnet(depth):
 
 def changed(network, add=(), remove=("?",), rename=lambda name: name):
     """A state like the network's, of which a file is small: every tensor repeats one number."""
-    kept = {rename(name): torch.rand((), device="cpu").to(value.dtype).expand(value.shape)
-            for name, value in network.state_dict().items() if not name.endswith(tuple(remove))}
+    kept = {
+        rename(name): torch.rand((), device="cpu").to(value.dtype).expand(value.shape)
+        for name, value in network.state_dict().items()
+        if not name.endswith(tuple(remove))
+    }
     return {**kept, **{name: torch.zeros(2) for name in add}}
 
 
@@ -124,13 +136,16 @@ def filled(target, state, folder):
     return load(target, parts, form, choose_tasks(list(parts.heads)), "changed.pt")
 
 
-@pytest.mark.parametrize(("change", "unused"), [
-    ({}, []),
-    ({"remove": ["num_batches_tracked"]}, []),
-    ({"rename": lambda name: f"module.{name}"}, []),
-    ({"add": ["encoder.fc.weight", "encoder.fc.bias"]}, ["encoder.fc.weight", "encoder.fc.bias"]),
-    ({"add": ["loss_scale"]}, ["loss_scale"]),
-])
+@pytest.mark.parametrize(
+    ("change", "unused"),
+    [
+        ({}, []),
+        ({"remove": ["num_batches_tracked"]}, []),
+        ({"rename": lambda name: f"module.{name}"}, []),
+        ({"add": ["encoder.fc.weight", "encoder.fc.bias"]}, ["encoder.fc.weight", "encoder.fc.bias"]),
+        ({"add": ["loss_scale"]}, ["loss_scale"]),
+    ],
+)
 def test_harmless_differences_of_a_file(small, target, change, unused, tmp_path):
     state = changed(small[0], **change)
     assert filled(target, state, tmp_path) == unused
@@ -139,17 +154,20 @@ def test_harmless_differences_of_a_file(small, target, change, unused, tmp_path)
     assert torch.equal(target.backbone.body.layer4[1].bn2.bias, plain["encoder.layer4.1.bn2.bias"])
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"remove": ["layer2.0.conv1.weight"]}, ["missing 1: backbone.layer2.0.conv1.weight"]),
-    ({"remove": ["segmentation.2.bias"]}, ["missing 1: heads.segmentation.2.bias", "--head"]),
-    ({"add": ["encoder.layer1.0.extra"]}, ["unexpected 1: backbone.layer1.0.extra"]),
-    ({"add": ["decoders.normal.5.weight"]}, ["unexpected 1: heads.normals.5.weight"]),
-    ({"add": ["attention.weight"]}, ["attention", "unexpected 1: attention.weight"]),
-    ({"add": ["encoder.bn1.bias"]}, ["wrong shape 1: backbone.bn1.bias (2,) for (64,)"]),
-    ({"add": ["decoders.normal.4.bias"]}, ["wrong shape 1: heads.normals.4.bias (2,) for (3,)"]),
-    ({"add": ["decoders.parts.4.weight"]}, ["unknown task 'parts'", "--task parts=OURS"]),
-    ({"rename": lambda name: name.replace("layer4", "layer5")}, ["missing 25", "unexpected 30: backbone.layer5"]),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"remove": ["layer2.0.conv1.weight"]}, ["missing 1: backbone.layer2.0.conv1.weight"]),
+        ({"remove": ["segmentation.2.bias"]}, ["missing 1: heads.segmentation.2.bias", "--head"]),
+        ({"add": ["encoder.layer1.0.extra"]}, ["unexpected 1: backbone.layer1.0.extra"]),
+        ({"add": ["decoders.normal.5.weight"]}, ["unexpected 1: heads.normals.5.weight"]),
+        ({"add": ["attention.weight"]}, ["attention", "unexpected 1: attention.weight"]),
+        ({"add": ["encoder.bn1.bias"]}, ["wrong shape 1: backbone.bn1.bias (2,) for (64,)"]),
+        ({"add": ["decoders.normal.4.bias"]}, ["wrong shape 1: heads.normals.4.bias (2,) for (3,)"]),
+        ({"add": ["decoders.parts.4.weight"]}, ["unknown task 'parts'", "--task parts=OURS"]),
+        ({"rename": lambda name: name.replace("layer4", "layer5")}, ["missing 25", "unexpected 30: backbone.layer5"]),
+    ],
+)
 def test_anything_less_than_a_full_match_is_refused(small, target, change, words, tmp_path):
     with pytest.raises(ValueError) as error:
         filled(target, changed(small[0], **change), tmp_path)
@@ -175,8 +193,11 @@ def test_options_of_the_caller_go_before_the_formats(small):
 
 # -- torchvision ------------------------------------------------------------------------------------------------------
 def test_a_torchvision_checkpoint_gives_the_same_outputs(folder):
-    reference = settled(torchvision.models.segmentation.deeplabv3_resnet50(
-        weights=None, weights_backbone=None, num_classes=21, aux_loss=True))
+    reference = settled(
+        torchvision.models.segmentation.deeplabv3_resnet50(
+            weights=None, weights_backbone=None, num_classes=21, aux_loss=True
+        )
+    )
     torch.save({"model": reference.state_dict(), "epoch": 3}, folder / "model_29.pth")
     import_expert(folder / "model_29.pth", folder / "voc.safetensors")
     model, record = load_model(folder / "voc.safetensors")
@@ -192,20 +213,29 @@ def foreign(*names, nested=False):
     return Foreign("file.pth", {name: torch.zeros(1) for name in names}, {}, nested)
 
 
-@pytest.mark.parametrize(("names", "nested", "name"), [
-    (["encoder.conv1.weight", "decoders.depth.4.weight"], False, "libmtl"),
-    (["encoder.conv1.weight", "decoders.depth.4.weight"], True, "fusionbench"),
-    (["backbone.conv1.weight", "classifier.4.weight", "aux_classifier.4.weight"], True, "torchvision"),
-    (["backbone.stem.0.weight", "decode_head.conv_seg.weight", "auxiliary_head.conv_seg.weight"], True, "mmseg"),
-])
+@pytest.mark.parametrize(
+    ("names", "nested", "name"),
+    [
+        (["encoder.conv1.weight", "decoders.depth.4.weight"], False, "libmtl"),
+        (["encoder.conv1.weight", "decoders.depth.4.weight"], True, "fusionbench"),
+        (["backbone.conv1.weight", "classifier.4.weight", "aux_classifier.4.weight"], True, "torchvision"),
+        (["backbone.stem.0.weight", "decode_head.conv_seg.weight", "auxiliary_head.conv_seg.weight"], True, "mmseg"),
+    ],
+)
 def test_the_format_is_told_by_the_names(names, nested, name):
     assert format_of(foreign(*names, nested=nested)).name == name
     assert format_of(foreign(*names, nested=not nested), name).name == name
 
 
-@pytest.mark.parametrize("names", [
-    ["conv1.weight", "fc.weight"], ["encoder.conv1.weight"], ["backbone.conv1.weight", "head.weight"],
-    ["backbone.conv1.weight", "classifier.4.weight", "decode_head.conv_seg.weight"]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["conv1.weight", "fc.weight"],
+        ["encoder.conv1.weight"],
+        ["backbone.conv1.weight", "head.weight"],
+        ["backbone.conv1.weight", "classifier.4.weight", "decode_head.conv_seg.weight"],
+    ],
+)
 def test_no_format_and_several_formats_are_refused(names):
     with pytest.raises(ValueError) as error:
         format_of(foreign(*names))
@@ -222,24 +252,30 @@ def test_a_format_that_does_not_fit_is_refused():
     assert format_of(both, "torchvision").parts(both.state).unknown.keys() == {"decode_head.conv_seg.weight"}
 
 
-@pytest.mark.parametrize(("found", "wanted", "named", "chosen"), [
-    (["depth", "normal"], [], True, {"depth": "depth", "normal": "normals"}),
-    (["depth", "normal"], ["normals"], True, {"normal": "normals"}),
-    (["depth", "normal"], ["normal", "depth"], True, {"normal": "normals", "depth": "depth"}),
-    (["parts", "depth"], ["parts=segmentation"], True, {"parts": "segmentation"}),
-    (["segmentation"], ["edges"], False, {"segmentation": "edges"}),
-])
+@pytest.mark.parametrize(
+    ("found", "wanted", "named", "chosen"),
+    [
+        (["depth", "normal"], [], True, {"depth": "depth", "normal": "normals"}),
+        (["depth", "normal"], ["normals"], True, {"normal": "normals"}),
+        (["depth", "normal"], ["normal", "depth"], True, {"normal": "normals", "depth": "depth"}),
+        (["parts", "depth"], ["parts=segmentation"], True, {"parts": "segmentation"}),
+        (["segmentation"], ["edges"], False, {"segmentation": "edges"}),
+    ],
+)
 def test_which_tasks_are_taken(found, wanted, named, chosen):
     assert choose_tasks(found, wanted, named) == chosen
 
 
-@pytest.mark.parametrize(("found", "wanted", "words"), [
-    (["depth", "normal"], ["dept"], "unknown head 'dept'.*'depth'"),
-    (["depth", "normal"], ["normals", "normal"], "every head is of another task"),
-    (["depth", "normal"], ["normal=depth", "depth"], "every head is of another task"),
-    (["depth"], ["depth=deep"], "unknown task 'deep'"),
-    (["depth"], ["normal=depth"], "unknown head 'normal'"),
-])
+@pytest.mark.parametrize(
+    ("found", "wanted", "words"),
+    [
+        (["depth", "normal"], ["dept"], "unknown head 'dept'.*'depth'"),
+        (["depth", "normal"], ["normals", "normal"], "every head is of another task"),
+        (["depth", "normal"], ["normal=depth", "depth"], "every head is of another task"),
+        (["depth"], ["depth=deep"], "unknown task 'deep'"),
+        (["depth"], ["normal=depth"], "unknown head 'normal'"),
+    ],
+)
 def test_which_tasks_are_refused(found, wanted, words):
     with pytest.raises(ValueError, match=words):
         choose_tasks(found, wanted)
@@ -255,11 +291,17 @@ def test_resnets_are_told_by_their_tensors(depth):
         resnet_spec(state, 4, "x")
 
 
-@pytest.mark.parametrize(("names", "words"), [
-    (["features.0.0.weight"], "features"),
-    ([f"layer{n}.{b}.conv1.weight" for n in (1, 2, 3, 4) for b in (0, 1, 2)], r"\[3, 3, 3, 3\]"),
-    ([f"layer{n}.{b}.conv1.weight" for n in (1, 2, 3, 4) for b in (0, 1)] + ["layer2.0.downsample.2.weight"], "V1d"),
-])
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["features.0.0.weight"], "features"),
+        ([f"layer{n}.{b}.conv1.weight" for n in (1, 2, 3, 4) for b in (0, 1, 2)], r"\[3, 3, 3, 3\]"),
+        (
+            [f"layer{n}.{b}.conv1.weight" for n in (1, 2, 3, 4) for b in (0, 1)] + ["layer2.0.downsample.2.weight"],
+            "V1d",
+        ),
+    ],
+)
 def test_other_backbones_are_refused(names, words):
     with pytest.raises(ValueError, match=words):
         depth_of(names, "x")

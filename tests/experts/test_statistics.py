@@ -34,6 +34,7 @@ def expert_of(task):
 
 def exact_fisher(task, model, name, image):
     """E_y [(d log p(y|x) / d theta)^2] of one tensor, from the Jacobian of the outputs: sums instead of draws."""
+
     def outputs(value):
         return functional_call(model, {f"backbone.{name}": value}, (image,), {"mode": "tensor"})[task].flatten(2)[0]
 
@@ -87,16 +88,21 @@ def test_gram_gives_the_second_moments_of_what_a_layer_puts_out(spec):
     """W G W^T = sum of y y^T: true only where the columns of W and the rows of G have one order."""
     model, batches = expert("depth", backbone(spec), 1), [images(2), images(1, seed=1)]
     grams = collect("gram", {"depth": model}, batches)["depth"]
-    layers = {name: layer for name, layer in model.backbone.named_modules()
-              if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d))}
+    layers = {
+        name: layer
+        for name, layer in model.backbone.named_modules()
+        if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d))
+    }
     assert set(grams) == {f"{name}.weight" for name in layers} and len(grams) > 8
     moments = {}
     for name, layer in layers.items():
+
         def note(layer, inputs, output, name=name):
             if layer.bias is not None:
                 output = output - (layer.bias[:, None, None] if output.ndim == 4 else layer.bias)
             flat = (output.movedim(1, -1) if output.ndim == 4 else output).flatten(0, -2).double()
             moments[name] = moments.get(name, 0) + flat.T @ flat
+
         layer.register_forward_hook(note)
     with torch.no_grad():
         for batch in batches:
@@ -115,8 +121,11 @@ def test_layers_without_a_plain_matrix_have_no_gram(monkeypatch):
     monkeypatch.setattr(expert_statistics, "LARGEST_GRAM", widths[len(widths) // 2])
     small = collect("gram", {"depth": model}, [images(1)])["depth"]
     assert set(small) == {name for name, gram in every.items() if len(gram) <= widths[len(widths) // 2]} != set(every)
-    name = next(name for name, layer in model.backbone.named_modules() if isinstance(layer, torch.nn.Conv2d)
-                and f"{name}.weight" in small)
+    name = next(
+        name
+        for name, layer in model.backbone.named_modules()
+        if isinstance(layer, torch.nn.Conv2d) and f"{name}.weight" in small
+    )
     old = model.backbone.get_submodule(name)
     same = Conv2dSame(old.in_channels, old.out_channels, old.kernel_size, old.stride, bias=False)  # pads by itself
     model.backbone.set_submodule(name, same)

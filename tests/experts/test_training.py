@@ -54,8 +54,16 @@ def interrupted(folder, stop, recipe=RECIPE, seed=3):
     return recorder
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, Recipe(epochs=4, batch_size=2, lr=1e-2, optimizer="SGD", schedule="poly",
-                                                   amp=True, max_iters=11, num_workers=1)], ids=["AdamW", "SGD-amp"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        RECIPE,
+        Recipe(
+            epochs=4, batch_size=2, lr=1e-2, optimizer="SGD", schedule="poly", amp=True, max_iters=11, num_workers=1
+        ),
+    ],
+    ids=["AdamW", "SGD-amp"],
+)
 def test_an_interrupted_run_ends_like_an_unbroken_one(tmp_path, recipe):
     whole, record = network(), Recorder()
     assert fit(whole, data(), recipe, tmp_path / "a", title="expert depth", seed=3, hooks=[record]) is None
@@ -112,10 +120,12 @@ def test_a_checkpoint_with_pickled_objects_is_refused_unread(tmp_path):
 @pytest.mark.parametrize("change", ["seed", "recipe", "weights", "data"])
 def test_another_runs_checkpoint_is_refused_or_discarded(tmp_path, change):
     interrupted(tmp_path, 4)
-    arguments = {"model": network(seed=9 if change == "weights" else 0),
-                 "dataset": data(count=8 if change == "data" else 7),
-                 "recipe": Recipe(**{**vars(RECIPE), "lr": 0.5}) if change == "recipe" else RECIPE,
-                 "seed": 4 if change == "seed" else 3}
+    arguments = {
+        "model": network(seed=9 if change == "weights" else 0),
+        "dataset": data(count=8 if change == "data" else 7),
+        "recipe": Recipe(**{**vars(RECIPE), "lr": 0.5}) if change == "recipe" else RECIPE,
+        "seed": 4 if change == "seed" else 3,
+    }
     with pytest.raises(ValueError, match=r"unfinished run with other settings.*resume=False"):
         fit(**arguments, work_dir=tmp_path, title="expert depth")
     assert fit(**arguments, work_dir=tmp_path, title="expert depth", resume=False) is None
@@ -188,16 +198,31 @@ def expected_rate(recipe, step, epoch_length):
     total, warm = recipe.iterations(epoch_length), recipe.warmup_iters
     rise = min(1.0, (step + 1) / (warm + 1))
     progress = max(0, step - warm) / (total - warm)
-    return recipe.lr * rise * {
-        "cosine": (1 + torch.cos(torch.tensor(progress * torch.pi)).item()) / 2, "poly": (1 - progress) ** 0.9,
-        "step": recipe.gamma ** (step // (recipe.step_size * epoch_length)), "constant": 1.0}[recipe.schedule]
+    return (
+        recipe.lr
+        * rise
+        * {
+            "cosine": (1 + torch.cos(torch.tensor(progress * torch.pi)).item()) / 2,
+            "poly": (1 - progress) ** 0.9,
+            "step": recipe.gamma ** (step // (recipe.step_size * epoch_length)),
+            "constant": 1.0,
+        }[recipe.schedule]
+    )
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 3])
 @pytest.mark.parametrize("schedule", ["cosine", "poly", "step", "constant"])
 def test_schedules_against_the_textbook(tmp_path, schedule, warmup):
-    recipe = Recipe(epochs=4, batch_size=2, lr=0.01, schedule=schedule, warmup_iters=warmup, step_size=2, gamma=0.1,
-                    backbone_lr_scale=0.1)
+    recipe = Recipe(
+        epochs=4,
+        batch_size=2,
+        lr=0.01,
+        schedule=schedule,
+        warmup_iters=warmup,
+        step_size=2,
+        gamma=0.1,
+        backbone_lr_scale=0.1,
+    )
     record = Recorder()
     fit(network(), data(), recipe, tmp_path, title="x", seed=0, hooks=[record])
     for step, (shared, own) in enumerate(record.rates):
@@ -216,10 +241,19 @@ def test_parameter_groups_cover_what_is_trained_once():
         assert type(optimizer).__name__ == name and {g["weight_decay"] for g in optimizer.param_groups} == {0.1}
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"optimizer": "AdamV"}, "unknown optimizer 'AdamV'. Did you mean 'Adam"), ({"schedule": "cosin"}, "'cosine'"),
-    ({"epochs": 0}, "epochs=0"), ({"batch_size": 0}, "batch_size=0"), ({"lr": -1}, "lr=-1"),
-    ({"lr": float("nan")}, "lr=nan"), ({"max_iters": 0}, "max_iters=0"), ({"weight_decay": -0.1}, "weight_decay")])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"optimizer": "AdamV"}, "unknown optimizer 'AdamV'. Did you mean 'Adam"),
+        ({"schedule": "cosin"}, "'cosine'"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"lr": -1}, "lr=-1"),
+        ({"lr": float("nan")}, "lr=nan"),
+        ({"max_iters": 0}, "max_iters=0"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+    ],
+)
 def test_recipes_are_checked(options, words):
     with pytest.raises(ValueError, match=words):
         Recipe(**options)
@@ -238,15 +272,28 @@ def test_two_processes_train_one_model(tmp_path):
         "model = network(head={'type': 'MultiScale', 'width': 8})\n"
         "fit(model, data(count=8), Recipe(epochs=2, batch_size=2, lr=0.01), sys.argv[1], title='x', seed=0,\n"
         "    launcher='pytorch')\n"
-        "print(state_hash(model.state_dict()), flush=True)\n")
+        "print(state_hash(model.state_dict()), flush=True)\n"
+    )
     script = tmp_path / "train.py"
     script.write_text(program)
     here = Path(__file__).resolve().parents[1]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]), "MASTER_ADDR": "127.0.0.1",
-           "MASTER_PORT": str(20000 + os.getpid() % 20000), "WORLD_SIZE": "2"}
-    runs = [subprocess.Popen([sys.executable, script, str(tmp_path / "run")], text=True, stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE, env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-            for rank in (0, 1)]
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(20000 + os.getpid() % 20000),
+        "WORLD_SIZE": "2",
+    }
+    runs = [
+        subprocess.Popen(
+            [sys.executable, script, str(tmp_path / "run")],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in (0, 1)
+    ]
     results = [run.communicate(timeout=120) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], results
     hashes = [out.strip().splitlines()[-1] for out, _ in results]

@@ -12,8 +12,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "symerge_dense"
-ROOMS = ("datasets", "tasks", "models", "engine", "experts", "merging", "adaptation", "evaluation", "report",
-         "preparation", "inference", "pipeline", "studies", "commands")
+ROOMS = (
+    "datasets",
+    "tasks",
+    "models",
+    "engine",
+    "experts",
+    "merging",
+    "adaptation",
+    "evaluation",
+    "report",
+    "preparation",
+    "inference",
+    "pipeline",
+    "studies",
+    "commands",
+)
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 DRAWERS = {"util", "utils", "misc", "common", "helper", "helpers"}
 UNSAFE_LOADS = {"torch.load": ("weights_only", True), "numpy.load": ("allow_pickle", False)}
@@ -246,8 +260,10 @@ def aliases(tree):
     found = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0]
-                      for alias in node.names}
+            found |= {
+                alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0]
+                for alias in node.names
+            }
         elif isinstance(node, ast.ImportFrom):
             found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     return found

@@ -13,19 +13,25 @@ from symerge_dense.merging.tensor_specs import tensor_specs
 
 
 def norm(mean: list[float], var: list[float], count: int = 5) -> dict[str, Tensor]:
-    return {"bn.running_mean": torch.tensor(mean), "bn.running_var": torch.tensor(var),
-            "bn.num_batches_tracked": torch.tensor(count)}
+    return {
+        "bn.running_mean": torch.tensor(mean),
+        "bn.running_var": torch.tensor(var),
+        "bn.num_batches_tracked": torch.tensor(count),
+    }
 
 
 BASE = norm([0.0, 0.0], [1.0, 1.0])
 EXPERTS = {"a": norm([1.0, -2.0], [0.5, 4.0], 10), "b": norm([3.0, 2.0], [1.5, 2.0], 20)}
 
 
-@pytest.mark.parametrize(("policy", "mean", "var"), [
-    ("pretrained", [0.0, 0.0], [1.0, 1.0]),
-    ("mean", [2.0, 0.0], [1.0, 3.0]),
-    ("moments", [2.0, 0.0], [2.0, 7.0]),  # (0.5 + 1 + 1.5 + 9) / 2 - 4 = 2; (4 + 4 + 2 + 4) / 2 - 0 = 7
-])
+@pytest.mark.parametrize(
+    ("policy", "mean", "var"),
+    [
+        ("pretrained", [0.0, 0.0], [1.0, 1.0]),
+        ("mean", [2.0, 0.0], [1.0, 3.0]),
+        ("moments", [2.0, 0.0], [2.0, 7.0]),  # (0.5 + 1 + 1.5 + 9) / 2 - 4 = 2; (4 + 4 + 2 + 4) / 2 - 0 = 7
+    ],
+)
 def test_values_by_hand(policy: str, mean: list[float], var: list[float]) -> None:
     merged = merge_state(TaskArithmetic(), BASE, EXPERTS, statistics=policy)
     assert merged["bn.running_mean"].tolist() == mean and merged["bn.running_var"].tolist() == var
@@ -34,10 +40,13 @@ def test_values_by_hand(policy: str, mean: list[float], var: list[float]) -> Non
 
 def test_moments_are_those_of_the_pooled_features() -> None:
     generator = torch.Generator().manual_seed(0)
-    features = [torch.randn(1000, 3, generator=generator) * scale + shift
-                for scale, shift in ((1, 100), (3, 103), (0.1, 99))]
-    experts = {str(number): {"running_mean": x.mean(0), "running_var": x.var(0, unbiased=False)}
-               for number, x in enumerate(features)}
+    features = [
+        torch.randn(1000, 3, generator=generator) * scale + shift for scale, shift in ((1, 100), (3, 103), (0.1, 99))
+    ]
+    experts = {
+        str(number): {"running_mean": x.mean(0), "running_var": x.var(0, unbiased=False)}
+        for number, x in enumerate(features)
+    }
     merged = {name: statistics_policy("moments")(name, experts["0"], experts) for name in experts["0"]}
     pooled = torch.cat(features)
     torch.testing.assert_close(merged["running_mean"], pooled.mean(0))

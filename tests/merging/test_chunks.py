@@ -65,8 +65,12 @@ def test_parts_give_what_whole_tensors_give(name: str, monkeypatch: pytest.Monke
 def test_a_sampled_pass_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     base, experts = state(0), {task: state(seed) for seed, task in enumerate("abc", 1)}
     expected = merge_state(build(name), base, experts, seed=5)
-    for module, attribute, value in [(job, "LEAST", 0), (parts, "WINDOW", 128), (parts, "STEP", 2),
-                                     (parts, "WINDOWS", 40)]:
+    for module, attribute, value in [
+        (job, "LEAST", 0),
+        (parts, "WINDOW", 128),
+        (parts, "STEP", 2),
+        (parts, "WINDOWS", 40),
+    ]:
         monkeypatch.setattr(module, attribute, value)
     monkeypatch.setattr("symerge_dense.merging.order_statistics.LEAST", 100)
     sampled = merge_state(build(name), base, experts, seed=5)
@@ -139,8 +143,12 @@ def test_ties_shows_opposite_infinities(aggregation: str, monkeypatch: pytest.Mo
 
 def test_finite_weights_whose_sum_overflows_are_called_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     cut(monkeypatch, 1000)
-    experts = {task: {name: torch.full_like(value, 3e38) if name == "a.weight" else value
-                      for name, value in state(seed).items()} for seed, task in enumerate("ab", 1)}
+    experts = {
+        task: {
+            name: torch.full_like(value, 3e38) if name == "a.weight" else value for name, value in state(seed).items()
+        }
+        for seed, task in enumerate("ab", 1)
+    }
     with pytest.raises(ValueError, match=r"'a\.weight' exceeds the range of torch\.float32; use a smaller scale"):
         merge_state(build("task_arithmetic", scale=1.0), state(0), experts)
 

@@ -33,12 +33,18 @@ def network() -> nn.Module:
 
 def states(count: int, model: nn.Module) -> list[dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    return [{name: value + torch.randn(value.shape, generator=generator) if value.is_floating_point() else value.clone()
-             for name, value in model.state_dict().items()} for _ in range(count)]
+    return [
+        {
+            name: value + torch.randn(value.shape, generator=generator) if value.is_floating_point() else value.clone()
+            for name, value in model.state_dict().items()
+        }
+        for _ in range(count)
+    ]
 
 
-def attached(model: nn.Module, tasks: tuple[str, ...] = TASKS,
-             **options: Any) -> tuple[LayerwiseMerge, dict[str, Tensor], Any]:
+def attached(
+    model: nn.Module, tasks: tuple[str, ...] = TASKS, **options: Any
+) -> tuple[LayerwiseMerge, dict[str, Tensor], Any]:
     base, *experts = states(len(tasks) + 1, model)
     named = dict(zip(tasks, experts, strict=True))
     merge = LayerwiseMerge(tensor_specs(model), tasks, **options)
@@ -55,8 +61,11 @@ def test_values_and_gradients_equal_a_plain_sum(granularity: str, tasks: tuple[s
     reference = merge.coefficients.detach().clone().requires_grad_()
     targets = {spec.name: torch.randn(spec.shape) for spec in merge.specs}
     rows = {name: number for number, names in enumerate(merge.groups.values()) for name in names}
-    plain = {name: base[name] + sum(reference[rows[name], t] * (experts[task][name] - base[name])
-                                    for t, task in enumerate(tasks)) for name in targets}
+    plain = {
+        name: base[name]
+        + sum(reference[rows[name], t] * (experts[task][name] - base[name]) for t, task in enumerate(tasks))
+        for name in targets
+    }
     merged = merge(base)
     for result in (merged, plain):
         sum((result[name] * targets[name]).sum() for name in targets).backward()  # type: ignore[union-attr]
@@ -103,7 +112,9 @@ def test_groups_share_a_row() -> None:
     with torch.no_grad():
         by_block.coefficients[1] = torch.tensor([0.1, 0.2, 0.3])
     assert by_block.table()["1.0"] == pytest.approx([0.1, 0.2, 0.3])
-    assert sorted(name for names in by_block.groups.values() for name in names) == sorted(w.name for w in weights(specs))
+    assert sorted(name for names in by_block.groups.values() for name in names) == sorted(
+        w.name for w in weights(specs)
+    )
 
 
 def test_untouched_tensors_stay_whatever_the_coefficients() -> None:
@@ -149,6 +160,7 @@ def test_autocast_is_off_inside(monkeypatch: pytest.MonkeyPatch) -> None:
         def call(*args: Tensor) -> Tensor:
             seen.setdefault(name, set()).add(torch.is_autocast_enabled("cpu"))
             return real(*args)
+
         return call
 
     for name in ("addmv", "mv"):

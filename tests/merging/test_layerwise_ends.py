@@ -23,8 +23,9 @@ def network() -> nn.Module:
 
 def states(count: int, model: nn.Module) -> list[dict[str, Tensor]]:
     state = model.state_dict()
-    return [{name: value + 1 if value.is_floating_point() else value for name, value in state.items()}
-            for _ in range(count)]
+    return [
+        {name: value + 1 if value.is_floating_point() else value for name, value in state.items()} for _ in range(count)
+    ]
 
 
 def bits(tensor: Tensor) -> Tensor:
@@ -61,12 +62,19 @@ def test_both_ends_are_exact_to_the_bit(kind: str) -> None:
         assert zero[name].data_ptr() != value.data_ptr()
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"init": {"depth": 0.1}}, "init names"), ({"init": torch.zeros(2, 2)}, r"shape \(2, 2\)"),
-    ({"init": float("nan")}, "NaN"), ({"init": 1.5}, "outside clamp"), ({"clamp": (1.0, 0.0)}, "low < high"),
-    ({"granularity": "blocks"}, "Did you mean 'block'"), ({"tasks": []}, "at least one"),
-    ({"tasks": ["a", "a"]}, "each once"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"init": {"depth": 0.1}}, "init names"),
+        ({"init": torch.zeros(2, 2)}, r"shape \(2, 2\)"),
+        ({"init": float("nan")}, "NaN"),
+        ({"init": 1.5}, "outside clamp"),
+        ({"clamp": (1.0, 0.0)}, "low < high"),
+        ({"granularity": "blocks"}, "Did you mean 'block'"),
+        ({"tasks": []}, "at least one"),
+        ({"tasks": ["a", "a"]}, "each once"),
+    ],
+)
 def test_bad_arguments(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LayerwiseMerge(tensor_specs(network()), **{"tasks": TASKS, **options})

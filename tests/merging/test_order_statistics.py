@@ -33,10 +33,19 @@ def found(parts: list[Tensor], ranks: list[int], sample: list[Tensor] | None = N
 def streams() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     normal = torch.randn(5000, generator=generator)
-    return {"normal": normal, "magnitudes": normal.abs(), "tiny": normal * 1e-40, "huge": normal * 1e38,
-            "ties": (normal * 3).round(), "zeros": normal.clamp(min=0), "one bin": 1 + normal * 1e-4,
-            "wide": normal * 10 ** (normal * 8), "constant": torch.full((777,), -2.5),
-            "signed zeros": torch.tensor([0.0, -0.0, 1.0, -1.0, -0.0, 0.0]), "infinite": normal / (normal > 0)}
+    return {
+        "normal": normal,
+        "magnitudes": normal.abs(),
+        "tiny": normal * 1e-40,
+        "huge": normal * 1e38,
+        "ties": (normal * 3).round(),
+        "zeros": normal.clamp(min=0),
+        "one bin": 1 + normal * 1e-4,
+        "wide": normal * 10 ** (normal * 8),
+        "constant": torch.full((777,), -2.5),
+        "signed zeros": torch.tensor([0.0, -0.0, 1.0, -1.0, -0.0, 0.0]),
+        "infinite": normal / (normal > 0),
+    }
 
 
 @pytest.mark.parametrize("name", streams())
@@ -96,20 +105,33 @@ def many(kind: str) -> Tensor:
     """100,000 numbers, of which a sample is worth its while."""
     normal = torch.randn(100_000, generator=torch.Generator().manual_seed(1))
     signed_zeros = torch.tensor([0.0, -0.0, 1.0, -1.0]).repeat(25_000)
-    return {"normal": normal, "magnitudes": normal.abs(), "tiny": normal * 1e-40, "ties": (normal * 3).round(),
-            "mostly zeros": normal.clamp(min=0), "wide": (normal * 10 ** (normal * 8)).nan_to_num(0),
-            "zeros": normal * 0, "signed zeros": signed_zeros}[kind]
+    return {
+        "normal": normal,
+        "magnitudes": normal.abs(),
+        "tiny": normal * 1e-40,
+        "ties": (normal * 3).round(),
+        "mostly zeros": normal.clamp(min=0),
+        "wide": (normal * 10 ** (normal * 8)).nan_to_num(0),
+        "zeros": normal * 0,
+        "signed zeros": signed_zeros,
+    }[kind]
 
 
-@pytest.mark.parametrize("kind", ["normal", "magnitudes", "tiny", "ties", "mostly zeros", "wide", "zeros",
-                                  "signed zeros"])
+@pytest.mark.parametrize(
+    "kind", ["normal", "magnitudes", "tiny", "ties", "mostly zeros", "wide", "zeros", "signed zeros"]
+)
 @pytest.mark.parametrize("sample", ["fair", "too low", "too high", "negative"])
 def test_the_sample_costs_readings_but_never_the_result(kind: str, sample: str) -> None:
     values = many(kind)
-    given = {"fair": values[::5], "too low": torch.full((20_000,), -1e-38), "too high": torch.full((20_000,), 1e30),
-             "negative": -values.abs()[:20_000] - 1}[sample]
+    given = {
+        "fair": values[::5],
+        "too low": torch.full((20_000,), -1e-38),
+        "too high": torch.full((20_000,), 1e30),
+        "negative": -values.abs()[:20_000] - 1,
+    }[sample]
     ordered = values.sort().values
     for share in SHARES:
+
         def ranks(count: int, share: float = share) -> list[int]:
             return [min(count - 1, int(share * count)), count - 1]
 

@@ -32,8 +32,10 @@ class Net(nn.Module):
 
 def state_of(seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    return {name: value + torch.rand_like(value) if value.is_floating_point() else value
-            for name, value in Net().state_dict().items()}
+    return {
+        name: value + torch.rand_like(value) if value.is_floating_point() else value
+        for name, value in Net().state_dict().items()
+    }
 
 
 SPECS = tensor_specs(Net())
@@ -46,8 +48,13 @@ class Probe(Merger):
 
     name: ClassVar[str] = "probe"
     needs: ClassVar[frozenset[str]] = frozenset({"fisher"})
-    treats: ClassVar[Any] = {"matrix": "method", "conv": "method", "norm": "mean",
-                             "vector": "base", "embedding": "base"}
+    treats: ClassVar[Any] = {
+        "matrix": "method",
+        "conv": "method",
+        "norm": "mean",
+        "vector": "base",
+        "embedding": "base",
+    }
     passes = 2
 
     def __init__(self, strength: float = 1.0) -> None:
@@ -71,8 +78,12 @@ class Probe(Merger):
         return operands.base + self.strength * (weighted / self._norm + noise)
 
 
-FISHER = {"fisher": {task: {spec.name: torch.full(spec.shape, float(number)) for spec in SPECS}
-                     for number, task in enumerate(EXPERTS)}}
+FISHER = {
+    "fisher": {
+        task: {spec.name: torch.full(spec.shape, float(number)) for spec in SPECS}
+        for number, task in enumerate(EXPERTS)
+    }
+}
 
 
 def test_passes_scope_extras_and_seeds_reach_the_method() -> None:

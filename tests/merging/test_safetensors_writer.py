@@ -18,8 +18,15 @@ from symerge_dense.merging.sources import DTYPES, TensorLayout, layouts
 
 def every_type() -> dict[str, Tensor]:
     state = {f"z.{name}": (torch.rand(3, 5) * 9).to(dtype) for name, dtype in DTYPES.items()}
-    return {"byte": torch.arange(7, dtype=torch.uint8), **state, "scalar": torch.tensor(2.5), "ümlaut": torch.ones(1),
-            "none": torch.zeros(0, 4), "turned": torch.rand(4, 6).T, "flag": torch.tensor(True)}
+    return {
+        "byte": torch.arange(7, dtype=torch.uint8),
+        **state,
+        "scalar": torch.tensor(2.5),
+        "ümlaut": torch.ones(1),
+        "none": torch.zeros(0, 4),
+        "turned": torch.rand(4, 6).T,
+        "flag": torch.tensor(True),
+    }
 
 
 def write(path: Path, state: dict[str, Tensor], metadata: dict[str, str], names: list[str] | None = None) -> TensorFile:
@@ -32,21 +39,23 @@ def write(path: Path, state: dict[str, Tensor], metadata: dict[str, str], names:
 def header_of(path: Path) -> tuple[int, dict[str, dict[str, list[int]]]]:
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
-    return length, json.loads(content[8:8 + length])
+    return length, json.loads(content[8 : 8 + length])
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_what_is_written_in_any_order_is_read_back(tmp_path: Path, order: int) -> None:
     state, path = every_type(), tmp_path / "m.safetensors"
-    file = write(path, state, {"who": "me", "what": "{\"a\": 1}"}, list(state)[::order])
+    file = write(path, state, {"who": "me", "what": '{"a": 1}'}, list(state)[::order])
     found = load_file(path)
     assert found.keys() == state.keys()
     for name, value in state.items():
         assert found[name].dtype == value.dtype and found[name].shape == value.shape
-        assert found[name].contiguous().view(-1).view(torch.uint8).tolist() == \
-            value.contiguous().view(-1).view(torch.uint8).tolist()
+        assert (
+            found[name].contiguous().view(-1).view(torch.uint8).tolist()
+            == value.contiguous().view(-1).view(torch.uint8).tolist()
+        )
     with safe_open(path, framework="pt") as opened:
-        assert opened.metadata() == {"who": "me", "what": "{\"a\": 1}"}
+        assert opened.metadata() == {"who": "me", "what": '{"a": 1}'}
     assert path.stat().st_size == file.size
 
 
@@ -67,8 +76,9 @@ def test_the_bytes_are_those_of_the_library(tmp_path: Path) -> None:
     write(tmp_path / "ours.safetensors", dict(sorted(state.items())), {})
     theirs, ours = header_of(tmp_path / "theirs.safetensors"), header_of(tmp_path / "ours.safetensors")
     assert {name: ours[1][name] for name in state} == {name: theirs[1][name] for name in state}
-    assert (tmp_path / "ours.safetensors").read_bytes()[8 + ours[0]:] == \
-        (tmp_path / "theirs.safetensors").read_bytes()[8 + theirs[0]:]
+    assert (tmp_path / "ours.safetensors").read_bytes()[8 + ours[0] :] == (
+        tmp_path / "theirs.safetensors"
+    ).read_bytes()[8 + theirs[0] :]
 
 
 def test_metadata_can_be_replaced_at_the_end(tmp_path: Path) -> None:

@@ -16,8 +16,14 @@ from symerge_dense.merging.sources import SafetensorsSource, check_compatible, l
 def small(seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     weight, bias, half, brain = (torch.randn(*shape, generator=generator) for shape in ((4, 3, 3, 3), (4,), (5,), (5,)))
-    return {"conv.weight": weight, "conv.bias": bias, "half": half.half(), "brain": brain.bfloat16(),
-            "count": torch.tensor(7), "flag": torch.tensor([True, False])}
+    return {
+        "conv.weight": weight,
+        "conv.bias": bias,
+        "half": half.half(),
+        "brain": brain.bfloat16(),
+        "count": torch.tensor(7),
+        "flag": torch.tensor([True, False]),
+    }
 
 
 def test_files_read_as_the_dict_they_were_saved_from(tmp_path: Path) -> None:
@@ -65,8 +71,12 @@ def test_every_difference_is_listed_per_expert() -> None:
         check_compatible(base, {"fine": small(1), "depth": odd})
     text = str(error.value)
     assert "depth: 4 differences" in text and "fine" not in text
-    for part in ("missing 'half'", "'conv.bias' has shape (5,), the base (4,)",
-                 "'brain' has data type torch.float32, the base torch.bfloat16", "unexpected 'extra'"):
+    for part in (
+        "missing 'half'",
+        "'conv.bias' has shape (5,), the base (4,)",
+        "'brain' has data type torch.float32, the base torch.bfloat16",
+        "unexpected 'extra'",
+    ):
         assert part in text
 
 

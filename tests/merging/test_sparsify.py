@@ -67,8 +67,9 @@ def test_each_element_has_its_coefficients_and_their_gradients_are_task_vectors(
             coefficients.copy_(torch.rand(coefficients.shape))
     rows = torch.cat(list(merge.coefficients), 1)
     order = torch.cat([base[spec.name].reshape(-1) for spec in merge.specs])
-    tau = torch.stack([torch.cat([expert[spec.name].reshape(-1) for spec in merge.specs]) - order
-                       for expert in experts.values()])
+    tau = torch.stack(
+        [torch.cat([expert[spec.name].reshape(-1) for spec in merge.specs]) - order for expert in experts.values()]
+    )
     merged = merge(base)
     found = torch.cat([merged[spec.name].reshape(-1) for spec in merge.specs])
     torch.testing.assert_close(found, order + (rows * tau).sum(0))

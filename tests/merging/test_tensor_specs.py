@@ -49,10 +49,17 @@ def test_resnet_blocks_are_its_residual_blocks(resnet: nn.Module) -> None:
 
 def test_vit_kinds_and_blocks(vit: nn.Module) -> None:
     specs = by_name(tensor_specs(vit))
-    expected = {"model.cls_token": "embedding", "model.pos_embed": "embedding", "model.patch_embed.proj.weight": "conv",
-                "model.patch_embed.proj.bias": "vector", "model.blocks.3.norm1.weight": "norm",
-                "model.blocks.3.attn.qkv.weight": "matrix", "model.blocks.3.attn.qkv.bias": "vector",
-                "model.blocks.3.ls1.gamma": "vector", "model.blocks.3.mlp.fc1.weight": "matrix"}
+    expected = {
+        "model.cls_token": "embedding",
+        "model.pos_embed": "embedding",
+        "model.patch_embed.proj.weight": "conv",
+        "model.patch_embed.proj.bias": "vector",
+        "model.blocks.3.norm1.weight": "norm",
+        "model.blocks.3.attn.qkv.weight": "matrix",
+        "model.blocks.3.attn.qkv.bias": "vector",
+        "model.blocks.3.ls1.gamma": "vector",
+        "model.blocks.3.mlp.fc1.weight": "matrix",
+    }
     assert {name: specs[name].kind for name in expected} == expected
     assert block_names(specs.values()) == ["stem", *(f"model.blocks.{number}" for number in range(12))]
     assert specs["model.pos_embed"].block == 0 and specs["model.blocks.11.mlp.fc2.weight"].block == 12
@@ -106,12 +113,26 @@ class Odd(nn.Module):
 def test_owner_decides_not_the_name() -> None:
     specs = tensor_specs(Odd())
     assert {spec.name: spec.kind for spec in specs} == {
-        "gamma": "vector", "frequencies": "counter", "index": "counter", "norm_proj.weight": "matrix",
-        "norm_proj.bias": "vector", "conv_like.weight": "norm", "conv_like.bias": "norm", "table.weight": "embedding",
-        "attention.in_proj_weight": "matrix", "attention.in_proj_bias": "vector", "attention.bias_k": "embedding",
-        "attention.bias_v": "embedding", "attention.out_proj.weight": "matrix", "attention.out_proj.bias": "vector",
-        "deconv.weight": "conv", "deconv.bias": "vector", "group.weight": "norm", "group.bias": "norm",
-        "normals.weight": "embedding"}
+        "gamma": "vector",
+        "frequencies": "counter",
+        "index": "counter",
+        "norm_proj.weight": "matrix",
+        "norm_proj.bias": "vector",
+        "conv_like.weight": "norm",
+        "conv_like.bias": "norm",
+        "table.weight": "embedding",
+        "attention.in_proj_weight": "matrix",
+        "attention.in_proj_bias": "vector",
+        "attention.bias_k": "embedding",
+        "attention.bias_v": "embedding",
+        "attention.out_proj.weight": "matrix",
+        "attention.out_proj.bias": "vector",
+        "deconv.weight": "conv",
+        "deconv.bias": "vector",
+        "group.weight": "norm",
+        "group.bias": "norm",
+        "normals.weight": "embedding",
+    }
     assert block_names(specs)[:3] == ["stem", "norm_proj", "conv_like"]  # no chain: every child is a block
 
 

@@ -15,17 +15,31 @@ from symerge_dense.models.checkpoint import save_model, state_hash
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.tasks.depth import Depth
 
-SWIN = {"name": "swin_tiny_patch4_window7_224", "img_size": (56, 84), "embed_dim": 12, "depths": [1, 1, 1, 1],
-        "num_heads": [1, 1, 1, 1]}
+SWIN = {
+    "name": "swin_tiny_patch4_window7_224",
+    "img_size": (56, 84),
+    "embed_dim": 12,
+    "depths": [1, 1, 1, 1],
+    "num_heads": [1, 1, 1, 1],
+}
 
 
-@pytest.mark.parametrize(("spec", "size"), [(CNN, SIZE), ({"name": "resnet18"}, (32, 64)), (VIT, SIZE),
-                                            ({"name": "convnext_atto"}, (32, 64)), (SWIN, (56, 84))])
+@pytest.mark.parametrize(
+    ("spec", "size"),
+    [
+        (CNN, SIZE),
+        ({"name": "resnet18"}, (32, 64)),
+        (VIT, SIZE),
+        ({"name": "convnext_atto"}, (32, 64)),
+        (SWIN, (56, 84)),
+    ],
+)
 def test_features_have_the_channels_and_strides_that_are_announced(spec, size):
     backbone = TimmBackbone(**spec).eval()
     features = backbone(torch.rand(2, 3, *size))
-    expected = [(2, c, -(-size[0] // s), -(-size[1] // s))
-                for c, s in zip(backbone.channels, backbone.strides, strict=True)]
+    expected = [
+        (2, c, -(-size[0] // s), -(-size[1] // s)) for c, s in zip(backbone.channels, backbone.strides, strict=True)
+    ]
     assert [tuple(f.shape) for f in features] == expected
 
 
@@ -66,17 +80,20 @@ def test_a_dilated_resnet_is_torchvisions(tmp_path):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"name": "resnet5o"}, ["resnet5o", "resnet50"]),
-    ({"name": "hf-hub:someone/else"}, ["unknown timm model"]),
-    ({"name": "resnet18", "checkpoint_path": "x"}, ["checkpoint_path", "load_base"]),
-    ({"name": "resnet18", "pretrained": True}, ["pretrained", "load_base"]),
-    ({"name": "resnet18", "img_size": (32, 32)}, ["img_size", "resnet18"]),
-    ({"name": "resnet18", "output_stride": 7}, ["output_stride", "7"]),
-    ({"name": "resnet18", "out_indices": [9]}, ["resnet18", "9"]),
-    ({"name": "resnet18", "act_layer": torch.nn.GELU}, ["act_layer"]),
-    ({**VIT, "img_size": (30, 48)}, ["(30, 48)", "(8, 8)", "24 or 32 high"]),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "resnet5o"}, ["resnet5o", "resnet50"]),
+        ({"name": "hf-hub:someone/else"}, ["unknown timm model"]),
+        ({"name": "resnet18", "checkpoint_path": "x"}, ["checkpoint_path", "load_base"]),
+        ({"name": "resnet18", "pretrained": True}, ["pretrained", "load_base"]),
+        ({"name": "resnet18", "img_size": (32, 32)}, ["img_size", "resnet18"]),
+        ({"name": "resnet18", "output_stride": 7}, ["output_stride", "7"]),
+        ({"name": "resnet18", "out_indices": [9]}, ["resnet18", "9"]),
+        ({"name": "resnet18", "act_layer": torch.nn.GELU}, ["act_layer"]),
+        ({**VIT, "img_size": (30, 48)}, ["(30, 48)", "(8, 8)", "24 or 32 high"]),
+    ],
+)
 def test_what_does_not_fit_is_refused(options, words):
     with pytest.raises(ValueError) as error:
         TimmBackbone(**options)
@@ -171,8 +188,11 @@ def test_a_partial_match_is_refused_unless_allowed(tmp_path, capsys):
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     with pytest.raises(ValueError, match="allow_partial") as error:
         load_base(backbone, checkpoint=tmp_path / "part.pth")
-    for words in ("missing 1: backbone.layer1.0.conv1.weight", "unexpected 1: backbone.conv1.extra",
-                  "wrong shape 1: backbone.bn1.bias (3,) for (16,)"):
+    for words in (
+        "missing 1: backbone.layer1.0.conv1.weight",
+        "unexpected 1: backbone.conv1.extra",
+        "wrong shape 1: backbone.bn1.bias (3,) for (16,)",
+    ):
         assert words in str(error.value)
     assert state_hash(before) == state_hash(backbone.state_dict())
     report = load_weights(backbone, state, "part", allow_partial=True)

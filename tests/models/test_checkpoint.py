@@ -97,8 +97,14 @@ def test_state_hash_sees_names_types_shapes_and_values_and_not_order():
     digest = state_hash(state)
     assert digest == state_hash(dict(reversed(state.items()))) and len(digest) == 64
     assert digest == state_hash({"a": torch.arange(8.0)[:4].view(2, 2).T.T.reshape(4), "b": torch.tensor(1)})
-    others = [{**state, "c": torch.zeros(0)}, {"a": state["a"], "c": state["b"]}, {**state, "a": state["a"].view(2, 2)},
-              {**state, "a": state["a"].double()}, {**state, "b": torch.tensor(2)}, {**state, "a": -state["a"]}]
+    others = [
+        {**state, "c": torch.zeros(0)},
+        {"a": state["a"], "c": state["b"]},
+        {**state, "a": state["a"].view(2, 2)},
+        {**state, "a": state["a"].double()},
+        {**state, "b": torch.tensor(2)},
+        {**state, "a": -state["a"]},
+    ]
     assert len({digest, *map(state_hash, others)}) == 1 + len(others)
 
 
@@ -156,14 +162,19 @@ def test_a_network_that_is_unknown_here(saved):
         load_model(saved)
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda s: s.pop("heads.depth.predict.bias"), r"heads.depth: .*missing 1: heads.depth.predict.bias"),
-    (lambda s: s.update(extra=torch.zeros(1)), r"extra: .*unexpected 1: extra"),
-    (lambda s: s.update({"heads.depth.norm.bias": torch.zeros(9)}),
-     r"wrong shape 1: heads.depth.norm.bias \(9,\) for \(4,\)"),
-    (lambda s: s["backbone.body.bn1.weight"].fill_(float("inf")), r"1: backbone.body.bn1.weight not finite"),
-    (lambda s: s.pop("heads.depth.norm.num_batches_tracked"), "does not match"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("heads.depth.predict.bias"), r"heads.depth: .*missing 1: heads.depth.predict.bias"),
+        (lambda s: s.update(extra=torch.zeros(1)), r"extra: .*unexpected 1: extra"),
+        (
+            lambda s: s.update({"heads.depth.norm.bias": torch.zeros(9)}),
+            r"wrong shape 1: heads.depth.norm.bias \(9,\) for \(4,\)",
+        ),
+        (lambda s: s["backbone.body.bn1.weight"].fill_(float("inf")), r"1: backbone.body.bn1.weight not finite"),
+        (lambda s: s.pop("heads.depth.norm.num_batches_tracked"), "does not match"),
+    ],
+)
 def test_tensors_that_do_not_fit(saved, change, words):
     rewrite(saved, change)
     with pytest.raises(ValueError, match=words) as error:
@@ -189,8 +200,14 @@ def test_a_forbidden_module_is_not_taken_for_damage(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content)),
-                                   lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))])
+@pytest.mark.parametrize(
+    "write",
+    [
+        torch.save,
+        lambda content, path: path.write_bytes(pickle.dumps(content)),
+        lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_pickled_content_is_not_run(tmp_path, write):
     trap, path = tmp_path / "owned", tmp_path / "evil.pth"
@@ -217,8 +234,14 @@ def test_a_damaged_pth(tmp_path):
 
 def test_weights_are_found_where_checkpoints_keep_them(tmp_path):
     path, state = tmp_path / "w.pth", OrderedDict(a=torch.ones(2), b=torch.zeros(1))
-    for content in (state, {"state_dict": state, "epoch": 1}, {"model": {"state_dict": state}}, {"model": state},
-                    {"state_dict": {f"module.{k}": v for k, v in state.items()}}, {**state, "version": 3}):
+    for content in (
+        state,
+        {"state_dict": state, "epoch": 1},
+        {"model": {"state_dict": state}},
+        {"model": state},
+        {"state_dict": {f"module.{k}": v for k, v in state.items()}},
+        {**state, "version": 3},
+    ):
         torch.save(content, path)
         assert {name: value.tolist() for name, value in read_state(path).items()} == {"a": [1, 1], "b": [0]}
     torch.save({"epoch": 3}, path)
@@ -242,8 +265,9 @@ def test_the_report_counts_per_part_and_shortens():
 
 # -- one base ---------------------------------------------------------------------------------------------------------
 def test_experts_must_share_their_base():
-    one, two, none = ({"base_hash": value, "tasks": [name]} for value, name in (("a" * 64, "x"), ("b" * 64, "y"),
-                                                                                  (None, "z")))
+    one, two, none = (
+        {"base_hash": value, "tasks": [name]} for value, name in (("a" * 64, "x"), ("b" * 64, "y"), (None, "z"))
+    )
     check_same_base({"first": one, "second": one})
     check_same_base([one])
     for entries in ([one, two], [one, none], [none, none]):

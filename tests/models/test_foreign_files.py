@@ -34,17 +34,39 @@ def is_weights(state):
 
 
 # -- what is harmless -------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("extra", [
-    argparse.Namespace(lr=1e-4, root=pathlib.Path("data"), betas=(0.9, 0.999)),
-    pathlib.PurePosixPath("/data/nyuv2"), pathlib.PureWindowsPath("C:/data"),
-    np.float64(0.5), np.int64(3), np.bool_(True), np.arange(3.0), np.array(["a"]), np.dtype("float32"),
-    collections.defaultdict(list, a=[1]), collections.deque([1, 2], maxlen=5), OrderedDict(a=1), {1, 2}, frozenset({3}),
-    ConfigDict(model={"type": "EncoderDecoder", "head": [{"a": 1}]}), datetime.timedelta(seconds=3), slice(1, 2),
-    torch.__version__, torch.Size([1, 2]), torch.float16, 10**30, b"bytes", None],
-    ids=lambda extra: type(extra).__name__)
+@pytest.mark.parametrize(
+    "extra",
+    [
+        argparse.Namespace(lr=1e-4, root=pathlib.Path("data"), betas=(0.9, 0.999)),
+        pathlib.PurePosixPath("/data/nyuv2"),
+        pathlib.PureWindowsPath("C:/data"),
+        np.float64(0.5),
+        np.int64(3),
+        np.bool_(True),
+        np.arange(3.0),
+        np.array(["a"]),
+        np.dtype("float32"),
+        collections.defaultdict(list, a=[1]),
+        collections.deque([1, 2], maxlen=5),
+        OrderedDict(a=1),
+        {1, 2},
+        frozenset({3}),
+        ConfigDict(model={"type": "EncoderDecoder", "head": [{"a": 1}]}),
+        datetime.timedelta(seconds=3),
+        slice(1, 2),
+        torch.__version__,
+        torch.Size([1, 2]),
+        torch.float16,
+        10**30,
+        b"bytes",
+        None,
+    ],
+    ids=lambda extra: type(extra).__name__,
+)
 def test_harmless_objects_beside_the_weights(extra, tmp_path):
-    found = read({"state_dict": WEIGHTS, "extra": extra, "hyper_parameters": {"options": [extra, {"deep": extra}]}},
-                 tmp_path)
+    found = read(
+        {"state_dict": WEIGHTS, "extra": extra, "hyper_parameters": {"options": [extra, {"deep": extra}]}}, tmp_path
+    )
     assert is_weights(found.state) and found.nested and found.meta == {}
 
 
@@ -55,9 +77,14 @@ ATTRIBUTES = [name for stand_in, name in HARMLESS if name.endswith("AttributeDic
 def test_a_lightning_file(name, tmp_path, monkeypatch):
     """hparams are an AttributeDict, whose class itself is kept beside it."""
     cls = plant(monkeypatch, name, dict)
-    content = {"state_dict": WEIGHTS, "epoch": 3, "hyper_parameters": cls(lr=1e-4, args=argparse.Namespace(a=1)),
-               "hparams_type": cls, "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(3)}}}],
-               "callbacks": {"ModelCheckpoint": {"best_model_path": pathlib.Path("x"), "best_k": {"p": torch.ones(1)}}}}
+    content = {
+        "state_dict": WEIGHTS,
+        "epoch": 3,
+        "hyper_parameters": cls(lr=1e-4, args=argparse.Namespace(a=1)),
+        "hparams_type": cls,
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(3)}}}],
+        "callbacks": {"ModelCheckpoint": {"best_model_path": pathlib.Path("x"), "best_k": {"p": torch.ones(1)}}},
+    }
     assert is_weights(read(content, tmp_path).state)
 
 
@@ -75,8 +102,12 @@ def test_an_mmengine_file(tmp_path):
     for value in (1.0, 0.5):
         hub.update_scalar("train/loss", value)
     hub.update_info("epoch", np.int64(3))
-    content = {"meta": {"cfg": "a = 1", "epoch": 3, "dataset_meta": {"palette": np.zeros((2, 3))}},
-               "state_dict": WEIGHTS, "message_hub": hub.state_dict(), "optimizer": {"lr": np.float64(1)}}
+    content = {
+        "meta": {"cfg": "a = 1", "epoch": 3, "dataset_meta": {"palette": np.zeros((2, 3))}},
+        "state_dict": WEIGHTS,
+        "message_hub": hub.state_dict(),
+        "optimizer": {"lr": np.float64(1)},
+    }
     torch.save(content, tmp_path / "file.pth")
     with pytest.raises(UnsafeFileError):
         read_plain(tmp_path / "file.pth")  # what a plain reader has to say
@@ -84,8 +115,9 @@ def test_an_mmengine_file(tmp_path):
     assert is_weights(found.state) and found.meta["cfg"] == "a = 1"
 
 
-@pytest.mark.parametrize("content", [WEIGHTS, OrderedDict(WEIGHTS),
-                                     {f"module.{name}": value for name, value in WEIGHTS.items()}])
+@pytest.mark.parametrize(
+    "content", [WEIGHTS, OrderedDict(WEIGHTS), {f"module.{name}": value for name, value in WEIGHTS.items()}]
+)
 def test_a_plain_state_dict(content, tmp_path):
     found = read(content, tmp_path)
     assert is_weights(found.state) and not found.nested
@@ -117,8 +149,10 @@ def test_no_foreign_package_is_needed(tmp_path, monkeypatch):
     """The file names packages that are not installed where it is read, and reading does not import them."""
     cls = plant(monkeypatch, "lightning.fabric.utilities.data.AttributeDict", dict)
     torch.save({"state_dict": WEIGHTS, "hparams": cls(a=1)}, tmp_path / "file.ckpt")
-    program = ("import sys; from symerge_dense.models.foreign_files import read_foreign\n"
-               f"print(len(read_foreign({str(tmp_path / 'file.ckpt')!r}).state), 'lightning' in sys.modules)")
+    program = (
+        "import sys; from symerge_dense.models.foreign_files import read_foreign\n"
+        f"print(len(read_foreign({str(tmp_path / 'file.ckpt')!r}).state), 'lightning' in sys.modules)"
+    )
     assert subprocess.check_output([sys.executable, "-c", program], text=True).split() == ["2", "False"]
 
 
@@ -142,16 +176,20 @@ class Calls:
         return self.call
 
 
-@pytest.mark.parametrize(("attack", "name"), [
-    (lambda path: Calls(os.system, f"touch {path}"), "posix.system"),
-    (lambda path: Calls(eval, f"open({str(path)!r}, 'w')"), "eval"),
-    (lambda path: Calls(exec, f"open({str(path)!r}, 'w')"), "exec"),
-    (lambda path: Calls(open, str(path), "w"), "io.open"),
-    (lambda path: Calls(subprocess.check_call, ["touch", str(path)]), "commands.check_call"),  # its old name
-    (lambda path: Calls(pathlib.Path.touch, path), "a call"),  # fetched by getattr, which is on the list
-    (lambda path: Calls(pathlib.Path(path).touch), "a call"),
-    (lambda path: Calls(np.save, str(path), 1), "numpy.save"),
-], ids=["system", "eval", "exec", "open", "subprocess", "function", "method", "numpy"])
+@pytest.mark.parametrize(
+    ("attack", "name"),
+    [
+        (lambda path: Calls(os.system, f"touch {path}"), "posix.system"),
+        (lambda path: Calls(eval, f"open({str(path)!r}, 'w')"), "eval"),
+        (lambda path: Calls(exec, f"open({str(path)!r}, 'w')"), "exec"),
+        (lambda path: Calls(open, str(path), "w"), "io.open"),
+        (lambda path: Calls(subprocess.check_call, ["touch", str(path)]), "commands.check_call"),  # its old name
+        (lambda path: Calls(pathlib.Path.touch, path), "a call"),  # fetched by getattr, which is on the list
+        (lambda path: Calls(pathlib.Path(path).touch), "a call"),
+        (lambda path: Calls(np.save, str(path), 1), "numpy.save"),
+    ],
+    ids=["system", "eval", "exec", "open", "subprocess", "function", "method", "numpy"],
+)
 @pytest.mark.parametrize("where", ["beside", "inside"])
 def test_nothing_else_is_read_or_run(attack, name, where, tmp_path):
     content = {"state_dict": WEIGHTS, "extra": attack(tmp_path / "planted")}

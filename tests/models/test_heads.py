@@ -29,11 +29,26 @@ MMSEG = [
     {"decode_head": "LightHamHead", "in_index": [1, 2], "ham_channels": 16},
     {"decode_head": "EncHead", "use_se_loss": False, "in_index": [1, 2, 3], "num_codes": 4},
 ]
-LAST = ["conv_cat", "conv_cat", "fpn_bottleneck", "fusion_conv", "bottleneck", "bottleneck",
-        "sep_bottleneck.1.pointwise_conv", "scale_heads.3.4", "scale_heads.1.2", None, "align", None]
-OPTIONS = [*({"type": "MMSegHead", "width": 16, **options} for options in MMSEG),
-           *({"type": name} for name in HEADS if name != "MMSegHead"),
-           {"type": "MultiScale", "width": 4}, {"type": "DeepLab", "atrous_rates": [2, 3]}]
+LAST = [
+    "conv_cat",
+    "conv_cat",
+    "fpn_bottleneck",
+    "fusion_conv",
+    "bottleneck",
+    "bottleneck",
+    "sep_bottleneck.1.pointwise_conv",
+    "scale_heads.3.4",
+    "scale_heads.1.2",
+    None,
+    "align",
+    None,
+]
+OPTIONS = [
+    *({"type": "MMSegHead", "width": 16, **options} for options in MMSEG),
+    *({"type": name} for name in HEADS if name != "MMSegHead"),
+    {"type": "MultiScale", "width": 4},
+    {"type": "DeepLab", "atrous_rates": [2, 3]},
+]
 
 
 def names(options):
@@ -45,8 +60,10 @@ def build(options, channels=3):
 
 
 def features(images=2, size=64, requires_grad=False):
-    return [torch.randn(images, c, size // s, size // s, requires_grad=requires_grad)
-            for c, s in zip(CHANNELS, STRIDES, strict=True)]
+    return [
+        torch.randn(images, c, size // s, size // s, requires_grad=requires_grad)
+        for c, s in zip(CHANNELS, STRIDES, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=names)
@@ -65,13 +82,17 @@ def test_named_layers_exist_and_learn(options):
     head(features()).square().sum().backward()
     has_pre_final = bool(head.layers["pre_final"])
     assert has_pre_final or options["type"] == "Linear"
-    for layer in ("final", "pre_final")[:1 + has_pre_final]:
+    for layer in ("final", "pre_final")[: 1 + has_pre_final]:
         modules = [head.get_submodule(name) for name in head.layer_modules(layer)]
         assert modules
         gradients = [p.grad for m in modules for p in m.parameters()]
         assert gradients and all(g is not None for g in gradients) and any(g.abs().sum() > 0 for g in gradients)
-    norms = [m for name in head.layers["pre_final"] for m in head.get_submodule(name).modules()
-             if isinstance(m, torch.nn.BatchNorm2d)]
+    norms = [
+        m
+        for name in head.layers["pre_final"]
+        for m in head.get_submodule(name).modules()
+        if isinstance(m, torch.nn.BatchNorm2d)
+    ]
     assert norms or not has_pre_final, "pre_final is the normalised convolution"
     shape = head.get_submodule(head.layer_modules("final")[0]).weight.shape
     assert shape[0] == 3
@@ -105,8 +126,10 @@ def test_deeplab_is_torchvisions():
 
 def test_multiscale_against_the_formula():
     head, inputs = build({"type": "MultiScale", "width": 4}).eval(), features()
-    total = sum(torch.nn.functional.interpolate(lateral(x), size=(16, 16), mode="bilinear")
-                for lateral, x in zip(head.laterals, inputs, strict=True))
+    total = sum(
+        torch.nn.functional.interpolate(lateral(x), size=(16, 16), mode="bilinear")
+        for lateral, x in zip(head.laterals, inputs, strict=True)
+    )
     torch.testing.assert_close(head(inputs), head.predict(torch.relu(head.norm(head.conv(total)))))
 
 
@@ -132,9 +155,13 @@ def test_dotted_names_reach_any_layer():
         build({"type": "MMSegHead", "width": 16, "pre_final": "head.convz.0"})
 
 
-@pytest.mark.parametrize(("options", "final"), [
-    ({"type": "MMSegHead", "width": 32, "num_convs": 0, "concat_input": False}, "head.conv_seg"),
-    ({"type": "Linear"}, "predict")])
+@pytest.mark.parametrize(
+    ("options", "final"),
+    [
+        ({"type": "MMSegHead", "width": 32, "num_convs": 0, "concat_input": False}, "head.conv_seg"),
+        ({"type": "Linear"}, "predict"),
+    ],
+)
 def test_a_head_without_convolution_before_its_predictor_has_no_pre_final(options, final):
     head = build(options)
     with pytest.raises(ValueError, match=r"unknown layer 'pre_final'.*layer='final'"):
@@ -149,20 +176,23 @@ def test_mmsegs_dropout_and_initialisation_stay():
     assert 0.005 < float(predictor["weight"].std()) < 0.015 and not predictor["bias"].any()
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"decode_head": "UPerHeat"}, ["UPerHeat", "UPerHead"]),
-    ({"decode_head": "BaseDecodeHead"}, ["unknown decode head"]),
-    ({"decode_head": "PointHead"}, ["unknown decode head"]),
-    ({"decode_head": "UPerHead"}, ["UPerHead", "in_index", "list"]),
-    ({"decode_head": "FCNHead", "in_index": 4}, ["in_index=4", "4 features"]),
-    ({"decode_head": "FCNHead", "no_such": 1}, ["no_such"]),
-    ({"decode_head": "FCNHead", "num_classes": 3}, ["num_classes"]),
-    ({"decode_head": "FCNHead", "init_cfg": {"type": "Pretrained", "checkpoint": "x"}}, ["init_cfg"]),
-    ({"decode_head": "FCNHead", "norm_cfg": {"type": "os.system"}}, ["os.system", "plain registered name"]),
-    ({"decode_head": "FCNHead", "act_cfg": [{"type": print}]}, ["plain registered name"]),
-    ({"decode_head": "FCNHead", "loss_decode": {"type": "CrossEntropyLoss"}}, ["loss_decode"]),
-    ({"decode_head": "SegmenterMaskTransformerHead", "num_layers": 1, "num_heads": 2, "embed_dims": 16}, ["mmseg"]),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"decode_head": "UPerHeat"}, ["UPerHeat", "UPerHead"]),
+        ({"decode_head": "BaseDecodeHead"}, ["unknown decode head"]),
+        ({"decode_head": "PointHead"}, ["unknown decode head"]),
+        ({"decode_head": "UPerHead"}, ["UPerHead", "in_index", "list"]),
+        ({"decode_head": "FCNHead", "in_index": 4}, ["in_index=4", "4 features"]),
+        ({"decode_head": "FCNHead", "no_such": 1}, ["no_such"]),
+        ({"decode_head": "FCNHead", "num_classes": 3}, ["num_classes"]),
+        ({"decode_head": "FCNHead", "init_cfg": {"type": "Pretrained", "checkpoint": "x"}}, ["init_cfg"]),
+        ({"decode_head": "FCNHead", "norm_cfg": {"type": "os.system"}}, ["os.system", "plain registered name"]),
+        ({"decode_head": "FCNHead", "act_cfg": [{"type": print}]}, ["plain registered name"]),
+        ({"decode_head": "FCNHead", "loss_decode": {"type": "CrossEntropyLoss"}}, ["loss_decode"]),
+        ({"decode_head": "SegmenterMaskTransformerHead", "num_layers": 1, "num_heads": 2, "embed_dims": 16}, ["mmseg"]),
+    ],
+)
 def test_what_does_not_fit_mmseg_is_refused(options, words):
     with pytest.raises(ValueError) as error:
         MMSegHead(CHANNELS, STRIDES, channels=3, width=16, **options)
@@ -172,7 +202,8 @@ def test_what_does_not_fit_mmseg_is_refused(options, words):
 def test_a_head_with_two_outputs_is_refused_when_it_gives_them():
     with pytest.raises(ValueError, match="'EncHead' gives tuple"):
         build({"type": "MMSegHead", "width": 16, "decode_head": "EncHead", "in_index": [1, 2, 3], "num_codes": 4})(
-            features())
+            features()
+        )
 
 
 def test_mmseg_heads_build_under_another_default_scope(tmp_path):
@@ -180,8 +211,15 @@ def test_mmseg_heads_build_under_another_default_scope(tmp_path):
     assert build({"type": "MMSegHead", "width": 16})(features()).shape == (2, 3, 2, 2)
 
 
-@pytest.mark.parametrize("options", [{"type": "DeepLab"}, {"type": "MMSegHead", "width": 16, "decode_head": "PSPHead"},
-                                     {"type": "MMSegHead", "width": 16, "decode_head": "ASPPHead"}], ids=names)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"type": "DeepLab"},
+        {"type": "MMSegHead", "width": 16, "decode_head": "PSPHead"},
+        {"type": "MMSegHead", "width": 16, "decode_head": "ASPPHead"},
+    ],
+    ids=names,
+)
 def test_one_image_is_too_few_for_a_norm_after_global_pooling(options):
     head = build(options)
     with pytest.raises(ValueError, match=r"batch size 1.*batch_size >= 2"):
@@ -206,6 +244,8 @@ def test_impossible_shapes_are_refused(cls):
 
 
 def test_mmseg_is_loaded_only_when_one_of_its_heads_is_built():
-    program = ("import sys; from symerge_dense.models import multi_task as model\n"
-               "print('MMSegHead' in model.HEADS, 'mmseg' in sys.modules)")
+    program = (
+        "import sys; from symerge_dense.models import multi_task as model\n"
+        "print('MMSegHead' in model.HEADS, 'mmseg' in sys.modules)"
+    )
     assert subprocess.check_output([sys.executable, "-c", program], text=True).split() == ["True", "False"]

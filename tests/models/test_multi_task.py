@@ -25,19 +25,29 @@ def model(spec=CNN, head=LIGHT, **options):
 def batch(images=2, size=SIZE):
     depth = torch.rand(images, 1, *size) + 1
     normals = F.normalize(torch.randn(images, 3, *size), dim=1)
-    return {"image": torch.rand(images, 3, *size) * 255, "index": torch.arange(images), "depth": depth,
-            "segmentation": torch.randint(0, 4, (images, *size)), "normals": normals}
+    return {
+        "image": torch.rand(images, 3, *size) * 255,
+        "index": torch.arange(images),
+        "depth": depth,
+        "segmentation": torch.randint(0, 4, (images, *size)),
+        "normals": normals,
+    }
 
 
 # -- computing --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("spec", [CNN, VIT])
-@pytest.mark.parametrize("head", [LIGHT, {"type": "DeepLab", "atrous_rates": [1, 2]},
-                                  {"type": "MMSegHead", "width": 8, "decode_head": "FCNHead"}])
+@pytest.mark.parametrize(
+    "head",
+    [LIGHT, {"type": "DeepLab", "atrous_rates": [1, 2]}, {"type": "MMSegHead", "width": 8, "decode_head": "FCNHead"}],
+)
 def test_modes(spec, head):
     net, data = model(spec, head).eval(), batch()
     raw = net(**data, mode="tensor")
     assert {name: output.shape[:2] for name, output in raw.items()} == {
-        "segmentation": (2, 4), "depth": (2, 1), "normals": (2, 3)}
+        "segmentation": (2, 4),
+        "depth": (2, 1),
+        "normals": (2, 3),
+    }
     predictions = net(data["image"], mode="predict")
     assert len(predictions) == 2
     for name, output in raw.items():
@@ -125,16 +135,19 @@ def test_mean_and_std_are_part_of_the_spec_and_not_of_the_weights():
     assert net.to("meta").mean.device.type == "meta"
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"heads": {"depth": {"type": "os.system"}}}, "unknown head"),
-    ({"tasks": {"depth": {"type": "builtins.eval"}}}, "unknown task"),
-    ({"tasks": {"depth": {"type": print}}}, "registered name"),
-    ({"backbone": {"name": "hf-hub:x/y"}}, "unknown timm model"),
-    ({"surplus": 1}, "has the keys"),
-    ({"preprocessing": {"mean": [0, 0, 0], "std": [1, 0, 1]}}, "std > 0"),
-    ({"heads": {"depth": {"type": "MultiScale", "breadth": 3}}}, "breadth"),
-    ({"heads": {"edges": {"type": "MultiScale"}}}, "every task needs one head"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"heads": {"depth": {"type": "os.system"}}}, "unknown head"),
+        ({"tasks": {"depth": {"type": "builtins.eval"}}}, "unknown task"),
+        ({"tasks": {"depth": {"type": print}}}, "registered name"),
+        ({"backbone": {"name": "hf-hub:x/y"}}, "unknown timm model"),
+        ({"surplus": 1}, "has the keys"),
+        ({"preprocessing": {"mean": [0, 0, 0], "std": [1, 0, 1]}}, "std > 0"),
+        ({"heads": {"depth": {"type": "MultiScale", "breadth": 3}}}, "breadth"),
+        ({"heads": {"edges": {"type": "MultiScale"}}}, "every task needs one head"),
+    ],
+)
 def test_a_spec_from_a_file_is_not_trusted(change, words):
     spec = MultiTaskModel(backbone(), {"depth": LIGHT}, {"depth": Depth()}).spec
     with pytest.raises(ValueError, match=words):

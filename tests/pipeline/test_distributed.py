@@ -18,8 +18,14 @@ from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.train import train
 from symerge_dense.report.results import read_results
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d",
-            "--rdzv-endpoint=localhost:0"]
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--nproc_per_node=2",
+    "--rdzv-backend=c10d",
+    "--rdzv-endpoint=localhost:0",
+]
 RUNNING = "adaptation['statistics'] = 'running'\n"
 
 
@@ -39,15 +45,34 @@ def runs(tmp_path_factory):
     train(load_config(write_config(folder, more=RUNNING)), work_dir=str(folder / "one"))
     stock = {path.name.split("-")[0]: str(path) for path in (folder / "experts").glob("*.safetensors")}
     base = stock.pop("base")
-    config = write_config(folder, "given.py", RUNNING + f"base = dict(checkpoint={base!r})\n"
-                          f"experts = dict(checkpoints={stock!r})\n")
+    config = write_config(
+        folder, "given.py", RUNNING + f"base = dict(checkpoint={base!r})\nexperts = dict(checkpoints={stock!r})\n"
+    )
     before = set(folder.iterdir())
     result = subprocess.run(
-        [*TORCHRUN, str(ROOT / "tools" / "train.py"), str(config), "--launcher", "pytorch", "--work-dir",
-         str(folder / "two")], env=ENV, cwd=folder, capture_output=True, text=True, check=False)
+        [
+            *TORCHRUN,
+            str(ROOT / "tools" / "train.py"),
+            str(config),
+            "--launcher",
+            "pytorch",
+            "--work-dir",
+            str(folder / "two"),
+        ],
+        env=ENV,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr[-3000:]
-    return SimpleNamespace(folder=folder, one=folder / "one", two=folder / "two", result=result,
-                           new={path.name for path in set(folder.iterdir()) - before})
+    return SimpleNamespace(
+        folder=folder,
+        one=folder / "one",
+        two=folder / "two",
+        result=result,
+        new={path.name for path in set(folder.iterdir()) - before},
+    )
 
 
 @pytest.mark.parametrize("row", ["experts", "average", "task_arithmetic", "initial"])
@@ -94,6 +119,7 @@ def as_rank(rank, meeting, work, answers):
 @pytest.fixture
 def on_two(tmp_path):
     """Answers of ``work(rank)`` from two processes that know of each other."""
+
     def run(work):
         context = multiprocessing.get_context("fork")
         answers = context.Queue()
@@ -104,6 +130,7 @@ def on_two(tmp_path):
         for process in ranks:
             process.join()
         return [found[0], found[1]]
+
     return run
 
 

@@ -183,8 +183,11 @@ def test_a_pickled_expert_is_not_read(tool_name, home, refused, tmp_path):
 
     torch.save({"state_dict": Bomb()}, tmp_path / "mine.pth")
     path = tmp_path / "mine.pth"
-    arguments = (path,) if tool_name == "test.py" else ("--work-dir", "run", "--cfg-options",
-                                                        f"experts.checkpoints.depth={path}")
+    arguments = (
+        (path,)
+        if tool_name == "test.py"
+        else ("--work-dir", "run", "--cfg-options", f"experts.checkpoints.depth={path}")
+    )
     text = refused(tool_name, home.config, *arguments)
     assert str(path) in text and "safetensors" in text
     text = refused("train.py", home.config, "--work-dir", "run", "--cfg-options", f"base.checkpoint={path}")
@@ -192,11 +195,28 @@ def test_a_pickled_expert_is_not_read(tool_name, home, refused, tmp_path):
 
 
 def test_an_expert_of_another_network_shows_the_difference(home, refused, tmp_path):
-    assert tool("train.py", write_config(tmp_path, rooms=home.folder / "rooms"), "--work-dir", tmp_path / "wide",
-                "--cfg-options", "backbone.channels=[8, 16, 24, 40]", "adaptation.rounds=1") == 0
+    assert (
+        tool(
+            "train.py",
+            write_config(tmp_path, rooms=home.folder / "rooms"),
+            "--work-dir",
+            tmp_path / "wide",
+            "--cfg-options",
+            "backbone.channels=[8, 16, 24, 40]",
+            "adaptation.rounds=1",
+        )
+        == 0
+    )
     other = next((tmp_path / "experts").glob("depth-*.safetensors"))
-    text = refused("train.py", home.config, "--work-dir", "run", "--cfg-options", "experts.other_base=True",
-                   f"experts.checkpoints.depth={other}")
+    text = refused(
+        "train.py",
+        home.config,
+        "--work-dir",
+        "run",
+        "--cfg-options",
+        "experts.other_base=True",
+        f"experts.checkpoints.depth={other}",
+    )
     assert "differ in backbone" in text and "40" in text and "one architecture" in text
 
 
@@ -297,14 +317,17 @@ def test_a_config_that_lacks_a_section(section, refused, tmp_path):
     assert f"has no '{section}'" in refused("train.py", path, "--work-dir", "run")
 
 
-@pytest.mark.parametrize("more, wanted", [
-    ("del data['unlabelled']", "data has no 'unlabelled'"),
-    ("base = dict()", "base says nowhere"),
-    ("tasks = dict()", "at least one task"),
-    ("del experts['recipe']", "neither a recipe nor a checkpoint for segmentation, depth, normals"),
-    ("del base['train']['recipe']", "base.train has no 'recipe'"),
-    ("del backbone['name']", "backbone has no 'name'"),
-])
+@pytest.mark.parametrize(
+    "more, wanted",
+    [
+        ("del data['unlabelled']", "data has no 'unlabelled'"),
+        ("base = dict()", "base says nowhere"),
+        ("tasks = dict()", "at least one task"),
+        ("del experts['recipe']", "neither a recipe nor a checkpoint for segmentation, depth, normals"),
+        ("del base['train']['recipe']", "base.train has no 'recipe'"),
+        ("del backbone['name']", "backbone has no 'name'"),
+    ],
+)
 def test_a_config_that_lacks_a_part(more, wanted, refused, tmp_path):
     text = refused("train.py", write_config(tmp_path, more=f"{more}\n"), "--work-dir", "run", writes=("rooms",))
     assert wanted in text
@@ -312,8 +335,17 @@ def test_a_config_that_lacks_a_part(more, wanted, refused, tmp_path):
 
 # -- runs --------------------------------------------------------------------------------------------------------------
 def test_a_loss_that_is_not_finite_stops_and_the_last_good_state_is_kept(home, refused, tmp_path):
-    text = refused("train.py", home.config, "--work-dir", "run", "--cfg-options", "adaptation.clamp=None",
-                   "adaptation.coefficient_lr=1e36", "adaptation.save_every=1", writes=("run",))
+    text = refused(
+        "train.py",
+        home.config,
+        "--work-dir",
+        "run",
+        "--cfg-options",
+        "adaptation.clamp=None",
+        "adaptation.coefficient_lr=1e36",
+        "adaptation.save_every=1",
+        writes=("run",),
+    )
     assert re.search(r"the loss of .* is not finite", text) and "learning rate" in text
     kept = torch.load(checkpoints(tmp_path / "run" / "checkpoints")[0], weights_only=True)["state_dict"]
     assert all(torch.isfinite(value).all() for value in kept.values())
@@ -322,8 +354,17 @@ def test_a_loss_that_is_not_finite_stops_and_the_last_good_state_is_kept(home, r
 
 def test_an_expert_whose_loss_is_not_finite_is_not_kept(home, refused, tmp_path):
     path = write_config(tmp_path, rooms=home.folder / "rooms")
-    text = refused("train.py", path, "--work-dir", "run", "--cfg-options", "base.train.recipe.lr=1e30",
-                   "base.train.recipe.epochs=9", "base.train.recipe.schedule=constant", writes=("experts",))
+    text = refused(
+        "train.py",
+        path,
+        "--work-dir",
+        "run",
+        "--cfg-options",
+        "base.train.recipe.lr=1e30",
+        "base.train.recipe.epochs=9",
+        "base.train.recipe.schedule=constant",
+        writes=("experts",),
+    )
     assert re.search(r"the loss of .* is not finite", text)
     assert not list((tmp_path / "experts").glob("*.safetensors"))
 

@@ -47,8 +47,11 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     write_nyuv2(folder / "nyuv2", {"train": 2, "val": 2}, frame=(288, 384))
     write_cityscapes(folder / "cityscapes", count=2, frame=(128, 256))
-    return {Rooms: {"root": str(folder / "rooms"), "count": 2}, NYUv2: {"root": str(folder / "nyuv2")},
-            Cityscapes: {"root": str(folder / "cityscapes")}}
+    return {
+        Rooms: {"root": str(folder / "rooms"), "count": 2},
+        NYUv2: {"root": str(folder / "nyuv2")},
+        Cityscapes: {"root": str(folder / "cityscapes")},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +101,11 @@ def test_the_docstring_opens_with_the_command(name):
 
 
 def test_an_mmsegmentation_head_is_among_them():
-    heads = {name: [config.head_of(task)["type"] for task in config.tasks]
-             for name in TOP for config in [load_config(CONFIGS / name)]}
+    heads = {
+        name: [config.head_of(task)["type"] for task in config.tasks]
+        for name in TOP
+        for config in [load_config(CONFIGS / name)]
+    }
     assert any(MMSegHead in types for types in heads.values())
 
 

@@ -63,8 +63,17 @@ def test_everything_is_written_and_nothing_else(home, stock):
     names = {path.relative_to(home.run).parts[0] for path in home.run.rglob("*")}
     (log,) = (name for name in names if re.fullmatch(r"\d{8}_\d{6}", name))  # MMEngine's
     assert (home.run / log / "vis_data" / "config.py").is_file()
-    assert names - {log} == {"run.json", "adaptation.py", "results.json", "history.jsonl", "merged.safetensors", "coefficients.safetensors",
-                     "labels", "checkpoints", *PICTURES}
+    assert names - {log} == {
+        "run.json",
+        "adaptation.py",
+        "results.json",
+        "history.jsonl",
+        "merged.safetensors",
+        "coefficients.safetensors",
+        "labels",
+        "checkpoints",
+        *PICTURES,
+    }
     assert {path.name for path in home.folder.iterdir()} == {"rooms", "experts", "run", "tiny.py"}
     assert set((home.folder / "experts").iterdir()) == set(stock.values())  # unfinished trainings are tidied away
     for name in PICTURES:
@@ -196,8 +205,12 @@ def test_an_expert_file_scores_what_the_record_says(home, stock, capsys):
 
 def test_own_experts_are_merged_by_their_paths(home, stock, tmp_path):
     named = {task: str(stock[task]) for task in TASKS}
-    config = write_config(tmp_path, "own.py", rooms=home.folder / "rooms", more=(
-        f"base = dict(checkpoint={str(stock['base'])!r})\nexperts = dict(checkpoints={named!r})\n"))
+    config = write_config(
+        tmp_path,
+        "own.py",
+        rooms=home.folder / "rooms",
+        more=(f"base = dict(checkpoint={str(stock['base'])!r})\nexperts = dict(checkpoints={named!r})\n"),
+    )
     own = train(load_config(config), work_dir=str(tmp_path / "run"), train_experts=False)
     for key in ("coefficients", *ROWS, "delta_m"):
         assert own[key] == home.results[key], key
@@ -205,8 +218,12 @@ def test_own_experts_are_merged_by_their_paths(home, stock, tmp_path):
 
 
 def test_a_single_task_is_merged_too(home, stock, tmp_path):
-    path = write_config(tmp_path, rooms=home.folder / "rooms", experts=home.folder / "experts", more=(
-        "del tasks['segmentation']\ndel tasks['normals']\n"))
+    path = write_config(
+        tmp_path,
+        rooms=home.folder / "rooms",
+        experts=home.folder / "experts",
+        more=("del tasks['segmentation']\ndel tasks['normals']\n"),
+    )
     kept = files(home.folder / "experts")
     alone = train(load_config(path, ["adaptation.rounds=1"]), work_dir=str(tmp_path / "run"))
     new = set(files(home.folder / "experts")) - set(kept)

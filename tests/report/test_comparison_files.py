@@ -25,24 +25,55 @@ BLOCKS = {"reference": "references", "plain": "one encoder", "adapters": "adapte
 
 def row(method, delta, block="plain", **more):
     value = {"value": 50.0 if delta is None else 50.0 + delta, "higher_is_better": True}
-    tasks = {"segmentation": {"mIoU": value, "pixAcc": {"value": None, "higher_is_better": True}},
-             "depth": {"abs": {"value": 0.25, "std": 0.01, "higher_is_better": False}}}
-    return {"method": method, "block": block, "data": "none", "runs": 1, "tasks": tasks, "encoder_passes": 1,
-            "extra_parameters": 0, "seconds": 1.25, "peak_memory_mb": 812.4, "options": {"scale": 0.3},
-            "delta_m": {"mean": {"value": delta}}, **more}
+    tasks = {
+        "segmentation": {"mIoU": value, "pixAcc": {"value": None, "higher_is_better": True}},
+        "depth": {"abs": {"value": 0.25, "std": 0.01, "higher_is_better": False}},
+    }
+    return {
+        "method": method,
+        "block": block,
+        "data": "none",
+        "runs": 1,
+        "tasks": tasks,
+        "encoder_passes": 1,
+        "extra_parameters": 0,
+        "seconds": 1.25,
+        "peak_memory_mb": 812.4,
+        "options": {"scale": 0.3},
+        "delta_m": {"mean": {"value": delta}},
+        **more,
+    }
 
 
 @pytest.fixture
 def record():
-    rows = [row("average", -20.0), row("undefined", None), row("symerge", -2.0, note="a | note"),
-            {"method": "broken", "block": "plain", "data": "none", "runs": 0, "error": "ValueError: no [scale]"},
-            row("dare", -9.0, delta_m={"mean": {"value": -9.0, "std": 1.5}}, runs=3, tuning_seconds=0.5,
-                transferred={"mean": {"value": -4.0}}),
-            row("awful", -4000.0), row("better", 3.0, "adapters", extra_parameters=2345678),
-            row("masked", -1.0, "masks", extra_parameters=1234, encoder_passes=3, data="unlabelled"),
-            {**row("experts", 0.0, "reference"), "delta_m": {}, "seconds": None, "peak_memory_mb": None}]
-    return {"config": {"adaptation": {"batchnorm": "moments"}}, "tuning": "guessing", "seeds": 3, "blocks": BLOCKS,
-            "adapted_from": "symerge", "delta_m_metrics": {"segmentation": "mIoU", "depth": "abs"}, "rows": rows}
+    rows = [
+        row("average", -20.0),
+        row("undefined", None),
+        row("symerge", -2.0, note="a | note"),
+        {"method": "broken", "block": "plain", "data": "none", "runs": 0, "error": "ValueError: no [scale]"},
+        row(
+            "dare",
+            -9.0,
+            delta_m={"mean": {"value": -9.0, "std": 1.5}},
+            runs=3,
+            tuning_seconds=0.5,
+            transferred={"mean": {"value": -4.0}},
+        ),
+        row("awful", -4000.0),
+        row("better", 3.0, "adapters", extra_parameters=2345678),
+        row("masked", -1.0, "masks", extra_parameters=1234, encoder_passes=3, data="unlabelled"),
+        {**row("experts", 0.0, "reference"), "delta_m": {}, "seconds": None, "peak_memory_mb": None},
+    ]
+    return {
+        "config": {"adaptation": {"batchnorm": "moments"}},
+        "tuning": "guessing",
+        "seeds": 3,
+        "blocks": BLOCKS,
+        "adapted_from": "symerge",
+        "delta_m_metrics": {"segmentation": "mIoU", "depth": "abs"},
+        "rows": rows,
+    }
 
 
 def shown(text):
@@ -53,8 +84,12 @@ def shown(text):
 
 def test_rows_go_from_the_best_to_the_failed(record):
     order = {title: [entry["method"] for entry in rows] for title, rows in blocks(record)}
-    assert order == {"references": ["experts"], "adapters": ["better"], "masks": ["masked"],
-                     "one encoder": ["symerge", "dare", "average", "awful", "undefined", "broken"]}
+    assert order == {
+        "references": ["experts"],
+        "adapters": ["better"],
+        "masks": ["masked"],
+        "one encoder": ["symerge", "dare", "average", "awful", "undefined", "broken"],
+    }
 
 
 def test_every_cell_is_said_in_words_or_numbers(record):
@@ -70,8 +105,10 @@ def test_every_cell_is_said_in_words_or_numbers(record):
 
 
 def test_the_transfer_table_names_whose_layers_they_are(record):
-    assert transfers(record) == [["method (Δm % ↑)", "with its own heads", "with SyMerge's layers"],
-                                 ["dare", "-9.00 ± 1.50", "-4.00"]]
+    assert transfers(record) == [
+        ["method (Δm % ↑)", "with its own heads", "with SyMerge's layers"],
+        ["dare", "-9.00 ± 1.50", "-4.00"],
+    ]
     assert "adapted layers on other encoders" in markdown_comparison(record)
     record["adapted_from"] = "other.safetensors"
     assert transfers(record)[0][2] == "with the layers of other.safetensors"
@@ -100,7 +137,7 @@ def test_the_terminal_shows_headline_metrics_and_names_whole(record):
 
 def near(picture, colour):
     """Rows of the picture's pixels with this '#rrggbb' colour."""
-    wanted = [int(colour[i:i + 2], 16) for i in (5, 3, 1)]
+    wanted = [int(colour[i : i + 2], 16) for i in (5, 3, 1)]
     return sorted({int(line) for line in (abs(picture.astype(int) - wanted).max(2) < 4).nonzero()[0]})
 
 
@@ -110,9 +147,9 @@ def test_the_picture_has_a_bar_per_method_the_best_on_top(record, tmp_path):
     symerge, plain, adapters = (near(picture, colour) for colour in (ACCENT, COLOURS[0], COLOURS[2]))
     assert symerge and adapters and plain and adapters[0] < symerge[0] < plain[0]
     assert near(picture, MUTED) == [], "the experts have no bar"
-    awful = picture[plain[-1] - 200:plain[-1]]  # cut, so that the others can be told apart
-    width = max((abs(awful.astype(int) - [0x97, 0x6f, 0x2a]).max(2) < 4).sum(1))
-    own = max((abs(picture.astype(int) - [0x5b, 0x49, 0xd1]).max(2) < 4).sum(1))
+    awful = picture[plain[-1] - 200 : plain[-1]]  # cut, so that the others can be told apart
+    width = max((abs(awful.astype(int) - [0x97, 0x6F, 0x2A]).max(2) < 4).sum(1))
+    own = max((abs(picture.astype(int) - [0x5B, 0x49, 0xD1]).max(2) < 4).sum(1))
     assert 150 / 2 * 0.8 < width / own < 150 / 2 * 1.2
 
 

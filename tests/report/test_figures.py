@@ -48,8 +48,15 @@ def test_every_picture_is_on_the_panel_in_equal_size(tmp_path):
 def test_columns_are_models_and_lines_are_tasks(tmp_path):
     draw_panels(tmp_path / "panels.png", [panel_row()])
     picture = read(tmp_path / "panels.png").astype(int)
-    centres = np.array([[np.argwhere(np.abs(picture - (50 * column, 40 * line, 150)).max(-1) < 4).mean(0)
-                         for column in range(len(TITLES))] for line in range(2)])
+    centres = np.array(
+        [
+            [
+                np.argwhere(np.abs(picture - (50 * column, 40 * line, 150)).max(-1) < 4).mean(0)
+                for column in range(len(TITLES))
+            ]
+            for line in range(2)
+        ]
+    )
     assert np.ptp(centres[..., 0], axis=1).max() < 2 and np.ptp(centres[..., 1], axis=0).max() < 2
     assert (np.diff(centres[..., 1], axis=1) > 100).all() and (np.diff(centres[..., 0], axis=0) > 100).all()
     image = np.argwhere(np.abs(picture - (10, 200, 30)).max(-1) < 4).mean(0)
@@ -169,7 +176,7 @@ def test_curves_are_drawn_in_the_colours_of_the_tasks(tmp_path):
     draw_curves(tmp_path / "curves.png", history(tasks=("depth",)))
     picture = read(tmp_path / "curves.png")
     assert picture.shape == (570, 1500, 3)
-    first, second = (np.array([int(colour[at:at + 2], 16) for at in (1, 3, 5)]) for colour in COLOURS[:2])
+    first, second = (np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) for colour in COLOURS[:2])
     assert share(picture, first) > 1e-3 and share(picture, second) == 0
 
 
@@ -193,7 +200,7 @@ def test_a_step_may_lack_tasks_and_numbers(tmp_path):
 def test_smoothing_is_a_centred_mean_of_what_is_there(count):
     values = np.random.default_rng(count).normal(size=count)
     half = max(1, round(count * 0.05 / 2))
-    expected = [values[max(at - half, 0): at + half + 1].mean() for at in range(count)]
+    expected = [values[max(at - half, 0) : at + half + 1].mean() for at in range(count)]
     np.testing.assert_allclose(smoothed(values), expected, atol=1e-12)
 
 

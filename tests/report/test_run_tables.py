@@ -14,9 +14,13 @@ from symerge_dense.report.seeds import group, pooled, read_runs
 
 PAPER = PUBLISHED["nyuv2-symerge"]
 FACTORS = {("depth", "abs"): 100, ("depth", "rel"): 100}
-MINE = {"experts": (50.0, 75.0, 0.40, 0.16, 24.0), "average": (30.0, 60.0, 0.60, 0.24, 30.0),
-        "task_arithmetic": (32.0, 61.0, 0.55, 0.22, 31.0), "initial": (31.0, 61.0, 0.56, 0.22, 31.0),
-        "merged": (49.0, 74.0, 0.42, 0.17, 25.0)}
+MINE = {
+    "experts": (50.0, 75.0, 0.40, 0.16, 24.0),
+    "average": (30.0, 60.0, 0.60, 0.24, 30.0),
+    "task_arithmetic": (32.0, 61.0, 0.55, 0.22, 31.0),
+    "initial": (31.0, 61.0, 0.56, 0.22, 31.0),
+    "merged": (49.0, 74.0, 0.42, 0.17, 25.0),
+}
 
 
 def record(seed=0, shift=0.0, **config):

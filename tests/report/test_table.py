@@ -23,8 +23,10 @@ def results():
     rows = {}
     for number, row in enumerate(ROWS):
         tasks = {
-            task: {metric: {"value": 0.1 * (number + 1) * position, "higher_is_better": higher}
-                   for position, (metric, higher) in enumerate(metrics.items(), start=1)}
+            task: {
+                metric: {"value": 0.1 * (number + 1) * position, "higher_is_better": higher}
+                for position, (metric, higher) in enumerate(metrics.items(), start=1)
+            }
             for task, metrics in METRICS.items()
         }
         tasks["segmentation"]["mIoU"]["value"] = MIOU[row]

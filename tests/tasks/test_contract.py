@@ -115,7 +115,7 @@ def test_statistics_are_additive_and_per_image(task: DenseTask) -> None:
     output, truth = outputs(task), truths(task, outputs(task, seed=1))
     rows = task.statistics(output, truth)
     assert rows.dtype == torch.float64 and rows.ndim == 2 and len(rows) == 3
-    singles = torch.cat([task.statistics(output[i:i + 1], truth[i:i + 1]) for i in range(3)])
+    singles = torch.cat([task.statistics(output[i : i + 1], truth[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(rows, singles, rtol=1e-12, atol=1e-12)
     stacked = task.statistics(torch.cat(list(output), dim=-1)[None], torch.cat(list(truth), dim=-1)[None])
     torch.testing.assert_close(rows.sum(0), stacked[0], rtol=1e-7, atol=1e-7)

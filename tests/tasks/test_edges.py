@@ -54,7 +54,8 @@ def test_confidence_entropy_and_labels_by_hand() -> None:
     task, output = Edges(), row(0.2, 0.75).logit()
     assert task.confidence(output).flatten().tolist() == pytest.approx([0.8, 0.75])
     assert task.entropy(output).flatten().tolist() == pytest.approx(
-        [-p * math.log(p) - (1 - p) * math.log(1 - p) for p in (0.2, 0.75)])
+        [-p * math.log(p) - (1 - p) * math.log(1 - p) for p in (0.2, 0.75)]
+    )
     assert task.self_label(output).flatten().tolist() == pytest.approx([0.2, 0.75])
     assert task.self_label(output, soft=False).flatten().tolist() == [0.0, 1.0]
     assert task.confidence(row(-800.0)).isfinite().all() and float(task.entropy(row(800.0))) == 0

@@ -52,10 +52,14 @@ def test_the_mtan_protocol_is_the_mean_of_batch_means(size: int) -> None:
     truth[0, 0, 0, 0] = -0.25  # counts: only 0 is no measurement
     expected = []
     for start in range(0, 6, size):
-        pairs = [(p, g) for p, g in zip(output[start:start + size].flat, truth[start:start + size].flat, strict=True)
-                 if g != 0]
-        expected.append([sum(abs(p - g) for p, g in pairs) / len(pairs), sum(abs(p - g) / g for p, g in pairs)
-                         / len(pairs)])
+        pairs = [
+            (p, g)
+            for p, g in zip(output[start : start + size].flat, truth[start : start + size].flat, strict=True)
+            if g != 0
+        ]
+        expected.append(
+            [sum(abs(p - g) for p, g in pairs) / len(pairs), sum(abs(p - g) / g for p, g in pairs) / len(pairs)]
+        )
     mtan = measure(InverseDepth(), "mtan")
     batches = zip(torch.tensor(output).split(size), torch.tensor(truth).split(size), strict=True)
     rows = torch.cat([mtan.statistics(*batch) for batch in batches])

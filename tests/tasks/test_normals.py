@@ -111,7 +111,7 @@ def test_renormalized_vectors_are_unit_or_zero(dtype: type) -> None:
     np.testing.assert_array_equal(target, before)
     for y, x in np.ndindex(7, 9):
         vector = target[y, x].astype(float)
-        length = math.sqrt(sum(vector ** 2))
+        length = math.sqrt(sum(vector**2))
         expected = vector / length if 0.5 <= length < math.inf else np.zeros(3)
         np.testing.assert_allclose(result[y, x], expected, atol=np.finfo(dtype).eps)
     np.testing.assert_allclose(result[4, 4], [0, 1, 0])

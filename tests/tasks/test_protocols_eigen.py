@@ -44,9 +44,18 @@ def test_only_the_crop_counts() -> None:
 
 def test_by_hand() -> None:
     found = values(frame(3.0), frame(2.0))
-    assert found == pytest.approx({
-        "abs": 1, "rel": 0.5, "rmse": 1, "rmse_log": math.log(1.5), "log10": math.log10(1.5),
-        "delta1": 0, "delta2": 100, "delta3": 100})
+    assert found == pytest.approx(
+        {
+            "abs": 1,
+            "rel": 0.5,
+            "rmse": 1,
+            "rmse_log": math.log(1.5),
+            "log10": math.log10(1.5),
+            "delta1": 0,
+            "delta2": 100,
+            "delta3": 100,
+        }
+    )
     assert list(found) == list(Depth.eigen_metrics)
     assert [Depth.eigen_metrics[f"delta{power}"] for power in (1, 2, 3)] == [True] * 3
     assert not any(Depth.eigen_metrics[name] for name in ("abs", "rel", "rmse", "rmse_log", "log10"))
@@ -74,8 +83,18 @@ def test_random_frames_equal_a_loop_over_pixels_whatever_the_batch() -> None:
         if inside and 1e-3 <= truth[image, row, column] <= 10:
             g, p = float(truth[image, row, column]), min(float(guess[image, row, column]), 10)
             ratio = max(p / g, g / p)
-            errors.append([abs(p - g), abs(p - g) / g, (p - g) ** 2, math.log(p / g) ** 2,
-                           abs(math.log10(p) - math.log10(g)), ratio < 1.25, ratio < 1.25 ** 2, ratio < 1.25 ** 3])
+            errors.append(
+                [
+                    abs(p - g),
+                    abs(p - g) / g,
+                    (p - g) ** 2,
+                    math.log(p / g) ** 2,
+                    abs(math.log10(p) - math.log10(g)),
+                    ratio < 1.25,
+                    ratio < 1.25**2,
+                    ratio < 1.25**3,
+                ]
+            )
     means = np.mean(errors, axis=0)
     expected = [*means[:2], *np.sqrt(means[2:4]), means[4], *(100 * means[5:])]
     task = Depth()

@@ -25,8 +25,16 @@ from symerge_dense.registry import ADAPTIVE_METHODS
 PAPER = "https://arxiv.org/abs/2310.02575"
 STEPS = 500
 _PUBLISHED: dict[str, Any] = {
-    "objective": "entropy", "initial": 0.3, "clamp": (0.0, 1.0), "learn_coefficients": True, "learn_layer": False,
-    "coefficient_lr": 1e-3, "lr_decay": "none", "schedule": "sum", "density": None}
+    "objective": "entropy",
+    "initial": 0.3,
+    "clamp": (0.0, 1.0),
+    "learn_coefficients": True,
+    "learn_layer": False,
+    "coefficient_lr": 1e-3,
+    "lr_decay": "none",
+    "schedule": "sum",
+    "density": None,
+}
 
 
 class _EntropyMinimisation(OptionVariant):

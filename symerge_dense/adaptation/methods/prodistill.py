@@ -70,8 +70,9 @@ class ProDistillStudent(MergedStudent):
         coefficient would be so small that Adam's epsilon swallows it.
         """
         block, weights, pixels = self.blocks[self.stage], self._stage_weights(), self.model.normalised(image)
-        ours = output_at(self.model.backbone.get_submodule(block),
-                         lambda: functional_call(self.model.backbone, weights, (pixels,)))
+        ours = output_at(
+            self.model.backbone.get_submodule(block), lambda: functional_call(self.model.backbone, weights, (pixels,))
+        )
         with torch.no_grad():
             theirs = {task: self._expert_output(self.teachers[task], block, image) for task in self.active}
         return {task: F.mse_loss(ours.float(), output.float(), reduction="sum") for task, output in theirs.items()}
@@ -108,8 +109,9 @@ class ProDistill(AdaptiveMethod):
         self.lr = check_within(self.name, "lr", lr, "(0, inf)", "a learning rate")
 
     def student(self, context: AdaptationContext) -> Student:
-        options = dataclasses.replace(context.options, labels="online", augment=None, lr_decay="none", balance="none",
-                                      schedule="sum")
+        options = dataclasses.replace(
+            context.options, labels="online", augment=None, lr_decay="none", balance="none", schedule="sum"
+        )
         model = assemble(context.base, context.experts).to(context.device)
         return ProDistillStudent(model, options, list(block_shapes(model, probe_image(context))), self.lr)
 

@@ -32,10 +32,10 @@ class Intrinsics(NamedTuple):
 RGB_CAMERA = Intrinsics(518.857901, 519.469611, 325.582449 - 1, 253.736166 - 1)
 """Of the 480 x 640 RGB frames, onto which NYUv2 projects its depth (camera_params.m, which counts pixels from 1)."""
 
-RADIUS = 10       # pixels; a window is 21 x 21, over which the steps of the sensor average out
-SHIFTED = 0.005   # a window beside the pixel must fit better than the one around it by this much
-ROUGH = 0.03      # a larger relative misfit is a jump or clutter, not a surface
-FILLED = 1 / 3    # of a window must have depth
+RADIUS = 10  # pixels; a window is 21 x 21, over which the steps of the sensor average out
+SHIFTED = 0.005  # a window beside the pixel must fit better than the one around it by this much
+ROUGH = 0.03  # a larger relative misfit is a jump or clutter, not a surface
+FILLED = 1 / 3  # of a window must have depth
 
 
 def normals_from_depth(depth: Array, intrinsics: Intrinsics) -> NDArray[np.float32]:
@@ -88,7 +88,7 @@ def _planes(inverse: Floats, known: Array, rows: Array, columns: Array) -> tuple
     xz, yz = sums(inverse, ramp, flat) * share - x * z, sums(inverse, flat, ramp) * share - y * z
     zz = sums(inverse * inverse, flat, flat) * share - z * z
     determinant = xx * yy - xy * xy
-    fits = (count >= FILLED * flat.size ** 2) & (determinant > 1)  # 1 pixel^4: the pixels of a line have none
+    fits = (count >= FILLED * flat.size**2) & (determinant > 1)  # 1 pixel^4: the pixels of a line have none
     determinant = np.where(fits, determinant, 1)
     slope_x, slope_y = (xz * yy - yz * xy) / determinant, (yz * xx - xz * xy) / determinant
     variance = np.maximum(zz - slope_x * xz - slope_y * yz, 0)
@@ -103,7 +103,7 @@ def _best_window(misfit: Floats, rows: Array, columns: Array) -> tuple[Array, Ar
     best, row, column = misfit - SHIFTED, rows, columns
     for down in (-RADIUS, 0, RADIUS):
         for across in (-RADIUS, 0, RADIUS):
-            other = padded[RADIUS + down:RADIUS + down + height, RADIUS + across:RADIUS + across + width]
+            other = padded[RADIUS + down : RADIUS + down + height, RADIUS + across : RADIUS + across + width]
             better = other < best
             best = np.where(better, other, best)
             row, column = np.where(better, rows + down, row), np.where(better, columns + across, column)

@@ -16,7 +16,7 @@ from symerge_dense.datasets.targets import EIGEN_CROP, INVALID_LABEL, NYU_FRAME,
 from symerge_dense.datasets.transforms import Augment, TargetRule
 
 COARSE = np.full(256, -1)  # class of 13 by class of 40; -1: no such label
-COARSE[:len(NYU40_TO_13)], COARSE[INVALID_LABEL] = NYU40_TO_13, INVALID_LABEL
+COARSE[: len(NYU40_TO_13)], COARSE[INVALID_LABEL] = NYU40_TO_13, INVALID_LABEL
 
 
 class NYUFrames(DenseDataset):
@@ -36,15 +36,23 @@ class NYUFrames(DenseDataset):
     serves: ClassVar[frozenset[str]] = frozenset({"segmentation", "edges", "depth", "normals"})
     packaging: ClassVar[str]  # its name in tools and manifests
 
-    def __init__(self, root: str | Path, split: Literal["train", "val"] = "train",
-                 tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
-                 augment: Augment | dict[str, Any] | None = None, size: tuple[int, int] | None = None,
-                 seed: int = 0, crop: Literal["none", "eigen"] = "none",
-                 normals: Literal["stored", "depth"] = "stored") -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: Literal["train", "val"] = "train",
+        tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
+        augment: Augment | dict[str, Any] | None = None,
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+        crop: Literal["none", "eigen"] = "none",
+        normals: Literal["stored", "depth"] = "stored",
+    ) -> None:
         super().__init__(tasks, augment, size, seed)
         settings: tuple[tuple[str, str, tuple[str, str]], ...] = (
-            ("split", split, ("train", "val")), ("crop", crop, ("none", "eigen")),
-            ("normals", normals, ("stored", "depth")))
+            ("split", split, ("train", "val")),
+            ("crop", crop, ("none", "eigen")),
+            ("normals", normals, ("stored", "depth")),
+        )
         for name, value, allowed in settings:
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: {type(self).__name__} has {allowed[0]!r} and {allowed[1]!r}.")
@@ -111,15 +119,19 @@ class NYUFrames(DenseDataset):
         coarse = COARSE[np.where(wrong, INVALID_LABEL - 1, labels)]
         if coarse.min() < 0:
             found = np.unique(labels[coarse < 0])[:5].tolist()
-            raise ValueError(f"{self.root}: labels {found} in image {index} of {self.split!r}; allowed are 0..39, and "
-                             "255 for void. Fetch the data again.")
+            raise ValueError(
+                f"{self.root}: labels {found} in image {index} of {self.split!r}; allowed are 0..39, and "
+                "255 for void. Fetch the data again."
+            )
         return coarse if self.classes == NYU13 else labels
 
     def _cropped(self, array: Array) -> Array:
         if self.crop == "none":
             return array
         if array.shape[:2] != NYU_FRAME:
-            raise ValueError(f"{self.root}: crop='eigen' is defined on frames of {NYU_FRAME}, these are "
-                             f"{array.shape[:2]}; use crop='none'.")
+            raise ValueError(
+                f"{self.root}: crop='eigen' is defined on frames of {NYU_FRAME}, these are "
+                f"{array.shape[:2]}; use crop='none'."
+            )
         top, bottom, left, right = EIGEN_CROP
         return np.ascontiguousarray(array[top:bottom, left:right])

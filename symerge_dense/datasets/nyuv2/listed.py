@@ -58,9 +58,15 @@ class ListedFrames(NYUFrames):
 
     flavours: ClassVar[tuple[Flavour, ...]]
 
-    def __init__(self, root: str | Path, split: Literal["train", "val"] = "train",
-                 tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None, *, normal_axes: str = OWN_AXES,
-                 **settings: Any) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: Literal["train", "val"] = "train",
+        tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
+        *,
+        normal_axes: str = OWN_AXES,
+        **settings: Any,
+    ) -> None:
         super().__init__(root, split, tasks, **settings)
         self.axes = parse_axes(normal_axes)
         self.names = self._listed()
@@ -78,14 +84,17 @@ class ListedFrames(NYUFrames):
             lines = path.read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError):
             inside = ", ".join(sorted(entry.name for entry in self.root.iterdir())[:8]) if self.root.is_dir() else ""
-            raise ValueError(f"{path}: no readable list of file names there; {self.root} holds {inside or 'nothing'}. "
-                             f"Expected are gt_sets/train.txt, gt_sets/val.txt and\n{expected}") from None
+            raise ValueError(
+                f"{path}: no readable list of file names there; {self.root} holds {inside or 'nothing'}. "
+                f"Expected are gt_sets/train.txt, gt_sets/val.txt and\n{expected}"
+            ) from None
         names = [line.strip() for line in lines if line.strip()]
         wrong = [name for name in names if Path(name).name != name or name.startswith(".")]
         if wrong or not names or len(set(names)) < len(names):
             found = f"{wrong[0]!r} is no file name" if wrong else "names are repeated" if names else "there is no name"
-            raise ValueError(f"{path}: {found}; expected one name per line, without folder and suffix. "
-                             f"{REMEDY.capitalize()}.")
+            raise ValueError(
+                f"{path}: {found}; expected one name per line, without folder and suffix. {REMEDY.capitalize()}."
+            )
         return names
 
     def _needed(self) -> list[str]:
@@ -97,30 +106,42 @@ class ListedFrames(NYUFrames):
     def _find_flavour(self) -> Flavour:
         """The flavour whose files are there for the first name; of several, the one that most folders are of."""
         first = self.names[0]
-        found = {folder: {path.suffix for path in (self.root / folder).glob(f"{_literal(first)}.*")}
-                 for folder in Flavour._fields[1:]}
-        fitting = [flavour for flavour in self.flavours
-                   if all(flavour.suffix(folder) in found[folder] for folder in self.folders)]
+        found = {
+            folder: {path.suffix for path in (self.root / folder).glob(f"{_literal(first)}.*")}
+            for folder in Flavour._fields[1:]
+        }
+        fitting = [
+            flavour
+            for flavour in self.flavours
+            if all(flavour.suffix(folder) in found[folder] for folder in self.folders)
+        ]
         if not fitting or (len(fitting) > 1 and len(self.folders) > 1):
-            held = ", ".join(f"{folder}/{first}{'|'.join(sorted(found[folder])) or ' nothing'}"
-                             for folder in self.folders)
+            held = ", ".join(
+                f"{folder}/{first}{'|'.join(sorted(found[folder])) or ' nothing'}" for folder in self.folders
+            )
             expected = "\n".join(f"    {flavour}" for flavour in self.flavours)
-            raise ValueError(f"{self.root}: {'two flavours are mixed' if fitting else 'no known packaging'}: found "
-                             f"{held}; {type(self).__name__} expects one of\n{expected}\nFetch it again, or take the "
-                             "packaging whose files these are.")
+            raise ValueError(
+                f"{self.root}: {'two flavours are mixed' if fitting else 'no known packaging'}: found "
+                f"{held}; {type(self).__name__} expects one of\n{expected}\nFetch it again, or take the "
+                "packaging whose files these are."
+            )
         return max(fitting, key=lambda flavour: sum(flavour.suffix(folder) in found[folder] for folder in found))
 
     def _check_files(self) -> None:
         for folder in self.folders:
             missing = [path for path in (self._path(folder, index) for index in range(len(self))) if not path.is_file()]
             if missing:
-                raise ValueError(f"{missing[0]}: missing, one of {len(missing)} in this folder that gt_sets/"
-                                 f"{self.split}.txt lists; fetch the data again.")
+                raise ValueError(
+                    f"{missing[0]}: missing, one of {len(missing)} in this folder that gt_sets/"
+                    f"{self.split}.txt lists; fetch the data again."
+                )
 
     def _check_frame(self) -> None:
         if self.crop == "eigen" and self.frame != NYU_FRAME:
-            raise ValueError(f"{self.root}: crop='eigen' cuts frames of 480 x 640, these are already cropped to "
-                             f"{self.frame[0]} x {self.frame[1]}; use crop='none'.")
+            raise ValueError(
+                f"{self.root}: crop='eigen' cuts frames of 480 x 640, these are already cropped to "
+                f"{self.frame[0]} x {self.frame[1]}; use crop='none'."
+            )
         if self.normals == "depth":
             self.frame_of_crop()
 
@@ -143,8 +164,10 @@ class ListedFrames(NYUFrames):
             return super().frame_of_crop()
         top, bottom, left, right = BENCHMARK_CROP
         if self.frame != (bottom - top, right - left):
-            raise ValueError(f"{self.root}: normals='depth' needs the camera, which is known for frames of 480 x 640 "
-                             f"and 425 x 560, these are {self.frame[0]} x {self.frame[1]}; use normals='stored'.")
+            raise ValueError(
+                f"{self.root}: normals='depth' needs the camera, which is known for frames of 480 x 640 "
+                f"and 425 x 560, these are {self.frame[0]} x {self.frame[1]}; use normals='stored'."
+            )
         return BENCHMARK_CROP
 
     def frame_image(self, index: int) -> Array:
@@ -164,8 +187,9 @@ class ListedFrames(NYUFrames):
         stored = read_mat(path, "depth") if path.suffix == ".mat" else read_array(path)
         metres = self._fitting(stored, path, ((), (1,)))
         if metres.dtype.kind != "f" or not np.isfinite(metres).any():
-            raise ValueError(f"{path}: {metres.dtype}, expected metres in floating point, some of them finite; "
-                             f"{REMEDY}.")
+            raise ValueError(
+                f"{path}: {metres.dtype}, expected metres in floating point, some of them finite; {REMEDY}."
+            )
         return known_depth(metres.reshape(self.frame))
 
     def frame_normals(self, index: int) -> Array:
@@ -176,15 +200,18 @@ class ListedFrames(NYUFrames):
         if path.suffix != ".npy":
             return self.axes.apply(decode_normals(stored))
         if stored.dtype.kind != "f" or not np.isfinite(stored).any():
-            raise ValueError(f"{path}: {stored.dtype}, expected vectors in floating point, some of them finite; "
-                             f"{REMEDY}.")
+            raise ValueError(
+                f"{path}: {stored.dtype}, expected vectors in floating point, some of them finite; {REMEDY}."
+            )
         return self.axes.apply(known_normals(stored))
 
     def _fitting(self, array: Array, path: Path, ends: tuple[tuple[int, ...], ...]) -> Array:
         """``array``, if it has the size of the first image, then one of ``ends``; raises ValueError if not."""
         if array.shape not in [(*self.frame, *end) for end in ends]:
-            raise ValueError(f"{path}: shape {array.shape}, expected {(*self.frame, *ends[0])}, the size of the first "
-                             f"image; {REMEDY}.")
+            raise ValueError(
+                f"{path}: shape {array.shape}, expected {(*self.frame, *ends[0])}, the size of the first "
+                f"image; {REMEDY}."
+            )
         return array
 
 
@@ -209,7 +236,8 @@ class NYUDMT(ListedFrames):
     packaging: ClassVar[str] = "nyud_mt"
     flavours: ClassVar[tuple[Flavour, ...]] = (
         Flavour("Vandenhende's", images=".jpg", segmentation=".png", normals=".npy", depth=".npy"),
-        Flavour("ASTMT's", images=".jpg", segmentation=".mat", normals=".jpg", depth=".mat"))
+        Flavour("ASTMT's", images=".jpg", segmentation=".mat", normals=".jpg", depth=".mat"),
+    )
 
 
 # -- NYUDv2.tar.gz ----------------------------------------------------------------------------------------------------
@@ -226,4 +254,5 @@ class NYUDv2(ListedFrames):
     DEFAULT_SIZE: ClassVar[tuple[int, int]] = (425, 560)
     packaging: ClassVar[str] = "nyudv2"
     flavours: ClassVar[tuple[Flavour, ...]] = (
-        Flavour("ATRC's and InvPT's", images=".png", segmentation=".png", normals=".png", depth=".npy"),)
+        Flavour("ATRC's and InvPT's", images=".png", segmentation=".png", normals=".png", depth=".npy"),
+    )

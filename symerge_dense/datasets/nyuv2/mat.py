@@ -35,9 +35,11 @@ class StoredArray(NamedTuple):
     words: str
 
 
-ARRAYS = {"images": StoredArray("u", (3, WIDTH, HEIGHT), "uint8 (N, 3, 640, 480)"),
-           "depths": StoredArray("f", (WIDTH, HEIGHT), "floats (N, 640, 480)"),
-           "labels": StoredArray("ui", (WIDTH, HEIGHT), "integers (N, 640, 480)")}
+ARRAYS = {
+    "images": StoredArray("u", (3, WIDTH, HEIGHT), "uint8 (N, 3, 640, 480)"),
+    "depths": StoredArray("f", (WIDTH, HEIGHT), "floats (N, 640, 480)"),
+    "labels": StoredArray("ui", (WIDTH, HEIGHT), "integers (N, 640, 480)"),
+}
 
 
 class LabeledMat:
@@ -55,8 +57,10 @@ class LabeledMat:
         with self._open() as file:
             counts = {name: self._array(file, name).shape[0] for name in ARRAYS}
         if len(set(counts.values())) > 1 or min(counts.values()) == 0:
-            raise ValueError(f"{path}: {', '.join(f'{number} {name}' for name, number in counts.items())}; expected "
-                             f"the same number, 1449 in the published file. {REMEDY.capitalize()}.")
+            raise ValueError(
+                f"{path}: {', '.join(f'{number} {name}' for name, number in counts.items())}; expected "
+                f"the same number, 1449 in the published file. {REMEDY.capitalize()}."
+            )
         self.count = counts["images"]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -89,8 +93,9 @@ class LabeledMat:
         if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
             raise ValueError(f"{self.path}: holds no array {name!r}, expected {wanted.words}; {REMEDY}.")
         if found.shape is None or found.shape[1:] != wanted.axes or not self._is_kind(found.dtype, wanted):
-            raise ValueError(f"{self.path}: {name!r} is {found.dtype} of shape {found.shape}, expected {wanted.words}; "
-                             f"{REMEDY}.")
+            raise ValueError(
+                f"{self.path}: {name!r} is {found.dtype} of shape {found.shape}, expected {wanted.words}; {REMEDY}."
+            )
         return found
 
     @staticmethod
@@ -100,10 +105,16 @@ class LabeledMat:
 
 # -- the data set -----------------------------------------------------------------------------------------------------
 LABELED, SPLITS, MAPPING40, MAPPING13 = (
-    "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat", "class13Mapping.mat")
-URLS = {LABELED: "http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat",
-        SPLITS: "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat",
-        MAPPING40: "https://github.com/ankurhanda/nyuv2-meta-data/raw/master/classMapping40.mat"}
+    "nyu_depth_v2_labeled.mat",
+    "splits.mat",
+    "classMapping40.mat",
+    "class13Mapping.mat",
+)
+URLS = {
+    LABELED: "http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat",
+    SPLITS: "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat",
+    MAPPING40: "https://github.com/ankurhanda/nyuv2-meta-data/raw/master/classMapping40.mat",
+}
 FILE_OF_SPLIT = {"train": "trainNdxs", "val": "testNdxs"}
 
 
@@ -125,8 +136,13 @@ class NYUv2Mat(NYUFrames):
 
     packaging: ClassVar[str] = "mat"
 
-    def __init__(self, root: str | Path = "data/nyuv2_mat", split: Literal["train", "val"] = "train",
-                 tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        root: str | Path = "data/nyuv2_mat",
+        split: Literal["train", "val"] = "train",
+        tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(root, split, tasks, **settings)
         for name, url in URLS.items():
             if not (self.root / name).is_file():
@@ -143,8 +159,10 @@ class NYUv2Mat(NYUFrames):
     def _check_normals(self) -> None:
         missing = [path for index in range(len(self)) for path in self._normal_files(index) if not path.is_file()]
         if missing:
-            raise ValueError(f"{missing[0]}: missing, one of {len(missing)}; remove the folder "
-                             f"{FOLDER} and put {ARCHIVE} here, or set normals='depth'.")
+            raise ValueError(
+                f"{missing[0]}: missing, one of {len(missing)}; remove the folder "
+                f"{FOLDER} and put {ARCHIVE} here, or set normals='depth'."
+            )
 
     @property
     def source_files(self) -> list[Path]:
@@ -167,8 +185,10 @@ class NYUv2Mat(NYUFrames):
         labels = self.mat.read("labels", self.numbers[index]).astype(np.int64)
         wrong = (labels < 0) | (labels >= len(self.class_of))
         if wrong.any():
-            raise ValueError(f"{self.mat.path}: labels {np.unique(labels[wrong])[:5].tolist()} in frame "
-                             f"{self.numbers[index]}, allowed are 0..{len(self.class_of) - 1}; {REMEDY}.")
+            raise ValueError(
+                f"{self.mat.path}: labels {np.unique(labels[wrong])[:5].tolist()} in frame "
+                f"{self.numbers[index]}, allowed are 0..{len(self.class_of) - 1}; {REMEDY}."
+            )
         return self.class_of[labels]
 
     def frame_depth(self, index: int) -> Array:
@@ -196,12 +216,16 @@ def _split_numbers(path: Path, count: int, name: str) -> list[int]:
     wrong = every[~np.isin(every, np.arange(1, count + 1))]
     if wrong.size or not all(numbers.size for numbers in lists.values()):
         found = f"image {wrong[0]}" if wrong.size else "an empty list"
-        raise ValueError(f"{path}: holds {found}, expected numbers 1..{count}, which {LABELED} has; the two files do "
-                         "not belong together. Fetch both again.")
+        raise ValueError(
+            f"{path}: holds {found}, expected numbers 1..{count}, which {LABELED} has; the two files do "
+            "not belong together. Fetch both again."
+        )
     numbers, times = np.unique(every, return_counts=True)
     if times.max() > 1:
-        raise ValueError(f"{path}: image {numbers[times.argmax()]} is listed {times.max()} times; trainNdxs and "
-                         f"testNdxs share no image. {REMEDY.capitalize()}.")
+        raise ValueError(
+            f"{path}: image {numbers[times.argmax()]} is listed {times.max()} times; trainNdxs and "
+            f"testNdxs share no image. {REMEDY.capitalize()}."
+        )
     return [int(number) - 1 for number in lists[name]]
 
 
@@ -209,8 +233,9 @@ def _class_table(path: Path) -> NDArray[np.int64]:
     """Class 0..39 of every raw label, 255 of raw label 0."""
     classes = read_mat(path, "mapClass").ravel()
     if not classes.size or not np.isin(classes, np.arange(1, len(NYU40) + 1)).all():
-        raise ValueError(f"{path}: 'mapClass' holds values beyond 1..40, expected the class of each of 894 labels; "
-                         f"{REMEDY}.")
+        raise ValueError(
+            f"{path}: 'mapClass' holds values beyond 1..40, expected the class of each of 894 labels; {REMEDY}."
+        )
     return np.concatenate([[INVALID_LABEL], classes.astype(np.int64) - 1])
 
 
@@ -220,8 +245,12 @@ def _check_13(path: Path) -> None:
         struct = scipy.io.loadmat(path, variable_names=["classMapping13"], simplify_cells=False)["classMapping13"]
         found = np.asarray(struct["labels13"][0, 0], np.int64).ravel() - 1
     except Exception as error:  # scipy lets through whatever the damage leads to
-        raise ValueError(f"{path}: no readable 'classMapping13' with 'labels13' in it ({error!r}); remove the file, "
-                         "which is only compared with.") from error
+        raise ValueError(
+            f"{path}: no readable 'classMapping13' with 'labels13' in it ({error!r}); remove the file, "
+            "which is only compared with."
+        ) from error
     if found.tolist() != list(NYU40_TO_13):
-        raise ValueError(f"{path}: labels13 is another mapping of 40 classes to 13 than this package's "
-                         f"(classes.NYU40_TO_13): {(found + 1).tolist()}. Remove the file to go by the package's.")
+        raise ValueError(
+            f"{path}: labels13 is another mapping of 40 classes to 13 than this package's "
+            f"(classes.NYU40_TO_13): {(found + 1).tolist()}. Remove the file to go by the package's."
+        )

@@ -24,7 +24,11 @@ class NYUv2(NumberedArrays):
     DEFAULT_SIZE: ClassVar[tuple[int, int]] = (288, 384)
     DEFAULT_ROOT: ClassVar[str] = "data/nyuv2"
     FOLDERS: ClassVar[dict[str, str]] = {
-        "segmentation": "label", "edges": "label", "depth": "depth", "normals": "normal"}
+        "segmentation": "label",
+        "edges": "label",
+        "depth": "depth",
+        "normals": "normal",
+    }
     serves: ClassVar[frozenset[str]] = frozenset(FOLDERS)
     CLASSES: ClassVar[tuple[tuple[str, ...], ...]] = (NYU13, NYU40)
     FETCH: ClassVar[str] = """NYUv2 in its MTAN packaging is wanted: 795 train and 654 val images of 288 x 384 as
@@ -46,8 +50,10 @@ and either is checked by
         """Names of the 13 or 40 classes. Raises ValueError for another number."""
         names = super().class_names(count)
         if names is None:
-            raise ValueError(f"segmentation with {count} classes: NYUv2 has 13 or 40; give the task classes=13, or "
-                             f"classes=40 for label files of the 40 classes.")
+            raise ValueError(
+                f"segmentation with {count} classes: NYUv2 has 13 or 40; give the task classes=13, or "
+                f"classes=40 for label files of the 40 classes."
+            )
         return names
 
     def target(self, index: int, name: str) -> Array:

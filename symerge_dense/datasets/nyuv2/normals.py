@@ -45,11 +45,14 @@ def parse_axes(text: str) -> NormalAxes:
     found = [AXIS.fullmatch(part.strip()) for part in text.split(",")] if isinstance(text, str) else []
     letters = [match[2] for match in found if match]
     if len(found) != 3 or sorted(letters) != ["x", "y", "z"]:
-        raise ValueError(f"normal_axes={text!r}: give what the three stored channels are, x (right), y (up) and z "
-                         f"(forward) once each, a minus for the opposite way; for instance {OWN_AXES!r} or 'x,-y,z'.")
+        raise ValueError(
+            f"normal_axes={text!r}: give what the three stored channels are, x (right), y (up) and z "
+            f"(forward) once each, a minus for the opposite way; for instance {OWN_AXES!r} or 'x,-y,z'."
+        )
     channels = tuple(letters.index(letter) for letter in OWN_AXES.split(","))
-    return NormalAxes(channels, tuple(-1 if (match := found[channel]) and match[1] == "-" else 1
-                                      for channel in channels))
+    return NormalAxes(
+        channels, tuple(-1 if (match := found[channel]) and match[1] == "-" else 1 for channel in channels)
+    )
 
 
 # -- normals out of 8-bit pictures ------------------------------------------------------------------------------------
@@ -89,15 +92,18 @@ def normals_folder(root: Path) -> Path:
     if folder.is_dir():
         return folder
     if not archive.is_file():
-        raise ValueError(f"{root} has neither {FOLDER}/normals and {FOLDER}/masks nor {ARCHIVE}. Fetch\n    {URL}\n"
-                         f"into {root}, or set normals='depth' to compute normals from depth.")
+        raise ValueError(
+            f"{root} has neither {FOLDER}/normals and {FOLDER}/masks nor {ARCHIVE}. Fetch\n    {URL}\n"
+            f"into {root}, or set normals='depth' to compute normals from depth."
+        )
     try:
         with tempfile.TemporaryDirectory(dir=root, prefix=f".{FOLDER}-") as temporary:
             unpacked = _unpack(archive, Path(temporary))
             _move(unpacked, folder)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ValueError(f"{archive}: cannot be unpacked into {root} ({error}). Fetch it again from {URL}, or unpack "
-                         "it by hand.") from error
+        raise ValueError(
+            f"{archive}: cannot be unpacked into {root} ({error}). Fetch it again from {URL}, or unpack it by hand."
+        ) from error
     return folder
 
 

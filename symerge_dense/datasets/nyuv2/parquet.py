@@ -23,8 +23,12 @@ Wanted are the files of the Hugging Face data set tanganke/nyuv2, 3 GB,
 (or the same files in {root} itself). Fetch them by
     hf download tanganke/nyuv2 --repo-type dataset --local-dir {root}"""
 SHARD = re.compile(r"(?P<split>train|val)-(?P<number>\d{5})-of-(?P<total>\d{5})(-[0-9a-f]+)?\.parquet")
-COLUMNS = {"image": ColumnType(3, "floating point"), "segmentation": ColumnType(2, "integer"),
-           "depth": ColumnType(3, "floating point"), "normal": ColumnType(3, "floating point")}
+COLUMNS = {
+    "image": ColumnType(3, "floating point"),
+    "segmentation": ColumnType(2, "integer"),
+    "depth": ColumnType(3, "floating point"),
+    "normal": ColumnType(3, "floating point"),
+}
 COLUMN_OF = {"segmentation": "segmentation", "edges": "segmentation", "depth": "depth", "normals": "normal"}
 
 
@@ -36,8 +40,11 @@ def shards(root: Path, split: str) -> list[Path]:
     """
     for folder in (root / "data", root):
         matches = [match for path in sorted(folder.glob("*.parquet")) if (match := SHARD.fullmatch(path.name))]
-        files = [(int(match["number"]), int(match["total"]), folder / match[0])
-                 for match in matches if match["split"] == split]
+        files = [
+            (int(match["number"]), int(match["total"]), folder / match[0])
+            for match in matches
+            if match["split"] == split
+        ]
         if files:
             break
     else:
@@ -45,13 +52,16 @@ def shards(root: Path, split: str) -> list[Path]:
     totals = sorted({total for _, total, _ in files})
     numbers = [number for number, _, _ in files]
     if len(totals) > 1 or len(set(numbers)) < len(numbers) or max(numbers) >= totals[0]:
-        raise ValueError(f"{folder}: the {split!r} shards are not of one series: "
-                         f"{', '.join(path.name for _, _, path in files)}; keep the files of one download.")
-    missing = [f"{split}-{number:05}-of-{totals[0]:05}.parquet" for number in range(totals[0])
-               if number not in numbers]
+        raise ValueError(
+            f"{folder}: the {split!r} shards are not of one series: "
+            f"{', '.join(path.name for _, _, path in files)}; keep the files of one download."
+        )
+    missing = [f"{split}-{number:05}-of-{totals[0]:05}.parquet" for number in range(totals[0]) if number not in numbers]
     if missing:
-        raise ValueError(f"{folder}: of {totals[0]} {split!r} shards {len(missing)} are missing: {', '.join(missing)}; "
-                         "fetch them too.")
+        raise ValueError(
+            f"{folder}: of {totals[0]} {split!r} shards {len(missing)} are missing: {', '.join(missing)}; "
+            "fetch them too."
+        )
     return [path for _, _, path in files]
 
 
@@ -76,17 +86,24 @@ class NYUv2Parquet(DenseDataset):
     packaging: ClassVar[str] = "parquet"
     classes = NYU13
 
-    def __init__(self, root: str | Path, split: Literal["train", "val"] = "train",
-                 tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
-                 augment: Augment | dict[str, Any] | None = None, size: tuple[int, int] | None = None,
-                 seed: int = 0) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: Literal["train", "val"] = "train",
+        tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
+        augment: Augment | dict[str, Any] | None = None,
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__(tasks, augment, size, seed)
         if split not in ("train", "val"):
             raise ValueError(f"split={split!r}: tanganke/nyuv2 has 'train' and 'val'.")
         channels = int(getattr(self.tasks.get("segmentation"), "channels", len(NYU13)))
         if channels != len(NYU13):
-            raise ValueError(f"segmentation with {channels} classes: tanganke/nyuv2 has the 13-class labels only; the "
-                             "40-class labels are in the packagings mat, nyud_mt and nyudv2.")
+            raise ValueError(
+                f"segmentation with {channels} classes: tanganke/nyuv2 has the 13-class labels only; the "
+                "40-class labels are in the packagings mat, nyud_mt and nyudv2."
+            )
         self.root, self.split = Path(root), split
         self.files = shards(self.root, split)
         needed = {"image", *(COLUMN_OF[source_of(rule)] for rule in self.tasks.values())}
@@ -113,16 +130,19 @@ class NYUv2Parquet(DenseDataset):
         stored = column[index]
         channels = {"image": (3,), "segmentation": (), "depth": (1,), "normal": (3,)}[name]
         if stored.shape != (*channels, *self.frame):
-            raise ValueError(f"{place}: shape {stored.shape}, expected {(*channels, *self.frame)} as the first image "
-                             "says; fetch this file again.")
+            raise ValueError(
+                f"{place}: shape {stored.shape}, expected {(*channels, *self.frame)} as the first image "
+                "says; fetch this file again."
+            )
         return (stored if stored.ndim == 2 else stored.transpose(1, 2, 0)), place
 
     def image(self, index: int) -> Array:
         """Image (H,W,3) float32 RGB in 0..255."""
         stored, place = self._read("image", index)
         if not np.isfinite(stored).all() or stored.min() < -1e-3 or stored.max() > 1.001:
-            raise ValueError(f"{place}: image values {stored.min()}..{stored.max()}, expected 0..1; fetch this file "
-                             "again.")
+            raise ValueError(
+                f"{place}: image values {stored.min()}..{stored.max()}, expected 0..1; fetch this file again."
+            )
         return np.clip(stored.astype(np.float32) * np.float32(255), 0, 255)
 
     def target(self, index: int, name: str) -> Array:
@@ -139,7 +159,9 @@ class NYUv2Parquet(DenseDataset):
         stored, place = self._read("segmentation", index)
         wrong = ~np.isin(stored, [-1, INVALID_LABEL, *range(len(NYU13))])
         if wrong.any():
-            raise ValueError(f"{place}: label values {np.unique(stored[wrong])[:5].tolist()}, allowed are -1..12, or "
-                             "255 for invalid; fetch this file again.")
+            raise ValueError(
+                f"{place}: label values {np.unique(stored[wrong])[:5].tolist()}, allowed are -1..12, or "
+                "255 for invalid; fetch this file again."
+            )
         labels = stored.astype(np.int64)
         return np.where(labels == -1, INVALID_LABEL, labels)

@@ -41,8 +41,9 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a readable Parquet file ({str(error).strip()[:200]}); fetch this file "
-                         "again.") from error
+        raise ValueError(
+            f"{path}: not a readable Parquet file ({str(error).strip()[:200]}); fetch this file again."
+        ) from error
 
 
 def row_groups(files: Sequence[Path], columns: Mapping[str, ColumnType]) -> list[RowGroup]:
@@ -66,16 +67,20 @@ def row_groups(files: Sequence[Path], columns: Mapping[str, ColumnType]) -> list
 
 def _check_column(path: Path, schema: Any, name: str, wanted: ColumnType) -> None:
     if name not in schema.names:
-        raise ValueError(f"{path}: no column {name!r}, only {', '.join(schema.names) or 'none'}; fetch this file again "
-                         "or leave out the task that needs it.")
+        raise ValueError(
+            f"{path}: no column {name!r}, only {', '.join(schema.names) or 'none'}; fetch this file again "
+            "or leave out the task that needs it."
+        )
     stored = kind = getattr(schema.field(name).type, "storage_type", schema.field(name).type)
     depth = 0
     while hasattr(kind, "value_type") and not pa.types.is_dictionary(kind):
         kind, depth = kind.value_type, depth + 1
     fits = pa.types.is_floating(kind) if wanted.numbers == "floating point" else pa.types.is_integer(kind)
     if depth != wanted.depth or not fits:
-        raise ValueError(f"{path}: column {name!r} holds {stored}, expected {wanted.depth} nested lists of "
-                         f"{wanted.numbers} numbers; this is another data set, or another version of it.")
+        raise ValueError(
+            f"{path}: column {name!r} holds {stored}, expected {wanted.depth} nested lists of "
+            f"{wanted.numbers} numbers; this is another data set, or another version of it."
+        )
 
 
 class _Cursor:
@@ -131,8 +136,10 @@ class ParquetColumn:
         try:
             return _unnest(row)
         except ValueError as error:
-            raise ValueError(f"{group.path}: row {index - group.first} of row group {group.number}, column "
-                             f"{self.name!r}: {error}; fetch this file again.") from None
+            raise ValueError(
+                f"{group.path}: row {index - group.first} of row group {group.number}, column "
+                f"{self.name!r}: {error}; fetch this file again."
+            ) from None
 
 
 def _unnest(row: Any) -> Array:

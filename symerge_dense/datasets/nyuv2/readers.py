@@ -41,8 +41,10 @@ def read_class_map(path: Path) -> NDArray[Any]:
     """
     ids = _pixels(path, "ids")
     if ids.ndim != 2 or ids.dtype.kind not in "iu":
-        raise ValueError(f"{path}: {ids.dtype} of shape {ids.shape}, expected one class number per pixel (a grey or "
-                         f"palette picture); {REMEDY}.")
+        raise ValueError(
+            f"{path}: {ids.dtype} of shape {ids.shape}, expected one class number per pixel (a grey or "
+            f"palette picture); {REMEDY}."
+        )
     return ids
 
 
@@ -59,8 +61,9 @@ def read_mat(path: Path, name: str) -> NDArray[Any]:
         raise ValueError(f"{path}: holds {', '.join(held) or 'nothing'}, expected {name!r}; {REMEDY}.")
     array = content[name]
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: {name!r} is {getattr(array, 'dtype', type(array).__name__)}, expected numbers; "
-                         f"{REMEDY}.")
+        raise ValueError(
+            f"{path}: {name!r} is {getattr(array, 'dtype', type(array).__name__)}, expected numbers; {REMEDY}."
+        )
     return array
 
 
@@ -71,7 +74,9 @@ def classes_of_40(stored: NDArray[Any], path: Path) -> NDArray[np.int64]:
     """
     wrong = ~np.isin(stored, np.arange(41))
     if wrong.any():
-        raise ValueError(f"{path}: label values {np.unique(stored[wrong])[:5].tolist()}, allowed are 1..40, and 0 for "
-                         "void; these are labels of another kind.")
+        raise ValueError(
+            f"{path}: label values {np.unique(stored[wrong])[:5].tolist()}, allowed are 1..40, and 0 for "
+            "void; these are labels of another kind."
+        )
     classes = stored.astype(np.int64) - 1
     return np.where(classes < 0, INVALID_LABEL, classes)

@@ -22,8 +22,14 @@ from symerge_dense.registry import DATASETS
 VERSION = 1  # of the frames: whatever changes a pixel raises it
 SIZE = (96, 128)
 COUNTS = {"train": 450, "val": 200, "test": 200}
-SOURCES = {"segmentation": "label", "edges": "object", "depth": "depth", "normals": "normals", "albedo": "albedo",
-           "shading": "shading"}
+SOURCES = {
+    "segmentation": "label",
+    "edges": "object",
+    "depth": "depth",
+    "normals": "normals",
+    "albedo": "albedo",
+    "shading": "shading",
+}
 
 
 @DATASETS.register_module()
@@ -48,10 +54,17 @@ class Rooms(DenseDataset):
     serves: ClassVar[frozenset[str]] = frozenset(SOURCES)
     classes = NYU13
 
-    def __init__(self, split: Literal["train", "val", "test"] = "train", root: str | Path = "data/rooms",
-                 count: int | None = None, tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
-                 augment: Augment | dict[str, Any] | None = None, size: tuple[int, int] | None = None, seed: int = 0,
-                 scene_seed: int = 0) -> None:
+    def __init__(
+        self,
+        split: Literal["train", "val", "test"] = "train",
+        root: str | Path = "data/rooms",
+        count: int | None = None,
+        tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
+        augment: Augment | dict[str, Any] | None = None,
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+        scene_seed: int = 0,
+    ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split={split!r}: rooms have {', '.join(map(repr, SPLITS))}.")
         super().__init__(tasks, augment, size or SIZE, seed)
@@ -112,8 +125,11 @@ def _kept(parent: Path, split: str, count: int, size: tuple[int, int], seed: int
 
 
 def _largest_fit(parent: Path, split: str, count: int) -> Path | None:
-    sets = {int(path.name.removeprefix(f"{split}-")): path for path in parent.glob(f"{split}-*")
-            if path.name.removeprefix(f"{split}-").isdecimal()}
+    sets = {
+        int(path.name.removeprefix(f"{split}-")): path
+        for path in parent.glob(f"{split}-*")
+        if path.name.removeprefix(f"{split}-").isdecimal()
+    }
     return max(((number, path) for number, path in sets.items() if number >= count), default=(0, None))[1]
 
 

@@ -16,8 +16,10 @@ BLACK = Texture("plain", (0.06, 0.06, 0.07), (0.1, 0.1, 0.1), 0.3)
 def television(rng: Rng, width: float, at: tuple[float, float, float], item: int) -> list[Part]:
     """Flat television whose bottom centre is ``at``, switched on or off."""
     height, (x, y, z), glow = width * 0.58, at, rng.choice([0.0, 0.5])
-    return [box("tv", (width, height, 0.06), at, BLACK, item),
-            box("tv", (width - 0.05, height - 0.05, 0.02), (x, y + 0.025, z + 0.03), _screen(rng), item, glow)]
+    return [
+        box("tv", (width, height, 0.06), at, BLACK, item),
+        box("tv", (width - 0.05, height - 0.05, 0.02), (x, y + 0.025, z + 0.03), _screen(rng), item, glow),
+    ]
 
 
 def _screen(rng: Rng) -> Texture:
@@ -31,8 +33,10 @@ def picture(rng: Rng) -> list[Part]:
     w, h = rng.uniform(0.4, 1.1), rng.uniform(0.35, 0.8)
     bright, dark, rim = hue(rng, (0.3, 0.8), (0.6, 1.0)), hue(rng, (0.2, 0.9), (0.2, 0.9)), 0.08
     art = Texture("painting", bright, dark, rng.uniform(0.15, 0.4), rng.random() * 50)
-    return [box("picture", (w, h, 0.03), (0, -h / 2, 0.015), wood(rng)),
-            box("picture", (w - rim, h - rim, 0.02), (0, -h / 2 + rim / 2, 0.025), art)]
+    return [
+        box("picture", (w, h, 0.03), (0, -h / 2, 0.015), wood(rng)),
+        box("picture", (w - rim, h - rim, 0.02), (0, -h / 2 + rim / 2, 0.025), art),
+    ]
 
 
 def screen(rng: Rng) -> list[Part]:
@@ -102,9 +106,11 @@ def bed(rng: Rng) -> list[Part]:
     w, d, h = rng.uniform(1.0, 1.8), rng.uniform(1.9, 2.1), rng.uniform(0.4, 0.6)
     frame, sheet = wood(rng), cloth(rng)
     white = Texture("plain", hue(rng, (0, 0.15), (0.8, 0.95)), (0.7, 0.7, 0.7), 0.3)
-    parts = [box("bed", (w, h / 2, d), (0, 0, 0), frame),
-             box("bed", (w - 0.06, h / 2, d - 0.06), (0, h / 2, 0), sheet),
-             box("bed", (w, rng.uniform(0.8, 1.1), 0.06), (0, 0, -d / 2 + 0.03), frame)]
+    parts = [
+        box("bed", (w, h / 2, d), (0, 0, 0), frame),
+        box("bed", (w - 0.06, h / 2, d - 0.06), (0, h / 2, 0), sheet),
+        box("bed", (w, rng.uniform(0.8, 1.1), 0.06), (0, 0, -d / 2 + 0.03), frame),
+    ]
     pillows = 1 if w < 1.3 else 2
     for k in range(pillows):
         x = (k - (pillows - 1) / 2) * w / 2
@@ -172,8 +178,11 @@ def bookshelf(rng: Rng) -> list[Part]:
 def media(rng: Rng) -> list[Part]:
     """Low stand with a television."""
     w, h, screen = rng.uniform(1.1, 1.7), rng.uniform(0.4, 0.6), rng.uniform(0.8, 1.2)
-    return [box("furniture", (w, h, 0.42), (0, 0, 0), wood(rng)), box("tv", (0.3, 0.05, 0.2), (0, h, 0), BLACK, 1),
-            *television(rng, screen, (0, h + 0.05, 0), 1)]
+    return [
+        box("furniture", (w, h, 0.42), (0, 0, 0), wood(rng)),
+        box("tv", (0.3, 0.05, 0.2), (0, h, 0), BLACK, 1),
+        *television(rng, screen, (0, h + 0.05, 0), 1),
+    ]
 
 
 def plant(rng: Rng) -> list[Part]:
@@ -195,6 +204,13 @@ def toys(rng: Rng) -> list[Part]:
 
 
 STANDING: dict[str, Callable[[Rng], list[Part]]] = {
-    "bed": bed, "sofa": sofa, "chair": chair, "table": table, "cabinet": cabinet, "bookshelf": bookshelf,
-    "media": media, "plant": plant, "toys": toys,
+    "bed": bed,
+    "sofa": sofa,
+    "chair": chair,
+    "table": table,
+    "cabinet": cabinet,
+    "bookshelf": bookshelf,
+    "media": media,
+    "plant": plant,
+    "toys": toys,
 }

@@ -38,16 +38,24 @@ def turn(yaw: float, pitch: float = 0.0) -> NDArray[np.float64]:
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) @ np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
 
 
-def box(label: str, size: tuple[float, float, float], at: tuple[float, float, float], texture: Texture, item: int = 0,
-        glow: float = 0.0, rotation: NDArray[np.float64] | None = None) -> Part:
+def box(
+    label: str,
+    size: tuple[float, float, float],
+    at: tuple[float, float, float],
+    texture: Texture,
+    item: int = 0,
+    glow: float = 0.0,
+    rotation: NDArray[np.float64] | None = None,
+) -> Part:
     """Box of full ``size`` (w, h, d) whose bottom centre is ``at``."""
     center = np.array([at[0], at[1] + size[1] / 2, at[2]])
     rotation = np.eye(3) if rotation is None else rotation
     return Part(label, center, np.array(size, float) / 2, texture, item, glow=glow, rotation=rotation)
 
 
-def ball(label: str, radius: float, at: tuple[float, float, float], texture: Texture, item: int = 0,
-         glow: float = 0.0) -> Part:
+def ball(
+    label: str, radius: float, at: tuple[float, float, float], texture: Texture, item: int = 0, glow: float = 0.0
+) -> Part:
     """Sphere whose lowest point is ``at``."""
     center = np.array([at[0], at[1] + radius, at[2]])
     return Part(label, center, np.full(3, radius), texture, item, True, glow)

@@ -178,6 +178,11 @@ def render(scene: Scene, size: tuple[int, int]) -> dict[str, NDArray[Any]]:
     right, up, forward = scene.camera.axes.astype(np.float32)
     normals = np.stack([right, forward, up]) @ view.normal
     things = np.array([*range(len(FACES)), *scene.objects], np.uint8)
-    return {"albedo": view.albedo.T.reshape(*size, 3), "shading": view.shading.reshape(size),
-            "depth": view.distance.reshape(size), "normals": normals.T.reshape(*size, 3),
-            "label": scene.labels[view.ids].reshape(size), "object": things[view.ids].reshape(size)}
+    return {
+        "albedo": view.albedo.T.reshape(*size, 3),
+        "shading": view.shading.reshape(size),
+        "depth": view.distance.reshape(size),
+        "normals": normals.T.reshape(*size, 3),
+        "label": scene.labels[view.ids].reshape(size),
+        "object": things[view.ids].reshape(size),
+    }

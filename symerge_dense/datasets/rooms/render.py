@@ -24,8 +24,13 @@ from symerge_dense.progress import track
 Array = NDArray[Any]
 SPLITS = ("train", "val", "test")
 FIELDS: dict[str, tuple[type[np.generic], int]] = {
-    "image": (np.uint8, 3), "label": (np.uint8, 0), "object": (np.uint8, 0), "depth": (np.float32, 0),
-    "normals": (np.float16, 3), "albedo": (np.uint8, 3), "shading": (np.uint8, 0),
+    "image": (np.uint8, 3),
+    "label": (np.uint8, 0),
+    "object": (np.uint8, 0),
+    "depth": (np.float32, 0),
+    "normals": (np.float16, 3),
+    "albedo": (np.uint8, 3),
+    "shading": (np.uint8, 0),
 }
 """Stored dtype and channels (0: no channel axis) of every field; albedo and shading are 0..1 as 0..255."""
 NOISE = 0.008  # standard deviation of the sensor's read noise; shot noise adds to it in bright pixels
@@ -43,15 +48,16 @@ def render_frame(index: int, split: str, size: tuple[int, int], seed: int) -> di
     rng = np.random.default_rng((seed, SPLITS.index(split), index))
     view = render(random_scene(rng), size)
     clean = view["albedo"] * view["shading"][..., None]
-    noisy = clean + rng.normal(size=clean.shape) * np.sqrt(NOISE ** 2 * (1 + clean))
+    noisy = clean + rng.normal(size=clean.shape) * np.sqrt(NOISE**2 * (1 + clean))
     for field, value in (("image", noisy), ("albedo", view["albedo"]), ("shading", view["shading"])):
         view[field] = np.clip(np.round(value * 255), 0, 255)
     return {field: view[field].astype(dtype) for field, (dtype, _) in FIELDS.items()}
 
 
 @contextmanager
-def _frames(count: int, split: str, size: tuple[int, int], seed: int,
-            workers: int) -> Iterator[Iterator[dict[str, Array]]]:
+def _frames(
+    count: int, split: str, size: tuple[int, int], seed: int, workers: int
+) -> Iterator[Iterator[dict[str, Array]]]:
     job = partial(render_frame, split=split, size=size, seed=seed)
     if workers < 2 or count <= FEW:
         yield map(job, range(count))
@@ -62,8 +68,9 @@ def _frames(count: int, split: str, size: tuple[int, int], seed: int,
         yield pool.map(job, range(count), chunksize=4)
 
 
-def render_set(folder: Path, split: str, count: int, size: tuple[int, int], seed: int,
-               workers: int | None = None) -> None:
+def render_set(
+    folder: Path, split: str, count: int, size: tuple[int, int], seed: int, workers: int | None = None
+) -> None:
     """Render frames 0..count-1 into ``folder``, which appears complete or not at all.
 
     ``workers`` processes share the work (default: 2, or 1 on a single core); the result does not depend on it.
@@ -72,9 +79,10 @@ def render_set(folder: Path, split: str, count: int, size: tuple[int, int], seed
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".rendering-", dir=folder.parent))
     try:
-        stores = {field: np.lib.format.open_memmap(unfinished / f"{field}.npy", "w+", dtype,
-                                                   field_shape(field, count, size))
-                  for field, (dtype, _) in FIELDS.items()}
+        stores = {
+            field: np.lib.format.open_memmap(unfinished / f"{field}.npy", "w+", dtype, field_shape(field, count, size))
+            for field, (dtype, _) in FIELDS.items()
+        }
         with _frames(count, split, size, seed, workers) as frames:
             for index, frame in enumerate(track(frames, f"rendering rooms ({split})", count)):
                 for field, store in stores.items():

@@ -192,5 +192,13 @@ def random_scene(rng: Rng) -> Scene:
     plan = FloorPlan(rng, size, camera)
     _furnish(rng, plan, size[1])
     lamp = size * rng.uniform((0.3, 0.8, 0.25), (0.7, 0.93, 0.7))
-    return Scene(size, _faces(rng), tuple(plan.parts), tuple(plan.objects), lamp, rng.uniform(0.38, 0.6),
-                 rng.uniform(0.8, 1.2), camera)
+    return Scene(
+        size,
+        _faces(rng),
+        tuple(plan.parts),
+        tuple(plan.objects),
+        lamp,
+        rng.uniform(0.38, 0.6),
+        rng.uniform(0.8, 1.2),
+        camera,
+    )

@@ -60,8 +60,13 @@ def _planks(u: Array, v: Array) -> Array:
 
 
 PATTERNS: dict[str, Callable[[Array, Array], Array]] = {
-    "plain": lambda u, v: 0.35 * _noise(3 * u, 3 * v), "checker": _checker, "stripes": _stripes, "noise": _clouds,
-    "wood": _wood, "tiles": _tiles, "planks": _planks,
+    "plain": lambda u, v: 0.35 * _noise(3 * u, 3 * v),
+    "checker": _checker,
+    "stripes": _stripes,
+    "noise": _clouds,
+    "wood": _wood,
+    "tiles": _tiles,
+    "planks": _planks,
 }
 
 

@@ -16,8 +16,9 @@ from symerge_dense.registry import did_you_mean
 
 ONLY = "segmentation"  # the task of a head that goes without a task's name
 UNIT = NetworkOptions(mean=(0.0,) * 3, std=(255.0,) * 3, align_corners=True, output_stride=8)  # images in [0, 1]
-IMAGENET = NetworkOptions(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), align_corners=False,
-                          output_stride=8)
+IMAGENET = NetworkOptions(
+    mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), align_corners=False, output_stride=8
+)
 
 State = dict[str, Tensor]
 
@@ -85,12 +86,25 @@ def _always(options: NetworkOptions) -> Callable[[Mapping[str, Any], str], Netwo
 
 
 _MTL: dict[str, Any] = {"backbone": "encoder.", "heads": "decoders.", "task_names": True, "options": _always(UNIT)}
-FORMATS = {form.name: form for form in (
-    Format("libmtl", **_MTL, nested=False, dropped=("loss_scale",)),
-    Format("fusionbench", **_MTL, nested=True),
-    Format("torchvision", "backbone.", "classifier.", _always(IMAGENET), dropped=("aux_classifier.",)),
-    Format("mmseg", "backbone.", "decode_head.", config_options, head="MMSegHead", inner="head.",
-           needs=("decode_head", "width", "in_index"), predictor="conv_seg.weight", dropped=("auxiliary_head.",)))}
+FORMATS = {
+    form.name: form
+    for form in (
+        Format("libmtl", **_MTL, nested=False, dropped=("loss_scale",)),
+        Format("fusionbench", **_MTL, nested=True),
+        Format("torchvision", "backbone.", "classifier.", _always(IMAGENET), dropped=("aux_classifier.",)),
+        Format(
+            "mmseg",
+            "backbone.",
+            "decode_head.",
+            config_options,
+            head="MMSegHead",
+            inner="head.",
+            needs=("decode_head", "width", "in_index"),
+            predictor="conv_seg.weight",
+            dropped=("auxiliary_head.",),
+        ),
+    )
+}
 
 
 def format_of(foreign: Foreign, name: str = "auto") -> Format:
@@ -100,14 +114,19 @@ def format_of(foreign: Foreign, name: str = "auto") -> Format:
     """
     if name not in ("auto", *FORMATS):
         raise ValueError(did_you_mean(name, ["auto", *FORMATS], "format"))
-    tried = [form for form in FORMATS.values() if name == form.name or
-             (name == "auto" and form.nested in (None, foreign.nested))]
+    tried = [
+        form
+        for form in FORMATS.values()
+        if name == form.name or (name == "auto" and form.nested in (None, foreign.nested))
+    ]
     fitting = [form for form in tried if form.fits(foreign.state)]
     if len(fitting) == 1:
         return fitting[0]
     prefixes = Counter(name.split(".")[0] for name in foreign.state)
     found = ", ".join(f"{prefix} ({count})" for prefix, count in prefixes.most_common(10))
     fits = f"fits {' and '.join(form.name for form in fitting)}" if fitting else "is of none of the formats tried"
-    raise ValueError(f"{foreign.path} {fits}: its tensors begin with {found}. Known: "
-                     f"{'; '.join(map(str, FORMATS.values()))}. Choose one with --format, or rename the tensors to one "
-                     "of these.")
+    raise ValueError(
+        f"{foreign.path} {fits}: its tensors begin with {found}. Known: "
+        f"{'; '.join(map(str, FORMATS.values()))}. Choose one with --format, or rename the tensors to one "
+        "of these."
+    )

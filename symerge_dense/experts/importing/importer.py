@@ -19,13 +19,22 @@ from symerge_dense.progress import say
 from symerge_dense.registry import TASKS, did_you_mean
 
 TASK_NAMES = {"normal": "normals"}  # where other programs call a task otherwise
-NO_BASE = ("base unknown (no --base): merging this expert needs experts.other_base=True in the config. Give --base the "
-           "weights that it was fine-tuned from, such as resnet50-19c8e357.pth.")
+NO_BASE = (
+    "base unknown (no --base): merging this expert needs experts.other_base=True in the config. Give --base the "
+    "weights that it was fine-tuned from, such as resnet50-19c8e357.pth."
+)
 
 
-def import_expert(checkpoint: str | Path, out: str | Path, *, tasks: Sequence[str] = (), kind: str = "auto",
-                  base: str | Path | None = None, options: NetworkOptions | None = None,
-                  overwrite: bool = False) -> dict[str, Any]:
+def import_expert(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    tasks: Sequence[str] = (),
+    kind: str = "auto",
+    base: str | Path | None = None,
+    options: NetworkOptions | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
     """Write the network of ``checkpoint`` to ``out`` (``.safetensors``), and return the record it carries.
 
     Args:
@@ -48,11 +57,20 @@ def import_expert(checkpoint: str | Path, out: str | Path, *, tasks: Sequence[st
     model = build(parts, form, chosen, known, str(checkpoint))
     dropped = load(model, parts, form, chosen, str(checkpoint))
     digest = None if base is None else load_base(TimmBackbone(**model.backbone.spec), checkpoint=base)
-    origin = {"file": Path(checkpoint).name, "sha256": _sha256(Path(checkpoint)), "format": form.name, "tasks": chosen,
-              "dropped": dropped, "preprocessing": model.spec["preprocessing"], "base": base and Path(base).name}
+    origin = {
+        "file": Path(checkpoint).name,
+        "sha256": _sha256(Path(checkpoint)),
+        "format": form.name,
+        "tasks": chosen,
+        "dropped": dropped,
+        "preprocessing": model.spec["preprocessing"],
+        "base": base and Path(base).name,
+    }
     save_model(out, model, {"base_hash": digest, "origin": origin})
-    say(f"{out}: {', '.join(model.tasks)} on {model.backbone.name}, {model.spec['preprocessing']}, "
-        f"align_corners={model.align_corners}")
+    say(
+        f"{out}: {', '.join(model.tasks)} on {model.backbone.name}, {model.spec['preprocessing']}, "
+        f"align_corners={model.align_corners}"
+    )
     say(f"base {base}: {digest}" if digest else NO_BASE)
     return {"base_hash": digest, "origin": origin}
 
@@ -74,14 +92,15 @@ def choose_tasks(found: Sequence[str], wanted: Sequence[str] = (), named: bool =
     ours = {name: TASK_NAMES.get(name, name) for name in found}
     if wanted:
         pairs = [entry.partition("=")[::2] for entry in wanted]
-        ours = {_in_file(theirs, ours, named): new or TASK_NAMES.get(theirs, theirs)
-                for theirs, new in pairs}
+        ours = {_in_file(theirs, ours, named): new or TASK_NAMES.get(theirs, theirs) for theirs, new in pairs}
     if len(set(ours.values())) < max(len(ours), len(wanted)):
         raise ValueError(f"tasks {dict(ours)}, --task {' '.join(wanted)}: every head is of another task.")
     for theirs, task in ours.items():
         if task not in TASKS:
-            raise ValueError(f"{did_you_mean(task, list(TASKS), 'task')} Name the wanted ones with --task, or give head "
-                             f"{theirs!r} another name with --task {theirs}=OURS.")
+            raise ValueError(
+                f"{did_you_mean(task, list(TASKS), 'task')} Name the wanted ones with --task, or give head "
+                f"{theirs!r} another name with --task {theirs}=OURS."
+            )
     return ours
 
 
@@ -93,8 +112,9 @@ def _in_file(name: str, ours: Mapping[str, str], named: bool) -> str:
     return theirs or next(iter(ours))
 
 
-def build(parts: Parts, form: Format, chosen: Mapping[str, str], options: NetworkOptions,
-          source: str) -> MultiTaskModel:
+def build(
+    parts: Parts, form: Format, chosen: Mapping[str, str], options: NetworkOptions, source: str
+) -> MultiTaskModel:
     """The network, without its weights, of the ``chosen`` heads {name in the file: our task}."""
     options.require_all(source, form.needs)
     assert options.mean is not None and options.std is not None and options.output_stride is not None
@@ -104,15 +124,18 @@ def build(parts: Parts, form: Format, chosen: Mapping[str, str], options: Networ
     tasks = {task: _task(task, parts.heads[theirs], form, source) for theirs, task in chosen.items()}
     levels: dict[str, Any] = {} if options.out_indices is None else {"out_indices": options.out_indices}
     backbone = TimmBackbone(**resnet_spec(parts.backbone, options.output_stride, source), **levels)
-    return MultiTaskModel(backbone, dict.fromkeys(tasks, head), tasks, options.mean, options.std,
-                          bool(options.align_corners))
+    return MultiTaskModel(
+        backbone, dict.fromkeys(tasks, head), tasks, options.mean, options.std, bool(options.align_corners)
+    )
 
 
 def _task(task: str, head: State, form: Format, source: str) -> dict[str, Any]:
     """The task's spec, with as many classes as its predictor has channels where it has classes at all."""
     if form.predictor not in head:
-        raise ValueError(f"{source}: the head of {task} has no {form.predictor}; is it a {form.head} head? It holds "
-                         f"{', '.join(list(head)[:10])}.")
+        raise ValueError(
+            f"{source}: the head of {task} has no {form.predictor}; is it a {form.head} head? It holds "
+            f"{', '.join(list(head)[:10])}."
+        )
     takes_classes = "classes" in inspect.signature(TASKS[task]).parameters
     channels = max(head[form.predictor].shape[:1], default=0)
     return {"type": task, **({"classes": channels} if takes_classes else {})}
@@ -123,17 +146,23 @@ def load(model: MultiTaskModel, parts: Parts, form: Format, chosen: Mapping[str,
 
     Prints matched, missing and unexpected per part; raises ValueError on anything less than a full match.
     """
-    unused = [f"{form.heads}{theirs}.{name}" for theirs, head in parts.heads.items() if theirs not in chosen
-              for name in head]
+    unused = [
+        f"{form.heads}{theirs}.{name}" for theirs, head in parts.heads.items() if theirs not in chosen for name in head
+    ]
     body = load_weights(model.backbone, parts.backbone, source)
-    given = {f"heads.{task}.{form.inner}{name}": value for theirs, task in chosen.items()
-             for name, value in parts.heads[theirs].items()}
+    given = {
+        f"heads.{task}.{form.inner}{name}": value
+        for theirs, task in chosen.items()
+        for name, value in parts.heads[theirs].items()
+    }
     wanted = {name: value for name, value in model.state_dict().items() if name.startswith("heads.")}
     report = match_report({**given, **parts.unknown}, wanted, [*parts.dropped, *unused])
     say(str(report))
     if not report.full:
-        raise ValueError(f"{source} does not match the network of its format {form.name}; nothing was written.\n"
-                         f"{report}\nWhere the head has other options, give them with --head KEY=VALUE.")
+        raise ValueError(
+            f"{source} does not match the network of its format {form.name}; nothing was written.\n"
+            f"{report}\nWhere the head has other options, give them with --head KEY=VALUE."
+        )
     model.load_state_dict(given, strict=False)
     return [*(f"{form.backbone}{name.removeprefix('backbone.')}" for name in body.dropped), *report.dropped]
 

@@ -16,9 +16,28 @@ LONGEST = 2**20  # characters of a config
 BATCH_NORMS = ("BN", "BN2d", "SyncBN", "BatchNorm2d", "SyncBatchNorm")
 STRIDES = {((1, 2, 2, 2), (1, 1, 1, 1)): 32, ((1, 2, 2, 1), (1, 1, 1, 2)): 16, ((1, 2, 1, 1), (1, 1, 2, 4)): 8}
 # Options of mmseg's ResNet that do not change what it computes, or that are looked at here or in the tensors.
-HARMLESS = {"type", "depth", "num_stages", "out_indices", "strides", "dilations", "contract_dilation", "style",
-            "norm_cfg", "norm_eval", "frozen_stages", "with_cp", "pretrained", "init_cfg", "deep_stem", "avg_down",
-            "zero_init_residual", "stem_channels", "base_channels", "in_channels"}
+HARMLESS = {
+    "type",
+    "depth",
+    "num_stages",
+    "out_indices",
+    "strides",
+    "dilations",
+    "contract_dilation",
+    "style",
+    "norm_cfg",
+    "norm_eval",
+    "frozen_stages",
+    "with_cp",
+    "pretrained",
+    "init_cfg",
+    "deep_stem",
+    "avg_down",
+    "zero_init_residual",
+    "stem_channels",
+    "base_channels",
+    "in_channels",
+}
 
 
 def config_options(meta: Mapping[str, Any], source: str) -> NetworkOptions:
@@ -34,8 +53,10 @@ def config_options(meta: Mapping[str, Any], source: str) -> NetworkOptions:
     try:
         return _options(config, source)
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"the config in {source} describes no network of mmseg ({error}); save the checkpoint without "
-                         f"its meta and give {FLAGS}.") from error
+        raise ValueError(
+            f"the config in {source} describes no network of mmseg ({error}); save the checkpoint without "
+            f"its meta and give {FLAGS}."
+        ) from error
 
 
 def _options(config: Mapping[str, Any], source: str) -> NetworkOptions:
@@ -46,8 +67,14 @@ def _options(config: Mapping[str, Any], source: str) -> NetworkOptions:
     mean, std = _colours(config, model, source)
     if _mapping(model.get("test_cfg") or {}, "model.test_cfg", source).get("mode") == "slide":
         say(f"{source} was tested in sliding windows; here it predicts whole images at once.")
-    return NetworkOptions(head=_head(head), mean=mean, std=std, align_corners=bool(head.get("align_corners", False)),
-                          output_stride=stride, out_indices=levels)
+    return NetworkOptions(
+        head=_head(head),
+        mean=mean,
+        std=std,
+        align_corners=bool(head.get("align_corners", False)),
+        output_stride=stride,
+        out_indices=levels,
+    )
 
 
 # -- the text ---------------------------------------------------------------------------------------------------------
@@ -59,12 +86,19 @@ def literals(text: str, names: Collection[str], source: str) -> dict[str, Any]:
     if len(text) > LONGEST:
         raise ValueError(f"the config in {source} has {len(text)} characters, more than {LONGEST}; it is not read.")
     try:
-        return {target.id: _value(node.value) for node in ast.parse(text).body if isinstance(node, ast.Assign)
-                for target in node.targets if isinstance(target, ast.Name) and target.id in names}
+        return {
+            target.id: _value(node.value)
+            for node in ast.parse(text).body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name) and target.id in names
+        }
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"the config text in {source} is not read: {error or type(error).__name__}. It may hold "
-                         "constants, lists, tuples, dicts and dict(...) only. Save the checkpoint without its meta "
-                         f"and give {FLAGS}.") from error
+        raise ValueError(
+            f"the config text in {source} is not read: {error or type(error).__name__}. It may hold "
+            "constants, lists, tuples, dicts and dict(...) only. Save the checkpoint without its meta "
+            f"and give {FLAGS}."
+        ) from error
 
 
 def _value(node: ast.expr) -> Any:
@@ -88,8 +122,11 @@ def _call(node: ast.Call, kind: str) -> Any:
         raise ValueError(f"line {node.lineno} holds {ast.unparse(node)[:60]!r}, which is no literal")
     if kind != "dict":
         return (list if kind == "list" else tuple)(*given)
-    named = [entry for word in node.keywords for entry in
-             _entries(None if word.arg is None else ast.Constant(word.arg), word.value)]
+    named = [
+        entry
+        for word in node.keywords
+        for entry in _entries(None if word.arg is None else ast.Constant(word.arg), word.value)
+    ]
     return {**dict(*given), **dict(named)}
 
 
@@ -102,8 +139,10 @@ def _entries(key: ast.expr | None, value: ast.expr) -> list[tuple[Any, Any]]:
 # -- the network ------------------------------------------------------------------------------------------------------
 def _mapping(value: Any, what: str, source: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{what} in the config of {source} is {type(value).__name__}, not one dict(...); only an "
-                         "EncoderDecoder with one decode head is imported.")
+        raise ValueError(
+            f"{what} in the config of {source} is {type(value).__name__}, not one dict(...); only an "
+            "EncoderDecoder with one decode head is imported."
+        )
     return value
 
 
@@ -113,8 +152,11 @@ def _plain(name: Any) -> str:
 
 
 def _head(config: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in config.items()
-            if key not in (*RESERVED, "type", "pretrained") and not key.startswith("_")}
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key not in (*RESERVED, "type", "pretrained") and not key.startswith("_")
+    }
     norm = kept.get("norm_cfg")
     if isinstance(norm, Mapping) and _plain(norm.get("type")) in BATCH_NORMS:  # in evaluation they are one
         kept["norm_cfg"] = {**norm, "type": "BN"}
@@ -125,8 +167,9 @@ def _head(config: Mapping[str, Any]) -> dict[str, Any]:
 def _backbone(config: Mapping[str, Any], source: str) -> tuple[int, list[int] | None]:
     """(output stride, levels unless all four) of mmseg's ResNet; ValueError where timm's computes something else."""
     depth, style = config.get("depth"), config.get("style", "pytorch")
-    strides, dilations = (tuple(config.get(key, default)) for key, default in
-                          (("strides", (1, 2, 2, 2)), ("dilations", (1, 1, 1, 1))))
+    strides, dilations = (
+        tuple(config.get(key, default)) for key, default in (("strides", (1, 2, 2, 2)), ("dilations", (1, 1, 1, 1)))
+    )
     dilated, norm = max(dilations) > 1, config.get("norm_cfg") or {}
     faults = [f"{key}={config[key]!r}" for key in config if key not in HARMLESS and config[key] not in (None, False)]
     if _plain(config.get("type")) not in ("ResNet", "ResNetV1c"):
@@ -142,9 +185,11 @@ def _backbone(config: Mapping[str, Any], source: str) -> tuple[int, list[int] | 
     if _plain(norm.get("type", "BN")) not in BATCH_NORMS or norm.get("eps", 1e-5) != 1e-5:
         faults.append(f"norm_cfg={dict(norm)}")
     if faults:
-        raise ValueError(f"the backbone of {source} has {'; '.join(faults)}: timm's ResNet computes something else. "
-                         "Imported are ResNet (V1b) and ResNetV1c of stride 32, or dilated to 16 or 8 with "
-                         "contract_dilation=True.")
+        raise ValueError(
+            f"the backbone of {source} has {'; '.join(faults)}: timm's ResNet computes something else. "
+            "Imported are ResNet (V1b) and ResNetV1c of stride 32, or dilated to 16 or 8 with "
+            "contract_dilation=True."
+        )
     levels = list(config.get("out_indices", (0, 1, 2, 3)))
     return STRIDES[strides, dilations], None if levels == [0, 1, 2, 3] else [level + 1 for level in levels]
 
@@ -156,6 +201,7 @@ def _colours(config: Mapping[str, Any], model: Mapping[str, Any], source: str) -
     if found.get("mean") is None or found.get("std") is None:
         return None, None
     if not found.get("to_rgb", found.get("bgr_to_rgb", False)):
-        raise ValueError(f"{source} was trained on BGR images (bgr_to_rgb is not set); images here are RGB, so it is "
-                         "not imported.")
+        raise ValueError(
+            f"{source} was trained on BGR images (bgr_to_rgb is not set); images here are RGB, so it is not imported."
+        )
     return tuple(map(float, found["mean"])), tuple(map(float, found["std"]))

@@ -31,8 +31,9 @@ class NetworkOptions:
 
     def updated(self, given: NetworkOptions) -> NetworkOptions:
         """These options, where ``given`` does not say otherwise; heads' options are joined one by one."""
-        changes = {entry.name: value for entry in dataclasses.fields(self)
-                   if (value := getattr(given, entry.name)) is not None}
+        changes = {
+            entry.name: value for entry in dataclasses.fields(self) if (value := getattr(given, entry.name)) is not None
+        }
         return dataclasses.replace(self, **{**changes, "head": {**self.head, **given.head}})
 
     def require_all(self, source: str, head: Iterable[str] = ()) -> None:
@@ -40,5 +41,6 @@ class NetworkOptions:
         absent = [flag for name, flag in FLAGS.items() if getattr(self, name) is None]
         absent += [f"--head {key}=..." for key in head if key not in self.head]
         if absent:
-            raise ValueError(f"{source} does not say all that its tensors leave open about the network; give "
-                             f"{', '.join(absent)}.")
+            raise ValueError(
+                f"{source} does not say all that its tensors leave open about the network; give {', '.join(absent)}."
+            )

@@ -28,6 +28,7 @@ class Breadcrumbs(Sparsified):
 
     def __init__(self, density: float = 0.15, gamma: float = 0.006, scale: float = 0.2) -> None:
         self.density = check_within(self.name, "density", density, "(0, 1]", "the share of largest magnitudes")
-        self.gamma = check_within(self.name, "gamma", gamma, f"[0, {self.density})",
-                                  "the share of outliers, part of density")
+        self.gamma = check_within(
+            self.name, "gamma", gamma, f"[0, {self.density})", "the share of outliers, part of density"
+        )
         super().__init__([MagnitudeBand(self.density, self.gamma)], total, scale)

@@ -42,8 +42,15 @@ class DogeTA(MatrixMerger):
 
     name: ClassVar[str] = "doge_ta"
 
-    def __init__(self, norm: float = 0.07, density: float = 0.3, subspace: int = 6, iterations: int = 400,
-                 learning_rate: float = 1e-4, conv: str = "reshape") -> None:
+    def __init__(
+        self,
+        norm: float = 0.07,
+        density: float = 0.3,
+        subspace: int = 6,
+        iterations: int = 400,
+        learning_rate: float = 1e-4,
+        conv: str = "reshape",
+    ) -> None:
         self.norm = check_within(self.name, "norm", norm, "(0, inf)", "the norm of a task's share of a matrix")
         self.density = check_within(self.name, "density", density, "(0, 1]", "the share of weights kept per task")
         self.subspace = check_count(self.name, "subspace", subspace, 1, "1 / the share of common directions")

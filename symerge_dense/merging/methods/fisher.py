@@ -66,6 +66,8 @@ class Fisher(Merger):
         """F_t of one tensor, at least ``floor``."""
         found = extra_of(operands, "fisher", task, tuple(operands.base.shape))
         if bool((found < 0).any()):
-            raise ValueError(f"the fisher of {task} for {operands.spec.name!r} has negative values; it is a mean of "
-                             "squared gradients, collect it again.")
+            raise ValueError(
+                f"the fisher of {task} for {operands.spec.name!r} has negative values; it is a mean of "
+                "squared gradients, collect it again."
+            )
         return found.clamp(min=self.floor)

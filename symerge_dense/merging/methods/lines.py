@@ -38,8 +38,9 @@ class Lines(Merger):
 
     name: ClassVar[str] = "lines"
 
-    def __init__(self, method: str | Mapping[str, Any] = "task_arithmetic", alpha: float | None = None,
-                 beta: float = 0.3) -> None:
+    def __init__(
+        self, method: str | Mapping[str, Any] = "task_arithmetic", alpha: float | None = None, beta: float = 0.3
+    ) -> None:
         self.method = method
         self.alpha = None if alpha is None else check_number(self.name, "alpha", alpha)
         self.beta = check_number(self.name, "beta", beta)
@@ -51,8 +52,10 @@ class Lines(Merger):
 
     def begin(self, specs: list[TensorSpec], tasks: tuple[str, ...]) -> None:
         if self.beta and specs and all(spec.block is None for spec in specs):
-            raise ValueError("lines scales by depth, and the specs know no blocks; make them from the module "
-                             "(tensor_specs), or pass beta=0.")
+            raise ValueError(
+                "lines scales by depth, and the specs know no blocks; make them from the module "
+                "(tensor_specs), or pass beta=0."
+            )
         self._tasks = len(tasks)
         self._summed, self._merged = list[float](), list[float]()  # norms of the parts
         self._inner.begin([spec for spec in specs if self._inner.treats[spec.kind] == "method"], tasks)
@@ -99,8 +102,10 @@ class Lines(Merger):
 def _build(method: str | Mapping[str, Any]) -> Merger:
     if not isinstance(method, str):
         if not isinstance(method, Mapping) or not isinstance(method.get("type"), str):
-            raise ValueError(f"lines: method is {method!r}; it must be a registered name, or a dict with a 'type' and "
-                             "the method's arguments.")
+            raise ValueError(
+                f"lines: method is {method!r}; it must be a registered name, or a dict with a 'type' and "
+                "the method's arguments."
+            )
         inner: Merger = MERGERS.build(dict(method))
         return inner
     cls = MERGERS[method]

@@ -76,8 +76,10 @@ class PCB(Merger):
         """beta_t / exp(T) of every task, float32: n(.) does not see the factor, and nothing overflows."""
         strengths = {task: _unit(delta.abs(), *self._bounds[task].values) for task, delta in deltas.items()}
         votes = sum((delta.sign() * strengths[task] for task, delta in deltas.items()), torch.zeros(()))
-        return {task: (torch.exp(len(deltas) * (strengths[task].square() - 1)) * torch.tanh(delta * votes)).float()
-                for task, delta in deltas.items()}
+        return {
+            task: (torch.exp(len(deltas) * (strengths[task].square() - 1)) * torch.tanh(delta * votes)).float()
+            for task, delta in deltas.items()
+        }
 
     def _turn(self, number: int) -> tuple[dict[str, OrderStatistics], int]:
         """Whose pass ``number`` is, and the how manyth of its own."""

@@ -52,8 +52,10 @@ class RegMean(MatrixMerger):
         gram, weighted = self._sums(operands)
         factor, failed = torch.linalg.cholesky_ex(gram)
         if bool(failed):
-            raise ValueError(f"regmean: the Gram matrices of {operands.spec.name!r} are not positive semidefinite; "
-                             "collect them again, or use a larger ridge.")
+            raise ValueError(
+                f"regmean: the Gram matrices of {operands.spec.name!r} are not positive semidefinite; "
+                "collect them again, or use a larger ridge."
+            )
         return torch.cholesky_solve(weighted.T, factor).T
 
     def _sums(self, operands: Operands) -> tuple[Tensor, Tensor]:

@@ -35,9 +35,11 @@ class Head(nn.Module, ABC):
     def __init__(self, in_channels: Sequence[int], strides: Sequence[int], channels: int, **options: Any) -> None:
         super().__init__()
         if channels < 1 or len(in_channels) != len(strides) or not in_channels:
-            raise ValueError(f"head {self.name!r}: channels={channels} must be >= 1, and "
-                             f"in_channels={list(in_channels)} and strides={list(strides)} must have one entry each "
-                             "per feature.")
+            raise ValueError(
+                f"head {self.name!r}: channels={channels} must be >= 1, and "
+                f"in_channels={list(in_channels)} and strides={list(strides)} must have one entry each "
+                "per feature."
+            )
         self.channels = channels
         self.options = options
 
@@ -60,14 +62,15 @@ class Head(nn.Module, ABC):
         if self.layers.get(name):
             return list(self.layers[name])
         if name in self.layers:
-            raise ValueError(f"unknown layer {name!r}: head {self.name!r} has no convolution before its predictor; "
-                             "adapt the predictor itself, layer='final'.")
+            raise ValueError(
+                f"unknown layer {name!r}: head {self.name!r} has no convolution before its predictor; "
+                "adapt the predictor itself, layer='final'."
+            )
         modules = [module for module, _ in self.named_modules() if module]
         if name in modules:
             return [name]
         named = [WHOLE_HEAD, *(key for key, value in self.layers.items() if value)]
-        raise ValueError(did_you_mean(name, [*named, *modules], "layer") +
-                         f" They are layers of head {self.name!r}.")
+        raise ValueError(did_you_mean(name, [*named, *modules], "layer") + f" They are layers of head {self.name!r}.")
 
     def refuse_single_image(self, images: int) -> None:
         """Raise ValueError where one image is all that a BatchNorm after global pooling would see in training."""
@@ -76,5 +79,7 @@ class Head(nn.Module, ABC):
         for name, module in self.named_modules():
             pools = any(isinstance(m, nn.AdaptiveAvgPool2d) and m.output_size in (1, (1, 1)) for m in module.children())
             if pools and any(isinstance(m, _BatchNorm) and m.training for m in module.modules()):
-                raise ValueError(f"batch size 1: BatchNorm after the global pooling in '{name}' of head {self.name!r} "
-                                 "needs two images in training; use batch_size >= 2 (and more images than that).")
+                raise ValueError(
+                    f"batch size 1: BatchNorm after the global pooling in '{name}' of head {self.name!r} "
+                    "needs two images in training; use batch_size >= 2 (and more images than that)."
+                )

@@ -25,8 +25,13 @@ class DeepLab(Head):
 
     name: ClassVar[str] = "DeepLab"
 
-    def __init__(self, in_channels: Sequence[int], strides: Sequence[int], channels: int,
-                 atrous_rates: Sequence[int] = (12, 24, 36)) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        channels: int,
+        atrous_rates: Sequence[int] = (12, 24, 36),
+    ) -> None:
         super().__init__(in_channels, strides, channels, atrous_rates=list(atrous_rates))
         for name, module in DeepLabHead(in_channels[-1], channels, tuple(atrous_rates)).named_children():
             self.add_module(name, module)

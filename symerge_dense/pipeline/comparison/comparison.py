@@ -98,10 +98,16 @@ class Comparison:
     def record(self) -> dict[str, Any]:
         """What compare.json holds, from the rows so far."""
         split = f" ({self.scoring.tuning_split})" if self.criterion == "labels" else ""
-        return {"config": self.config.record, "tuning": CRITERIA[self.criterion] + split, "seeds": self.seeds,
-                "blocks": BLOCKS, "adapted_from": self.adapted_from or DONOR, **self._facts,
-                "delta_m_metrics": {task: TASKS[task].headline for task in self.config.tasks},
-                "rows": list(self.rows.values())}
+        return {
+            "config": self.config.record,
+            "tuning": CRITERIA[self.criterion] + split,
+            "seeds": self.seeds,
+            "blocks": BLOCKS,
+            "adapted_from": self.adapted_from or DONOR,
+            **self._facts,
+            "delta_m_metrics": {task: TASKS[task].headline for task in self.config.tasks},
+            "rows": list(self.rows.values()),
+        }
 
     # -- one method ---------------------------------------------------------------------------------------------------
     def _enter(self, candidate: Candidate) -> None:
@@ -134,8 +140,13 @@ class Comparison:
             if name == EXPERTS:  # without them there is nothing to compare with
                 raise
             trace = traceback.format_exc()
-            row = {"method": name, "block": candidate.block, "data": candidate.data, "runs": 0,
-                   "error": f"{type(error).__name__}: {error}"}
+            row = {
+                "method": name,
+                "block": candidate.block,
+                "data": candidate.data,
+                "runs": 0,
+                "error": f"{type(error).__name__}: {error}",
+            }
         kept = self.row_store.write(name, self._asked(candidate), row, trace)
         if name != EXPERTS:
             say(f"{name} failed: {row['error']}" if trace else f"{name}: Δm {delta(kept)} %")
@@ -155,10 +166,19 @@ class Comparison:
         if self._gives(candidate.name):
             save_model(self.donor.path, outcome.networks[None], {"training": to_json(vars(models.options))})
         own = costs_of(costs) if outcome.block != "reference" else {}  # of training, if it was not found
-        return {"method": candidate.name, "block": outcome.block, "data": outcome.data, "runs": len(scores),
-                "tasks": metrics_of(scores), "delta_m": deltas_of(deltas), "encoder_passes": len(outcome.networks),
-                **own, **outcome.facts, **({"transferred": deltas_of(moved)} if moved else {}),
-                **({"models": models.hashes} if candidate.name == EXPERTS else {"layers": self.donor.hash})}
+        return {
+            "method": candidate.name,
+            "block": outcome.block,
+            "data": outcome.data,
+            "runs": len(scores),
+            "tasks": metrics_of(scores),
+            "delta_m": deltas_of(deltas),
+            "encoder_passes": len(outcome.networks),
+            **own,
+            **outcome.facts,
+            **({"transferred": deltas_of(moved)} if moved else {}),
+            **({"models": models.hashes} if candidate.name == EXPERTS else {"layers": self.donor.hash}),
+        }
 
     def _moved(self, candidate: Candidate, models: ModelPool, outcome: Outcome) -> list[dict[str, float]]:
         """Delta_m of the same encoder under the donor's heads; nothing for references, the donor, or without one."""
@@ -192,8 +212,9 @@ class Comparison:
         console.print("[bold]Base and experts[/bold]")
         base = self.store.base()
         experts = self.store.experts(base)
-        models = ModelPool(base, experts, pool, self.config.options, self.folder, self.scoring.device,
-                           self.store.files(base))
+        models = ModelPool(
+            base, experts, pool, self.config.options, self.folder, self.scoring.device, self.store.files(base)
+        )
         self._check_models(models)
         if self.adapted_from is not None:
             self.donor.check(models)
@@ -205,8 +226,10 @@ class Comparison:
         known = self.rows.get(EXPERTS, {}).get("models", models.hashes)
         changed = [name for name, value in models.hashes.items() if known.get(name) != value]
         if changed:
-            raise ValueError(f"{', '.join(changed)}: not the weights that the rows in {self.folder} were made with; "
-                             "give those back, or compare in another --work-dir.")
+            raise ValueError(
+                f"{', '.join(changed)}: not the weights that the rows in {self.folder} were made with; "
+                "give those back, or compare in another --work-dir."
+            )
 
     @cached_property
     def tuner(self) -> Tuner:

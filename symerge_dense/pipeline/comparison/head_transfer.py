@@ -48,12 +48,16 @@ def plug(network: MultiTaskModel, donor: MultiTaskModel) -> MultiTaskModel:
     changed = copy.deepcopy(network)
     for task, head in changed.named_heads():
         if task not in donor.tasks:
-            raise ValueError(f"the adapted layers are those of {', '.join(donor.tasks)}, none is for {task!r}; take "
-                             "them from a model of the same tasks.")
+            raise ValueError(
+                f"the adapted layers are those of {', '.join(donor.tasks)}, none is for {task!r}; take "
+                "them from a model of the same tasks."
+            )
         try:
             head.load_state_dict(donor.heads[task].state_dict())
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1].strip()
-            raise ValueError(f"the adapted layers do not fit the head of {task!r} ({reason}); take them from a model "
-                             "with the same heads.") from error
+            raise ValueError(
+                f"the adapted layers do not fit the head of {task!r} ({reason}); take them from a model "
+                "with the same heads."
+            ) from error
     return changed

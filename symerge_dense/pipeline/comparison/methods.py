@@ -133,8 +133,11 @@ class Adaptive(Candidate):
         """Adapt on the unlabelled images."""
         adapted = self.method.run(models.context(seed))
         block = "adapters" if adapted.extra_parameters else "plain"
-        facts = {"options": self.method.hyperparameters, "extra_parameters": adapted.extra_parameters,
-                 "note": adapted.note}
+        facts = {
+            "options": self.method.hyperparameters,
+            "extra_parameters": adapted.extra_parameters,
+            "note": adapted.note,
+        }
         return Outcome({None: adapted.model}, block, self.data, facts)
 
 
@@ -175,12 +178,18 @@ def _without_gram(models: ModelPool, grams: Statistics) -> str:
     matrices = [spec for spec in models.specs if spec.kind in ("matrix", "conv")]
     without = [spec for spec in matrices if any(spec.name not in found for found in grams.values())]
     share = sum(spec.numel for spec in without) / max(sum(spec.numel for spec in matrices), 1)
-    return f"{len(without)} of {len(matrices)} matrices ({share:.0%} of their weights) averaged: grouped, or of over " \
-           f"{LARGEST_GRAM} inputs" if without else ""
+    return (
+        f"{len(without)} of {len(matrices)} matrices ({share:.0%} of their weights) averaged: grouped, or of over "
+        f"{LARGEST_GRAM} inputs"
+        if without
+        else ""
+    )
 
 
-def candidates(train_joint: Callable[[TimmBackbone], MultiTaskModel] | None,
-             options: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> list[Candidate]:
+def candidates(
+    train_joint: Callable[[TimmBackbone], MultiTaskModel] | None,
+    options: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> list[Candidate]:
     """Everybody: the experts first, SyMerge second. Without ``train_joint`` there is no joint training.
 
     ``options``: arguments of methods by name. Raises ValueError for a method or an argument that does not exist.
@@ -190,8 +199,12 @@ def candidates(train_joint: Callable[[TimmBackbone], MultiTaskModel] | None,
             raise ValueError(did_you_mean(name, [*ADAPTIVE_METHODS, *MERGERS], "merging method"))
     adaptive = sorted(ADAPTIVE_METHODS, key=lambda name: name != "symerge")
     joint = [] if train_joint is None else [Joint(train_joint)]
-    return [Experts(), *(Adaptive(name, options.get(name, {})) for name in adaptive),
-            *(Static(name, options.get(name, {})) for name in MERGERS), *joint]
+    return [
+        Experts(),
+        *(Adaptive(name, options.get(name, {})) for name in adaptive),
+        *(Static(name, options.get(name, {})) for name in MERGERS),
+        *joint,
+    ]
 
 
 # -- which static methods draw at random: only those are worth several runs -------------------------------------------

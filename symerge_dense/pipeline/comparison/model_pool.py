@@ -60,11 +60,13 @@ class ModelPool:
         """The backbone that ``merger`` makes; of ``task`` where weights are per task."""
         states = {name: expert.backbone.state_dict() for name, expert in self.experts.items()}
         policy = "mean" if self.options.batchnorm == "recalibrate" else self.options.batchnorm
-        return merge_state(merger, self.base.state_dict(), states, self.specs, policy, seed=seed, extras=extras,
-                           task=task)
+        return merge_state(
+            merger, self.base.state_dict(), states, self.specs, policy, seed=seed, extras=extras, task=task
+        )
 
-    def place(self, state: Mapping[str, Tensor], task: str | None = None,
-              images: Sequence[Tensor] | None = None) -> MultiTaskModel:
+    def place(
+        self, state: Mapping[str, Tensor], task: str | None = None, images: Sequence[Tensor] | None = None
+    ) -> MultiTaskModel:
         """A new network of this backbone state and the experts' heads, or that of ``task`` alone; ``settle``-d."""
         experts = self.experts if task is None else {task: self.experts[task]}
         network = assemble(self.base, experts).to(self.device).eval()
@@ -99,8 +101,17 @@ class ModelPool:
 
     def context(self, seed: int, **more: Any) -> AdaptationContext:
         """The same for an adaptive method; ``more`` are further fields of its context."""
-        return AdaptationContext(base=self.base, experts=self.experts, pool=self.pool, options=self.options,
-                       device=self.device, seed=seed, work_dir=self.folder, files=self.files, **more)
+        return AdaptationContext(
+            base=self.base,
+            experts=self.experts,
+            pool=self.pool,
+            options=self.options,
+            device=self.device,
+            seed=seed,
+            work_dir=self.folder,
+            files=self.files,
+            **more,
+        )
 
     def ask_experts(self) -> None:
         """Write the experts' labels of all unlabelled images, before the first method would pay for it."""

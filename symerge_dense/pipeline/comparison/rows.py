@@ -19,9 +19,13 @@ Deltas = Sequence[Mapping[str, float]]
 
 def metrics_of(runs: Sequence[Scores]) -> dict[str, Any]:
     """{task: {metric: {'value', 'std', 'higher_is_better'}}} over runs."""
-    return {task: {metric: {**spread([run[task][metric].value for run in runs]),
-                            "higher_is_better": entry.higher_is_better} for metric, entry in metrics.items()}
-            for task, metrics in runs[0].items()}
+    return {
+        task: {
+            metric: {**spread([run[task][metric].value for run in runs]), "higher_is_better": entry.higher_is_better}
+            for metric, entry in metrics.items()
+        }
+        for task, metrics in runs[0].items()
+    }
 
 
 def deltas_of(runs: Deltas) -> dict[str, Any]:

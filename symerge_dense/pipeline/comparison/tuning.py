@@ -112,8 +112,10 @@ class Agreement:
     @cached_property
     def _wanted(self) -> list[dict[str, Tensor]]:
         with torch.no_grad():
-            return [{task: expert(images, mode="tensor")[task] for task, expert in self.models.experts.items()}
-                    for images in self.images]
+            return [
+                {task: expert(images, mode="tensor")[task] for task, expert in self.models.experts.items()}
+                for images in self.images
+            ]
 
     @cached_property
     def unit(self) -> dict[str, float]:
@@ -196,8 +198,9 @@ class Tuner:
         return _best(found), found
 
     def _judge(self, states: States) -> float:
-        networks: Networks = {task: self.models.place(state, task, self.agreement.images)
-                              for task, state in states.items()}
+        networks: Networks = {
+            task: self.models.place(state, task, self.agreement.images) for task, state in states.items()
+        }
         judged = self.agreement(networks) if self.criterion == "agreement" else self._delta(networks)
         return judged if math.isfinite(judged) else -math.inf
 

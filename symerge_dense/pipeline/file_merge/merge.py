@@ -52,8 +52,10 @@ def check_space(file: TensorFile, path: str) -> TensorFile:
     folder = next(folder for folder in Path(path).absolute().parents if folder.is_dir())
     free = shutil.disk_usage(folder).free
     if free < file.size:
-        raise ValueError(f"{path} takes {file.size / MIB:.1f} MiB, and {folder} has {free / MIB:.1f} MiB free; "
-                         "make room or choose another place.")
+        raise ValueError(
+            f"{path} takes {file.size / MIB:.1f} MiB, and {folder} has {free / MIB:.1f} MiB free; "
+            "make room or choose another place."
+        )
     return file
 
 
@@ -87,17 +89,24 @@ def plan_table(merger: Merger, inputs: Inputs, statistics: str) -> Table:
         kinds.setdefault(spec.kind, []).append(spec)
     for kind, specs in kinds.items():
         size = sum(spec.numel * spec.dtype.itemsize for spec in specs)
-        table.add_row(kind, treatment(merger, kind, statistics), f"{len(specs)}",
-                      f"{sum(spec.numel for spec in specs):,}", f"{size / MIB:.1f}")
+        table.add_row(
+            kind,
+            treatment(merger, kind, statistics),
+            f"{len(specs)}",
+            f"{sum(spec.numel for spec in specs):,}",
+            f"{size / MIB:.1f}",
+        )
     return table
 
 
 def summary(merger: Merger, inputs: Inputs, written: int, packed: bool = False) -> str:
     """Bytes in and ``written``, and memory."""
     one = inputs.tensor_bytes / MIB
-    return (f"reads {one * (len(inputs.experts) + 1):.1f} MiB of tensors (again for every statistics pass), writes "
-            f"{written / MIB:.1f} MiB, needs about {memory(merger, inputs, packed) / MIB:.0f} MiB of memory beside the "
-            "libraries")
+    return (
+        f"reads {one * (len(inputs.experts) + 1):.1f} MiB of tensors (again for every statistics pass), writes "
+        f"{written / MIB:.1f} MiB, needs about {memory(merger, inputs, packed) / MIB:.0f} MiB of memory beside the "
+        "libraries"
+    )
 
 
 def _options(options: Mapping[str, object]) -> str:
@@ -166,11 +175,15 @@ class FileMerge:
     def _open(self, progress: ProgressCallback) -> tuple[Inputs, Iterator[tuple[str, Tensor]]]:
         """The inputs, checked, and the merge, not yet begun."""
         if self.merger.needs:
-            raise ValueError(f"{self.merger.name} needs {' and '.join(sorted(self.merger.needs))} of every expert, "
-                             "which come from images, and this tool has none; use tools/compare.py, or another method.")
+            raise ValueError(
+                f"{self.merger.name} needs {' and '.join(sorted(self.merger.needs))} of every expert, "
+                "which come from images, and this tool has none; use tools/compare.py, or another method."
+            )
         if self.merger.per_task and self.task is None and not self.packed:
-            raise ValueError(f"{self.merger.name} gives every task weights of its own; name one with --task: "
-                             f"{', '.join(self.experts)}; or pass --packed for all in one file.")
+            raise ValueError(
+                f"{self.merger.name} gives every task weights of its own; name one with --task: "
+                f"{', '.join(self.experts)}; or pass --packed for all in one file."
+            )
         check_out(self.out, (self.base, *self.experts.values()), self.overwrite)
         inputs = open_inputs(self.base, self.experts, self.prefix)
         weights = inputs.base, inputs.experts, inputs.specs, self.statistics
@@ -193,19 +206,32 @@ class FileMerge:
         return inputs.every_file if self.hash_inputs else inputs.files[BASE] if self.packed else []
 
     def _metadata(self, inputs: Inputs, hashes: Mapping[Path, str]) -> dict[str, str]:
-        found = {name: [fingerprint(file) | ({"sha256": hashes[file]} if file in hashes else {}) for file in files]
-                 for name, files in inputs.files.items()}
-        record = {"method": self.merger.name, "options": self.merger.hyperparameters, "statistics": self.statistics,
-                  "seed": self.seed, "task": self.task, "packed": self.packed, "prefix": inputs.prefix,
-                  "base": found.pop(BASE), "experts": found, "versions": versions()}
+        found = {
+            name: [fingerprint(file) | ({"sha256": hashes[file]} if file in hashes else {}) for file in files]
+            for name, files in inputs.files.items()
+        }
+        record = {
+            "method": self.merger.name,
+            "options": self.merger.hyperparameters,
+            "statistics": self.statistics,
+            "seed": self.seed,
+            "task": self.task,
+            "packed": self.packed,
+            "prefix": inputs.prefix,
+            "base": found.pop(BASE),
+            "experts": found,
+            "versions": versions(),
+        }
         return {"format": "pt", "merge": json.dumps(record)}
 
 
 def _with_masks(merger: Merger, task: str | None) -> Masked:
     """``merger``, if it can be packed, or ValueError."""
     if not isinstance(merger, Masked):
-        raise ValueError(f"--packed keeps a mask for each task, and {merger.name} has none; leave it away, or use one "
-                         f"of {', '.join(name for name in MERGERS if issubclass(MERGERS[name], Masked))}.")
+        raise ValueError(
+            f"--packed keeps a mask for each task, and {merger.name} has none; leave it away, or use one "
+            f"of {', '.join(name for name in MERGERS if issubclass(MERGERS[name], Masked))}."
+        )
     if task is not None:
         raise ValueError(f"--packed writes all tasks; leave --task {task} away, or --packed.")
     return merger
@@ -223,6 +249,7 @@ def _device(name: str | None) -> torch.device | None:
 
 def _progress(bars: ExitStack, sources: int) -> ProgressCallback:
     """Shows a bar for every pass over the tensors, in MiB read from ``sources`` files; ``bars`` closes what is left."""
+
     def progress(specs: Sequence[TensorSpec], what: str) -> Iterator[TensorSpec]:
         sizes = [spec.numel * spec.dtype.itemsize * sources for spec in specs]
         bar, read = bars.enter_context(Bar(f"{what}, MiB", sum(sizes) // MIB)), 0
@@ -231,4 +258,5 @@ def _progress(bars: ExitStack, sources: int) -> ProgressCallback:
             read += size
             bar.advance(by=read // MIB - bar.done)
         bars.close()
+
     return progress

@@ -49,8 +49,10 @@ class FileUnpack:
         check_space(TensorFile(self.out, wanted, metadata), self.out)
         with atomic_write(self.out) as temporary, TensorFile(temporary, wanted, metadata) as file:
             file.write_all((f"{prefix}{name}", tensor) for name, tensor in self._tensors(base, source))
-        say(f"{self.out}: {record['method']} of {', '.join(record['experts'])} for {self.task}, "
-            f"{file.size / MIB:.1f} MiB")
+        say(
+            f"{self.out}: {record['method']} of {', '.join(record['experts'])} for {self.task}, "
+            f"{file.size / MIB:.1f} MiB"
+        )
 
     def _tensors(self, base: TensorSource, source: TensorSource) -> Iterator[tuple[str, Any]]:
         for name in track(list(base), f"unpacking {self.task}"):
@@ -62,8 +64,10 @@ class FileUnpack:
         with Hashes(files) as hashes:
             found = list(hashes.wait().values())
         if found != [file["sha256"] for file in record[BASE]]:
-            raise ValueError(f"{self.base} is not the base that {self.packed} was merged on; that was "
-                             f"{', '.join(file['file'] for file in record[BASE])}.")
+            raise ValueError(
+                f"{self.base} is not the base that {self.packed} was merged on; that was "
+                f"{', '.join(file['file'] for file in record[BASE])}."
+            )
 
 
 def _record(path: str) -> dict[str, Any]:
@@ -77,8 +81,12 @@ def _record(path: str) -> dict[str, Any]:
         record = json.loads(text)
         words = [record["prefix"], record["method"]]
         words += [file[key] for file in record[BASE] for key in ("file", "sha256")]
-        whole = record["packed"] is True and isinstance(record["experts"], dict) and len(record[BASE]) > 0 \
+        whole = (
+            record["packed"] is True
+            and isinstance(record["experts"], dict)
+            and len(record[BASE]) > 0
             and all(isinstance(word, str) for word in words)
+        )
     except (ValueError, KeyError, TypeError, RecursionError):  # of JSON that is not, or not of this structure
         whole = False
     if not whole:

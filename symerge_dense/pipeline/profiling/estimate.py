@@ -56,8 +56,11 @@ def workload(config: RunConfig, images: Mapping[str, int]) -> dict[str, float]:
     every = cost.of(*tasks)
     merges = 1 + len(config.baselines["scales"])
     recalibrated = min(options.recalibration_images, images["unlabelled"]) if options.batchnorm == "recalibrate" else 0
-    stages = {f"expert {task}": TRAINING * _seen(config, task, images["train"]) * cost.of(task) for task in tasks
-              if task not in config.experts.get("checkpoints", {})}
+    stages = {
+        f"expert {task}": TRAINING * _seen(config, task, images["train"]) * cost.of(task)
+        for task in tasks
+        if task not in config.experts.get("checkpoints", {})
+    }
     stages["experts evaluation"] = images["test"] * sum(cost.of(task) for task in tasks)
     stages["training-free merges"] = merges * (recalibrated + images["test"]) * every
     stages["expert labels"] = images["unlabelled"] * sum(cost.of(task) for task in tasks)

@@ -69,7 +69,10 @@ def _path(folder: Path, number: int) -> Path:
 
 
 def _generate(path: Path, number: int, shapes: dict[str, tuple[int, ...]], pool: torch.Tensor) -> None:
-    with atomic_write(path) as temporary, TensorFile(temporary, {name: TensorLayout(shape, torch.float32) for name, shape in shapes.items()}, {}) as file:
+    with (
+        atomic_write(path) as temporary,
+        TensorFile(temporary, {name: TensorLayout(shape, torch.float32) for name, shape in shapes.items()}, {}) as file,
+    ):
         for index, (name, shape) in enumerate(shapes.items()):
             size = torch.Size(shape).numel()
             value = 0.02 * _cut(pool, index, size)
@@ -80,7 +83,7 @@ def _generate(path: Path, number: int, shapes: dict[str, tuple[int, ...]], pool:
 
 def _cut(pool: torch.Tensor, seed: int, size: int) -> torch.Tensor:
     start = seed * 7919 * 64 % (len(pool) - size)
-    return pool[start:start + size]
+    return pool[start : start + size]
 
 
 def plain_pass(inputs: Sequence[Path], out: Path) -> None:
@@ -95,8 +98,8 @@ def plain_pass(inputs: Sequence[Path], out: Path) -> None:
         for begin, end in places:
             for file, start in zip(files[::-1], starts[::-1], strict=True):  # the first comes last and is written
                 file.seek(start + begin)
-                file.readinto(buffer[:end - begin])
-            target.write(buffer[:end - begin])
+                file.readinto(buffer[: end - begin])
+            target.write(buffer[: end - begin])
         target.flush()
         os.fsync(target.fileno())
     for file in files:

@@ -98,12 +98,18 @@ class Bench:
     def _reference(self) -> Step:
         model = copy.deepcopy(self.model).train()
         base = dict(model.backbone.named_parameters())
-        deltas = [{name: (p - base[name]).detach() for name, p in expert.backbone.named_parameters()}
-                  for expert in self.experts.values()]
+        deltas = [
+            {name: (p - base[name]).detach() for name, p in expert.backbone.named_parameters()}
+            for expert in self.experts.values()
+        ]
         start = torch.full((len(base), len(deltas)), self.options.initial, device=self.image.device)
         coefficients = nn.Parameter(start)
-        layers = [p for task, head in model.named_heads() for name in head.layer_modules(self.options.layer)
-                  for p in head.get_submodule(name).parameters()]
+        layers = [
+            p
+            for task, head in model.named_heads()
+            for name in head.layer_modules(self.options.layer)
+            for p in head.get_submodule(name).parameters()
+        ]
         model.requires_grad_(False)
         for parameter in layers:
             parameter.requires_grad_(True)
@@ -111,8 +117,10 @@ class Bench:
 
         def task_step(task: str) -> Tensor:
             rows = coefficients.clamp(0, 1)
-            merged = {f"backbone.{name}": base[name] + sum(row[t] * deltas[t][name] for t in range(len(deltas)))
-                      for row, name in zip(rows, base, strict=True)}
+            merged = {
+                f"backbone.{name}": base[name] + sum(row[t] * deltas[t][name] for t in range(len(deltas)))
+                for row, name in zip(rows, base, strict=True)
+            }
             output = functional_call(model, merged, (self.image,), {"mode": "tensor", "only": [task]})[task]
             loss = self._loss(task, output, self._ask(task))
             optimizer.zero_grad()
@@ -167,12 +175,14 @@ def peak_memory(arguments: tuple[Any, ...], name: str) -> float:
         try:
             return round(process.submit(_peak, arguments, name).result(), 1)
         except BrokenProcessPool as error:
-            raise ValueError(f"the process that measures {name!r} was killed, most likely for want of memory; "
-                             "lower the batch size.") from error
+            raise ValueError(
+                f"the process that measures {name!r} was killed, most likely for want of memory; lower the batch size."
+            ) from error
 
 
-def measure(config: RunConfig, batch_size: int, size: tuple[int, int], rounds: int,
-            device: torch.device) -> dict[str, Any]:
+def measure(
+    config: RunConfig, batch_size: int, size: tuple[int, int], rounds: int, device: torch.device
+) -> dict[str, Any]:
     """Median seconds of each contender over ``rounds`` interleaved rounds, their ratios, and peak memory of each.
 
     ``ratio_to_floor`` is symerge / plain and ``speedup_over_reference`` is reference / symerge, each the median of the
@@ -190,7 +200,13 @@ def measure(config: RunConfig, batch_size: int, size: tuple[int, int], rounds: i
     ratio = statistics.median(t["symerge"] / t["plain"] for t in times)
     speedup = statistics.median(t["reference"] / t["symerge"] for t in times)
     del bench, steps
-    return {"config": config.name, "batch_size": batch_size, "size": list(size), "rounds": rounds,
-            "seconds": {name: round(statistics.median(t[name] for t in times), 4) for name in CONTENDERS},
-            "ratio_to_floor": round(ratio, 3), "speedup_over_reference": round(speedup, 3),
-            "peak_memory_mb": {name: peak_memory(arguments, name) for name in track(CONTENDERS, "peak memory")}}
+    return {
+        "config": config.name,
+        "batch_size": batch_size,
+        "size": list(size),
+        "rounds": rounds,
+        "seconds": {name: round(statistics.median(t[name] for t in times), 4) for name in CONTENDERS},
+        "ratio_to_floor": round(ratio, 3),
+        "speedup_over_reference": round(speedup, 3),
+        "peak_memory_mb": {name: peak_memory(arguments, name) for name in track(CONTENDERS, "peak memory")},
+    }

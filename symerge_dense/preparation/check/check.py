@@ -75,14 +75,19 @@ class SplitCheck:
             self._edges[folder][number] = edge_map(folder, array)
         if number in self._sampled and {"depth", "normal"} <= arrays.keys():
             height, width = arrays["depth"].shape[:2]
-            self._pairs.append(evidence(arrays["normal"], arrays["depth"],
-                                        RGB_CAMERA.scaled(height / NYU_FRAME[0], width / NYU_FRAME[1])))
+            self._pairs.append(
+                evidence(
+                    arrays["normal"], arrays["depth"], RGB_CAMERA.scaled(height / NYU_FRAME[0], width / NYU_FRAME[1])
+                )
+            )
 
     def _conclude(self) -> None:
         if self.frame is None:
             return
-        self.facts.append(f"{self.count} images of {self.frame[0]} x {self.frame[1]}; "
-                          f"NYUv2's {self.path.name} split has {FULL[self.path.name]}")
+        self.facts.append(
+            f"{self.count} images of {self.frame[0]} x {self.frame[1]}; "
+            f"NYUv2's {self.path.name} split has {FULL[self.path.name]}"
+        )
         if self.images.files:
             red, green, blue = self.images.mean_colour
             self.facts.append(f"mean RGB ({red:.0f}, {green:.0f}, {blue:.0f}) of 255; NYUv2's is (123, 106, 101)")
@@ -90,7 +95,9 @@ class SplitCheck:
             diagnosis = judge(self._pairs)
             note_axes(self.normals.path, diagnosis, self.faults, self.warnings)
             self.facts.append(axes_fact(diagnosis))
-        pairing = compare_folders({folder: maps for folder, maps in self._edges.items() if any(m is not None for m in maps)})
+        pairing = compare_folders(
+            {folder: maps for folder, maps in self._edges.items() if any(m is not None for m in maps)}
+        )
         note_pairing(self.path, pairing, self.faults)
         self.facts.append(pairing_fact(pairing))
 
@@ -115,8 +122,10 @@ def check(root: str | Path, classes: int = 13, samples: int = SAMPLES) -> Report
     if classes not in (13, 40):
         raise ValueError(f"classes={classes}: NYUv2's labels have 13 or 40 classes.")
     if not any((root / split).is_dir() for split in SPLITS):
-        raise ValueError(f"{root}: {'no train/ and no val/ in it' if root.is_dir() else 'not there'}; give the folder "
-                         f"that holds {{train,val}}/{{{','.join(CHANNELS)}}}/{{0,1,2,...}}.npy.")
+        raise ValueError(
+            f"{root}: {'no train/ and no val/ in it' if root.is_dir() else 'not there'}; give the folder "
+            f"that holds {{train,val}}/{{{','.join(CHANNELS)}}}/{{0,1,2,...}}.npy."
+        )
     report = Report(root)
     splits = [SplitCheck(root / split, NAMES_BY_COUNT[classes], samples) for split in SPLITS]
     for split in splits:
@@ -145,8 +154,14 @@ def _folders(splits: list[SplitCheck]) -> Table:
     for split in splits:
         for folder, content in split.contents.items():
             if content.files:
-                table.add_row(f"{split.path.name}/{folder}", str(content.files), ", ".join(sorted(content.dtypes)),
-                              f"{content.low:.4g}", f"{content.high:.4g}", f"{content.invalid_share:.1%}")
+                table.add_row(
+                    f"{split.path.name}/{folder}",
+                    str(content.files),
+                    ", ".join(sorted(content.dtypes)),
+                    f"{content.low:.4g}",
+                    f"{content.high:.4g}",
+                    f"{content.invalid_share:.1%}",
+                )
     return table
 
 

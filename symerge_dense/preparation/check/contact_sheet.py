@@ -163,8 +163,7 @@ def _legend(shown: Sequence[int], task: Segmentation, width: float) -> list[list
     return lines
 
 
-def _draw_legend(figure: Figure, legend: Sequence[Sequence[tuple[int, float]]], task: Segmentation,
-                 top: float) -> None:
+def _draw_legend(figure: Figure, legend: Sequence[Sequence[tuple[int, float]]], task: Segmentation, top: float) -> None:
     wide, tall = figure.get_size_inches()
     for row, line in enumerate(legend):
         y = top + row * LEGEND_LINE

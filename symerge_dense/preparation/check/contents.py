@@ -65,7 +65,7 @@ class Content(ABC):
 
 # -- image/ -----------------------------------------------------------------------------------------------------------
 SLACK = 1e-3  # of the range, for values that were resampled
-COLD = 5      # of 255: mean blue above mean red by more; NYUv2's warm lamps make it 22 the other way
+COLD = 5  # of 255: mean blue above mean red by more; NYUv2's warm lamps make it 22 the other way
 
 
 class Images(Content):
@@ -99,8 +99,11 @@ class Images(Content):
         super().close()
         red, green, blue = self.mean_colour
         if blue > red + COLD:
-            self.warnings.add(self.path, f"images may be BGR: their mean is ({red:.0f}, {green:.0f}, {blue:.0f}) of "
-                                         "255, but indoor light is warm, NYUv2's (123, 106, 101); look at them")
+            self.warnings.add(
+                self.path,
+                f"images may be BGR: their mean is ({red:.0f}, {green:.0f}, {blue:.0f}) of "
+                "255, but indoor light is warm, NYUv2's (123, 106, 101); look at them",
+            )
 
 
 # -- label/ -----------------------------------------------------------------------------------------------------------
@@ -149,11 +152,11 @@ class Labels(Content):
 # -- depth/ and normal/ -----------------------------------------------------------------------------------------------
 UNITS = {100: "centimetres", 1000: "millimetres", 10000: "tenths of a millimetre"}
 USUAL_DEPTH = 2.8  # metres, NYUv2's mean
-FARTHEST = 20.0    # metres; no room's median is farther, and no centimetres' median is nearer
-NEAREST = 0.3      # metres; a set whose median is nearer is not in metres
-STRETCH = 0.05     # of a unit vector's length, by which a file's median may be off
-MANY = 0.01        # of a file's pixels
-STEP = 3           # pixels between those that a median is taken of
+FARTHEST = 20.0  # metres; no room's median is farther, and no centimetres' median is nearer
+NEAREST = 0.3  # metres; a set whose median is nearer is not in metres
+STRETCH = 0.05  # of a unit vector's length, by which a file's median may be off
+MANY = 0.01  # of a file's pixels
+STEP = 3  # pixels between those that a median is taken of
 
 
 class Depths(Content):
@@ -221,5 +224,8 @@ class Normals(Content):
             return
         longer = float((lengths > LONGEST_NORMAL).mean())
         if longer > MANY:
-            self.faults.add(path, f"vectors longer than {LONGEST_NORMAL:g}; the white of a mask, decoded?",
-                            f"{longer:.0%} of the pixels")
+            self.faults.add(
+                path,
+                f"vectors longer than {LONGEST_NORMAL:g}; the white of a mask, decoded?",
+                f"{longer:.0%} of the pixels",
+            )

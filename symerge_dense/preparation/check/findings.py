@@ -86,10 +86,13 @@ def note_axes(path: Path, found: Diagnosis, faults: Findings, warnings: Findings
     if not found.sure:
         warnings.add(path, f"the axes of the normals are uncertain, too few surfaces tell them apart; {found}")
     else:
-        faults.add(path, f"{difference(found.best)}: they hold {in_words(found.best)}, {found.error:.1f} degrees off "
-                         f"the depth; expected {in_words(EXPECTED)}. Packagings nyud_mt and nyudv2: convert with "
-                         f"--normal-axes={written(found.best)}; others: turn the arrays. Metrics bear any axes as long "
-                         "as channel 0 is x right, which a mirror negates")
+        faults.add(
+            path,
+            f"{difference(found.best)}: they hold {in_words(found.best)}, {found.error:.1f} degrees off "
+            f"the depth; expected {in_words(EXPECTED)}. Packagings nyud_mt and nyudv2: convert with "
+            f"--normal-axes={written(found.best)}; others: turn the arrays. Metrics bear any axes as long "
+            "as channel 0 is x right, which a mirror negates",
+        )
 
 
 def axes_fact(found: Diagnosis) -> str:
@@ -104,11 +107,17 @@ def note_pairing(split: Path, found: Pairing, faults: Findings) -> None:
         offset = found.offsets[folder]
         number = found.first + max(7, 7 + offset)
         where = f" from image {found.first} on" if found.first else ""
-        faults.add(split / folder, f"{folder}/ seems shifted by {offset:+d} against {' and '.join(others)}{where}: "
-                                   f"{folder}/{number}.npy belongs to {others[0]}{number - offset}.npy")
+        faults.add(
+            split / folder,
+            f"{folder}/ seems shifted by {offset:+d} against {' and '.join(others)}{where}: "
+            f"{folder}/{number}.npy belongs to {others[0]}{number - offset}.npy",
+        )
     for folder in found.strangers:
-        faults.add(split / folder, f"the edges of {folder}/ fit those of no other folder at any shift: files in "
-                                   "another order, say 0, 1, 10, 100, ..., 2?")
+        faults.add(
+            split / folder,
+            f"the edges of {folder}/ fit those of no other folder at any shift: files in "
+            "another order, say 0, 1, 10, 100, ..., 2?",
+        )
 
 
 def pairing_fact(found: Pairing) -> str:

@@ -16,19 +16,24 @@ from symerge_dense.datasets.targets import LONGEST_NORMAL, known_depth, known_no
 Array = NDArray[Any]
 WORDS = {"x": "x right", "-x": "x left", "z": "z forward", "-z": "z backward", "y": "y up", "-y": "y down"}
 CLOSE = 25.0  # degrees of a median; NYUv2's own normals are about 5 to 9 off the ones from depth
-CLEAR = 5.0   # degrees between the means of the best axes and the next; less is no evidence (a scene of one wall, say)
+CLEAR = 5.0  # degrees between the means of the best axes and the next; less is no evidence (a scene of one wall, say)
 PIXELS = 2000  # of an image; neighbours say the same
 ENOUGH = 200  # pixels in all
 EXPECTED = parse_axes("x,z,y")
 OPENCV = parse_axes("x,-y,z")
-CANDIDATES = tuple(parse_axes(",".join(sign + letter for sign, letter in zip(signs, letters, strict=True)))
-                   for letters in permutations("xzy") for signs in product(("", "-"), repeat=3))
+CANDIDATES = tuple(
+    parse_axes(",".join(sign + letter for sign, letter in zip(signs, letters, strict=True)))
+    for letters in permutations("xzy")
+    for signs in product(("", "-"), repeat=3)
+)
 
 
 def written(axes: NormalAxes) -> str:
     """As ``parse_axes`` reads it, one signed letter per stored channel: 'x,-y,z'."""
-    letters = {channel: "-" * (sign < 0) + letter
-               for channel, sign, letter in zip(axes.channels, axes.signs, "xzy", strict=True)}
+    letters = {
+        channel: "-" * (sign < 0) + letter
+        for channel, sign, letter in zip(axes.channels, axes.signs, "xzy", strict=True)
+    }
     return ",".join(letters[channel] for channel in range(3))
 
 
@@ -96,8 +101,10 @@ class Diagnosis(NamedTuple):
         """The best, its error, the runner-up, the expected axes."""
         if not self.pixels:
             return "no pixel has both a normal and a surface in its depth"
-        first, second = (f"{in_words(axes)} at a median of {median:.1f} (mean {mean:.1f}) degrees"
-                         for mean, median, axes in self.ranking[:2])
+        first, second = (
+            f"{in_words(axes)} at a median of {median:.1f} (mean {mean:.1f}) degrees"
+            for mean, median, axes in self.ranking[:2]
+        )
         return f"best {first} from depth, then {second}; expected {in_words(EXPECTED)}"
 
 

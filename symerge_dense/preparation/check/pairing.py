@@ -16,8 +16,8 @@ from symerge_dense.datasets.targets import INVALID_LABEL, SHORTEST_NORMAL, bound
 Array = NDArray[Any]
 Strength = NDArray[np.float32]
 SIZE = (36, 48)  # rows, columns of an edge map: coarse enough to forgive labels that are drawn a few pixels off
-WORKING = 100    # rows that are enough to find edges at; larger files are thinned to no fewer
-SHARPEST = 0.2   # relative second difference of 1/depth from which a jump is a jump, however far
+WORKING = 100  # rows that are enough to find edges at; larger files are thinned to no fewer
+SHARPEST = 0.2  # relative second difference of 1/depth from which a jump is a jump, however far
 
 
 # -- edge maps: what an image, its labels, its depth and its normals have in common -----------------------------------
@@ -70,11 +70,11 @@ def _surrounded(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
 Maps = Sequence[NDArray[np.float32] | None]
 Floats = NDArray[np.float64]
 Offsets = dict[str, int]
-REACH = 2      # shifts -2..2 are tried
-FEWEST = 8     # images, below which nothing is said
-GAIN = 0.02    # correlation per pair of folders that a shift must win: neighbours in a video are nearly as alike
-KEPT = 0.6     # with more than this share of the best correlation unshifted, the numbers are right and the scene slow
-SURE = 5.0     # standard errors of a paired difference, beyond chance over all the shifts that are tried
+REACH = 2  # shifts -2..2 are tried
+FEWEST = 8  # images, below which nothing is said
+GAIN = 0.02  # correlation per pair of folders that a shift must win: neighbours in a video are nearly as alike
+KEPT = 0.6  # with more than this share of the best correlation unshifted, the numbers are right and the scene slow
+SURE = 5.0  # standard errors of a paired difference, beyond chance over all the shifts that are tried
 RELATED = 3.0  # standard errors above zero from which a folder resembles the others
 
 
@@ -106,8 +106,9 @@ def compare_folders(maps: Mapping[str, Maps]) -> Pairing:
     if whole.shifted or whole.strangers:
         return whole
     length = min(map(len, maps.values()), default=0)
-    for first, end in ((part * length // parts, (part + 1) * length // parts) for parts in (2, 4)
-                       for part in range(parts)):
+    for first, end in (
+        (part * length // parts, (part + 1) * length // parts) for parts in (2, 4) for part in range(parts)
+    ):
         found = compare_every_folder({folder: stack[first:end] for folder, stack in maps.items()})
         if found.shifted:
             return found._replace(first=first, images=whole.images)
@@ -155,8 +156,10 @@ def _correlations(stacks: Mapping[str, Floats]) -> Tables:
     """Per pair of folders and their offsets: the correlation (N,) of what the two call number n."""
     reach = range(-REACH, REACH + 1)
     moved = {folder: {offset: _shifted(rows, offset) for offset in reach} for folder, rows in stacks.items()}
-    return {(a, b): {(i, j): np.einsum("np,np->n", moved[a][i], moved[b][j]) for i, j in product(reach, reach)}
-            for a, b in combinations(stacks, 2)}
+    return {
+        (a, b): {(i, j): np.einsum("np,np->n", moved[a][i], moved[b][j]) for i, j in product(reach, reach)}
+        for a, b in combinations(stacks, 2)
+    }
 
 
 def _assignments(folders: Sequence[str]) -> list[Offsets]:
@@ -167,8 +170,9 @@ def _assignments(folders: Sequence[str]) -> list[Offsets]:
 
 def _torn(tables: Tables, offsets: Offsets) -> list[tuple[Floats, Floats]]:
     """(unshifted, shifted) correlations of every pair of folders that the offsets move against each other."""
-    return [(table[0, 0], table[offsets[a], offsets[b]]) for (a, b), table in tables.items()
-            if offsets[a] != offsets[b]]
+    return [
+        (table[0, 0], table[offsets[a], offsets[b]]) for (a, b), table in tables.items() if offsets[a] != offsets[b]
+    ]
 
 
 def _finite(values: Floats) -> Floats:
@@ -199,8 +203,10 @@ def _errors_above_zero(values: Floats) -> float:
 def _strangers(tables: Tables, folders: Sequence[str]) -> tuple[str, ...]:
     """Folders whose maps do not correlate with those of the other folders, while those do with each other."""
     alike = {pair: table[0, 0] for pair, table in tables.items()}
-    totals = {folder: _finite(np.sum([values for pair, values in alike.items() if folder in pair], axis=0))
-              for folder in folders}
+    totals = {
+        folder: _finite(np.sum([values for pair, values in alike.items() if folder in pair], axis=0))
+        for folder in folders
+    }
     # a folder without any edge, of flat scenes, correlates with nothing and tells nothing
     lonely = tuple(folder for folder, total in totals.items() if total.any() and _errors_above_zero(total) < RELATED)
     rest = [_errors_above_zero(_finite(values)) > SURE for pair, values in alike.items() if not set(pair) & set(lonely)]

@@ -25,8 +25,9 @@ SPLITS = ("train", "val")
 OUT = "data/nyuv2"
 
 
-def convert(packaging: str, source: str | Path, out: str | Path, settings: Mapping[str, Any],
-            splits: Sequence[str] = SPLITS) -> int:
+def convert(
+    packaging: str, source: str | Path, out: str | Path, settings: Mapping[str, Any], splits: Sequence[str] = SPLITS
+) -> int:
     """Write ``splits`` of the packaging at ``source`` to ``out`` in the layout of ``export``, with a manifest.
 
     Call it again after an interruption: it goes on, and does nothing where all is there. Returns the number of files
@@ -38,8 +39,13 @@ def convert(packaging: str, source: str | Path, out: str | Path, settings: Mappi
     root, origin = Path(out), Path(source)
     found = read_manifest(root)
     opened = {split: open_split(packaging, origin, split, settings) for split in dict.fromkeys(splits)}
-    wanted = {"format": FORMAT, "data_set": "nyuv2", "packaging": packaging, "source": str(origin.absolute()),
-              "settings": dict(settings)}
+    wanted = {
+        "format": FORMAT,
+        "data_set": "nyuv2",
+        "packaging": packaging,
+        "source": str(origin.absolute()),
+        "settings": dict(settings),
+    }
     admit(root, found, wanted, {})  # what needs no reading of gigabytes first
     check_space(root, sum(missing_bytes(data, root / split) for split, data in opened.items()))
     sources = _sources(opened, origin if origin.is_dir() else origin.parent, found)
@@ -64,8 +70,13 @@ def _write_split(root: Path, manifest: Manifest, split: str, data: Split, source
     if before.get("complete") is True and missing_bytes(data, root / split) == 0:
         _record(root, manifest, split, {**before, "sources": sources})  # the times of equal files may be other ones
         return 0
-    entry = {"count": len(data), "frame": list(frame_of(data)), "complete": False, "versions": versions(),
-             "sources": sources}
+    entry = {
+        "count": len(data),
+        "frame": list(frame_of(data)),
+        "complete": False,
+        "versions": versions(),
+        "sources": sources,
+    }
     _record(root, manifest, split, entry)
     written = export(data, root / split)
     _record(root, manifest, split, {**entry, "complete": True})
@@ -78,9 +89,15 @@ def _record(root: Path, manifest: Manifest, split: str, entry: dict[str, Any]) -
         write_manifest(root, manifest)
 
 
-def convert_tool(source: str, packaging: str, out: str | None = None, classes: int = 13,
-                 size: Sequence[str] | None = None, splits: Sequence[str] | None = None,
-                 **options: str | None) -> int:
+def convert_tool(
+    source: str,
+    packaging: str,
+    out: str | None = None,
+    classes: int = 13,
+    size: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+    **options: str | None,
+) -> int:
     """What ``tools/prepare_data.py nyuv2`` does; ``packaging='npy'`` is the layout itself, which is only checked.
 
     None stands for the default; ``size`` is ['288', '384'] or ['native']. Returns an exit code: 1 where a check found
@@ -93,8 +110,10 @@ def convert_tool(source: str, packaging: str, out: str | None = None, classes: i
     settable = {"out": out, "size": size, "splits": splits, **options}
     given = [repr(name) for name, value in settable.items() if value is not None]
     if given:
-        raise ValueError(f"packaging 'npy' has no option {', '.join(given)}: nothing is converted, the folder is "
-                         "checked as it is; leave it out.")
+        raise ValueError(
+            f"packaging 'npy' has no option {', '.join(given)}: nothing is converted, the folder is "
+            "checked as it is; leave it out."
+        )
     from symerge_dense.preparation.check.check import check_tool
 
     code = check_tool(source, classes, None)

@@ -50,8 +50,12 @@ class Part(NamedTuple):
     stored: Callable[[Array], Array]
 
 
-PARTS = {"image": Part(None, (3,), _image), "label": Part("segmentation", (), _label),
-         "depth": Part("depth", (1,), _depth), "normal": Part("normals", (3,), _normal)}
+PARTS = {
+    "image": Part(None, (3,), _image),
+    "label": Part("segmentation", (), _label),
+    "depth": Part("depth", (1,), _depth),
+    "normal": Part("normals", (3,), _normal),
+}
 
 
 def frame_of(source: DenseDataset) -> tuple[int, int]:
@@ -69,15 +73,22 @@ def is_whole(path: Path, shape: tuple[int, ...]) -> bool:
         size = path.stat().st_size
     except (ValueError, EOFError, OSError):
         return False
-    return (isinstance(array, np.memmap) and array.shape == shape and array.dtype == np.float32
-            and size == array.offset + array.nbytes)
+    return (
+        isinstance(array, np.memmap)
+        and array.shape == shape
+        and array.dtype == np.float32
+        and size == array.offset + array.nbytes
+    )
 
 
 def kept_files(folder: Path, count: int, shape: tuple[int, ...]) -> set[int]:
     """Numbers below ``count`` of the files of ``folder`` that need not be written again."""
     numbers = {path: int(path.stem) for path in folder.glob("*.npy") if path.stem.isascii() and path.stem.isdigit()}
-    return {number for path, number in numbers.items()
-            if number < count and path.name == f"{number}.npy" and is_whole(path, shape)}
+    return {
+        number
+        for path, number in numbers.items()
+        if number < count and path.name == f"{number}.npy" and is_whole(path, shape)
+    }
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -85,8 +96,10 @@ def check_space(folder: Path, needed: int) -> None:
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(place).free
     if needed > free:
-        raise ValueError(f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; make room, "
-                         f"choose another place, or write smaller images.")
+        raise ValueError(
+            f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; make room, "
+            f"choose another place, or write smaller images."
+        )
 
 
 class Plan(NamedTuple):
@@ -110,8 +123,9 @@ def plan(source: DenseDataset, folder: Path) -> Plan:
 def missing_bytes(source: DenseDataset, folder: Path) -> int:
     """Bytes that ``export`` would write."""
     found = plan(source, folder)
-    return sum((len(source) - len(kept)) * (4 * prod(found.shape(name)) + HEADER_BYTES)
-               for name, kept in found.kept.items())
+    return sum(
+        (len(source) - len(kept)) * (4 * prod(found.shape(name)) + HEADER_BYTES) for name, kept in found.kept.items()
+    )
 
 
 def export(source: DenseDataset, folder: str | Path) -> int:
@@ -148,7 +162,9 @@ def _stored(source: DenseDataset, index: int, part: Part) -> Array:
 
 def _write(path: Path, array: Array, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
-        raise ValueError(f"{path}: would be {array.shape} where the first image asks for {shape}; the images differ in "
-                         f"size, so give the size that all of them shall have.")
+        raise ValueError(
+            f"{path}: would be {array.shape} where the first image asks for {shape}; the images differ in "
+            f"size, so give the size that all of them shall have."
+        )
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)

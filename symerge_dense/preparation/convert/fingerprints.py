@@ -81,8 +81,9 @@ def _group_hash(members: list[Path], bar: Bar) -> str:
     contents = [_file_hash(member, bar) for member in members]
     if len(members) == 1:
         return contents[0]
-    return _digest([(member.name, member.stat().st_size, content)
-                    for member, content in zip(members, contents, strict=True)])
+    return _digest(
+        [(member.name, member.stat().st_size, content) for member, content in zip(members, contents, strict=True)]
+    )
 
 
 def _file_hash(path: Path, bar: Bar) -> str:

@@ -48,7 +48,8 @@ def read_manifest(root: Path) -> Manifest | None:
 
 def _are_sources(found: Any) -> bool:
     return isinstance(found, dict) and all(
-        isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in found.values())
+        isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in found.values()
+    )
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:

@@ -31,8 +31,9 @@ def packaging_class(packaging: str) -> type[Split]:
     return PACKAGINGS[packaging]
 
 
-def settings_of(packaging: str, classes: int = 13, size: tuple[int, int] | Literal["native"] | None = None,
-                **options: str | None) -> Settings:
+def settings_of(
+    packaging: str, classes: int = 13, size: tuple[int, int] | Literal["native"] | None = None, **options: str | None
+) -> Settings:
     """All settings of a conversion: classes, size ([H, W], None as stored), and the packaging's own options.
 
     Args:
@@ -56,8 +57,11 @@ def settings_of(packaging: str, classes: int = 13, size: tuple[int, int] | Liter
 def _parameters(cls: type) -> dict[str, inspect.Parameter]:
     """Arguments of a class's constructor, with those of the constructors that it hands others on to."""
     constructors = [vars(base)["__init__"] for base in reversed(cls.__mro__) if "__init__" in vars(base)]
-    return {name: parameter for constructor in constructors[1:]  # object's comes first
-            for name, parameter in inspect.signature(constructor).parameters.items()}
+    return {
+        name: parameter
+        for constructor in constructors[1:]  # object's comes first
+        for name, parameter in inspect.signature(constructor).parameters.items()
+    }
 
 
 def open_split(packaging: str, root: str | Path, split: str, settings: Mapping[str, Any]) -> Split:

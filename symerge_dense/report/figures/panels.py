@@ -52,8 +52,14 @@ def _draw_block(
 
     def place(line: int, column: int) -> Axes:
         x, y = _left(column), figure.get_figheight() - top - line * (height + GAP) - height
-        return figure.add_axes((x / figure.get_figwidth(), y / figure.get_figheight(),
-                                CELL / figure.get_figwidth(), height / figure.get_figheight()))
+        return figure.add_axes(
+            (
+                x / figure.get_figwidth(),
+                y / figure.get_figheight(),
+                CELL / figure.get_figwidth(),
+                height / figure.get_figheight(),
+            )
+        )
 
     _show(place(0, 0), row["image"], INK)
     for line, task in enumerate(task for task in row if task != "image"):

@@ -34,8 +34,14 @@ def draw_ranking(path: str | Path, record: Mapping[str, Any], highlight: str = "
     for block in present:
         place.barh(0, 0, color=shades[block], label=record["blocks"][block])
     if rows:
-        place.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.45, -0.55 / max(1.4, LINE * len(rows))),
-                     ncols=2, frameon=False, labelcolor=INK)
+        place.legend(
+            fontsize=7.5,
+            loc="upper center",
+            bbox_to_anchor=(0.45, -0.55 / max(1.4, LINE * len(rows))),
+            ncols=2,
+            frameon=False,
+            labelcolor=INK,
+        )
     save(figure, path)
 
 
@@ -51,8 +57,16 @@ def _draw_bar(place: Axes, line: int, row: Mapping[str, Any], shade: str) -> Non
         place.plot(WORST, line, marker="<", color=shade, markersize=8, clip_on=False)
     text = f"{value:+.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
     side = -1 if value < 0 else 1
-    place.annotate(text, (end + side * (0.0 if cut else spread or 0.0), line), (side * (8 if cut else 4), 0),
-                   textcoords="offset points", va="center", ha="right" if side < 0 else "left", fontsize=7, color=INK)
+    place.annotate(
+        text,
+        (end + side * (0.0 if cut else spread or 0.0), line),
+        (side * (8 if cut else 4), 0),
+        textcoords="offset points",
+        va="center",
+        ha="right" if side < 0 else "left",
+        fontsize=7,
+        color=INK,
+    )
 
 
 def _frame(place: Axes, values: Sequence[float]) -> None:

@@ -27,11 +27,24 @@ for _module in pkgutil.iter_modules(symerge_dense.merging.__path__):
     importlib.import_module(f"symerge_dense.merging.{_module.name}")
 NAMES = list(MERGERS)
 # Arguments under which one expert comes back bit for bit, for the methods whose formula says so.
-RECOVERS_ONE = {"average": {}, "task_arithmetic": {"scale": 1.0}, "ties": {"density": 1.0},
-                "dare": {"drop": 0.0, "scale": 1.0}, "dare_ties": {"drop": 0.0, "density": 1.0, "scale": 1.0},
-                "breadcrumbs": {"density": 1.0, "gamma": 0.0, "scale": 1.0}, "magmax": {"scale": 1.0},
-                "consensus": {"scale": 1.0}, "tall_masks": {}, "emr": {}, "model_stock": {},
-                "lines": {"alpha": 1.0, "beta": 0.0}, "tsv_m": {}, "wudi": {}, "fisher": {}, "regmean": {}}
+RECOVERS_ONE = {
+    "average": {},
+    "task_arithmetic": {"scale": 1.0},
+    "ties": {"density": 1.0},
+    "dare": {"drop": 0.0, "scale": 1.0},
+    "dare_ties": {"drop": 0.0, "density": 1.0, "scale": 1.0},
+    "breadcrumbs": {"density": 1.0, "gamma": 0.0, "scale": 1.0},
+    "magmax": {"scale": 1.0},
+    "consensus": {"scale": 1.0},
+    "tall_masks": {},
+    "emr": {},
+    "model_stock": {},
+    "lines": {"alpha": 1.0, "beta": 0.0},
+    "tsv_m": {},
+    "wudi": {},
+    "fisher": {},
+    "regmean": {},
+}
 
 
 class Net(nn.Module):
@@ -70,8 +83,9 @@ def build(name: str, **arguments: Any) -> Merger:
     return merger
 
 
-def merge(merger: Merger, base: Mapping[str, Tensor], experts: Mapping[str, Mapping[str, Tensor]],
-          **options: Any) -> dict[str, Tensor]:
+def merge(
+    merger: Merger, base: Mapping[str, Tensor], experts: Mapping[str, Mapping[str, Tensor]], **options: Any
+) -> dict[str, Tensor]:
     if merger.per_task:
         options["task"] = min(experts)
     if merger.needs:

@@ -14,8 +14,18 @@ from symerge_dense.merging.base import Merger
 from symerge_dense.merging.run import merge_state
 from symerge_dense.merging.tensor_specs import tensor_specs
 
-READINGS = {"ties": 3, "dare": 1, "dare_ties": 3, "breadcrumbs": 1, "magmax": 1, "consensus": 1, "tall_masks": 1,
-            "emr": 2, "pcb": 5, "lines": 1}
+READINGS = {
+    "ties": 3,
+    "dare": 1,
+    "dare_ties": 3,
+    "breadcrumbs": 1,
+    "magmax": 1,
+    "consensus": 1,
+    "tall_masks": 1,
+    "emr": 2,
+    "pcb": 5,
+    "lines": 1,
+}
 ELEMENTWISE = sorted({*READINGS, "model_stock"})
 FLAT = {"lines": {"beta": 0.0}}  # states without a module know no depth
 
@@ -24,35 +34,38 @@ def task_of(merger: Merger) -> str | None:
     return "a" if merger.per_task else None
 
 
-@pytest.mark.parametrize(("name", "arguments", "message"), [
-    ("ties", {"density": 0}, r"ties: density is 0; it must lie in \(0, 1\]: the share"),
-    ("ties", {"density": 20}, "density is 20"),
-    ("ties", {"density": float("nan")}, "density is nan; it must be a finite number"),
-    ("ties", {"density": None}, "density is None"),
-    ("ties", {"scale": float("inf")}, "ties: scale is inf"),
-    ("ties", {"aggregation": "avg"}, "unknown aggregation of ties 'avg'"),
-    ("ties", {"aggregation": None}, "unknown aggregation of ties 'None'"),
-    ("dare", {"drop": 1}, r"dare: drop is 1; it must lie in \[0, 1\)"),
-    ("dare", {"drop": -0.1}, "drop is -0.1"),
-    ("dare", {"scale": "0.3"}, "dare: scale is '0.3'"),
-    ("dare_ties", {"drop": 1.5}, "dare_ties: drop is 1.5"),
-    ("dare_ties", {"density": 0.0}, "dare_ties: density is 0.0"),
-    ("dare_ties", {"aggregation": "summ"}, "Did you mean 'sum'"),
-    ("breadcrumbs", {"density": 1.1}, "breadcrumbs: density is 1.1"),
-    ("breadcrumbs", {"density": 0.1, "gamma": 0.1}, r"gamma is 0.1; it must lie in \[0, 0.1\)"),
-    ("breadcrumbs", {"gamma": -1e-9}, "gamma is -1e-09"),
-    ("magmax", {"scale": None}, "magmax: scale is None"),
-    ("consensus", {"agreement": -1}, "agreement is -1; it must be an integer of at least 0"),
-    ("consensus", {"agreement": 2.0}, "agreement is 2.0"),
-    ("consensus", {"agreement": True}, "agreement is True"),
-    ("consensus", {"threshold": -0.1}, "consensus: threshold is -0.1"),
-    ("tall_masks", {"threshold": {"a": 0.3, "b": -1}}, "threshold of b is -1"),
-    ("pcb", {"ratio": 0}, "pcb: ratio is 0"),
-    ("pcb", {"clip": 0.5}, "pcb: clip is 0.5"),
-    ("pcb", {"scale": float("nan")}, "pcb: scale is nan"),
-    ("lines", {"alpha": float("inf")}, "lines: alpha is inf"),
-    ("lines", {"beta": None}, "lines: beta is None"),
-])
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("ties", {"density": 0}, r"ties: density is 0; it must lie in \(0, 1\]: the share"),
+        ("ties", {"density": 20}, "density is 20"),
+        ("ties", {"density": float("nan")}, "density is nan; it must be a finite number"),
+        ("ties", {"density": None}, "density is None"),
+        ("ties", {"scale": float("inf")}, "ties: scale is inf"),
+        ("ties", {"aggregation": "avg"}, "unknown aggregation of ties 'avg'"),
+        ("ties", {"aggregation": None}, "unknown aggregation of ties 'None'"),
+        ("dare", {"drop": 1}, r"dare: drop is 1; it must lie in \[0, 1\)"),
+        ("dare", {"drop": -0.1}, "drop is -0.1"),
+        ("dare", {"scale": "0.3"}, "dare: scale is '0.3'"),
+        ("dare_ties", {"drop": 1.5}, "dare_ties: drop is 1.5"),
+        ("dare_ties", {"density": 0.0}, "dare_ties: density is 0.0"),
+        ("dare_ties", {"aggregation": "summ"}, "Did you mean 'sum'"),
+        ("breadcrumbs", {"density": 1.1}, "breadcrumbs: density is 1.1"),
+        ("breadcrumbs", {"density": 0.1, "gamma": 0.1}, r"gamma is 0.1; it must lie in \[0, 0.1\)"),
+        ("breadcrumbs", {"gamma": -1e-9}, "gamma is -1e-09"),
+        ("magmax", {"scale": None}, "magmax: scale is None"),
+        ("consensus", {"agreement": -1}, "agreement is -1; it must be an integer of at least 0"),
+        ("consensus", {"agreement": 2.0}, "agreement is 2.0"),
+        ("consensus", {"agreement": True}, "agreement is True"),
+        ("consensus", {"threshold": -0.1}, "consensus: threshold is -0.1"),
+        ("tall_masks", {"threshold": {"a": 0.3, "b": -1}}, "threshold of b is -1"),
+        ("pcb", {"ratio": 0}, "pcb: ratio is 0"),
+        ("pcb", {"clip": 0.5}, "pcb: clip is 0.5"),
+        ("pcb", {"scale": float("nan")}, "pcb: scale is nan"),
+        ("lines", {"alpha": float("inf")}, "lines: alpha is inf"),
+        ("lines", {"beta": None}, "lines: beta is None"),
+    ],
+)
 def test_arguments_out_of_range_are_refused(name: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(name, **arguments)
@@ -124,8 +137,10 @@ def test_extrapolating_methods_leave_variances_positive_and_counters_alone(name:
     base = {key: value.clone() for key, value in model.state_dict().items()}
     experts = {}
     for number, task in enumerate("abcd"):
-        experts[task] = {key: value + torch.randn_like(value) if value.is_floating_point() else value + number
-                         for key, value in base.items()}
+        experts[task] = {
+            key: value + torch.randn_like(value) if value.is_floating_point() else value + number
+            for key, value in base.items()
+        }
         experts[task]["1.running_var"] = torch.full((4,), 1e-6)
     accepted = {"scale": 3.0} if "scale" in build(name).hyperparameters else {}
     merger = build(name, **accepted)
@@ -138,10 +153,17 @@ def test_extrapolating_methods_leave_variances_positive_and_counters_alone(name:
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_statistics_and_counters_do_not_move_thresholds(name: str) -> None:
     taus = deltas(2)
-    base = {**state(torch.zeros(SIZE)), "bn.running_var": torch.ones(99), "bn.running_mean": torch.zeros(99),
-            "bn.num_batches_tracked": torch.tensor(0)}
-    huge = {"bn.running_var": torch.full((99,), 1e9), "bn.running_mean": torch.full((99,), 1e9),
-            "bn.num_batches_tracked": torch.tensor(10**9)}
+    base = {
+        **state(torch.zeros(SIZE)),
+        "bn.running_var": torch.ones(99),
+        "bn.running_mean": torch.zeros(99),
+        "bn.num_batches_tracked": torch.tensor(0),
+    }
+    huge = {
+        "bn.running_var": torch.full((99,), 1e9),
+        "bn.running_mean": torch.full((99,), 1e9),
+        "bn.num_batches_tracked": torch.tensor(10**9),
+    }
     merger = build(name, **FLAT.get(name, {}))
     experts = {task: {**state(tau), **huge} for task, tau in zip("ab", taus, strict=True)}
     merged = merge_state(merger, base, experts, task=task_of(merger))

@@ -91,8 +91,11 @@ def test_without_shift_and_mask_every_task_has_the_same_norm() -> None:
 
 
 def test_the_mask_counts_the_weights_of_all_matrices_together() -> None:
-    tau = {"a.weight": torch.tensor([[1.0, 5.0], [2.0, 3.0]]), "b.weight": torch.tensor([[10.0, 9.0, 0.5, 4.0]]),
-           "c.weight": torch.full((1, 2, 1, 1), 100.0)}
+    tau = {
+        "a.weight": torch.tensor([[1.0, 5.0], [2.0, 3.0]]),
+        "b.weight": torch.tensor([[10.0, 9.0, 0.5, 4.0]]),
+        "c.weight": torch.full((1, 2, 1, 1), 100.0),
+    }
     base = {name: torch.zeros_like(value) for name, value in tau.items()}
     merger = DogeTA(density=0.5, norm=1.0, iterations=0, conv="mean")
     kept = {name: (value != 0).tolist() for name, value in merge_state(merger, base, {"t": tau}).items()}
@@ -124,14 +127,17 @@ def test_an_expert_that_changed_nothing_has_no_share() -> None:
     assert delta("doge_ta", [*taus, zero]).isfinite().all()
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"norm": 0.0}, r"norm is 0\.0; it must lie in \(0, inf\)"),
-    ({"density": 0.0}, "density is 0.0"),
-    ({"density": 1.5}, "share of weights kept"),
-    ({"subspace": 0}, "subspace is 0; it must be an integer of at least 1"),
-    ({"iterations": -1}, "iterations is -1"),
-    ({"learning_rate": -1e-4}, "learning_rate is -0.0001"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"norm": 0.0}, r"norm is 0\.0; it must lie in \(0, inf\)"),
+        ({"density": 0.0}, "density is 0.0"),
+        ({"density": 1.5}, "share of weights kept"),
+        ({"subspace": 0}, "subspace is 0; it must be an integer of at least 1"),
+        ({"iterations": -1}, "iterations is -1"),
+        ({"learning_rate": -1e-4}, "learning_rate is -0.0001"),
+    ],
+)
 def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"doge_ta: .*{message}|{message}"):
         DogeTA(**arguments)

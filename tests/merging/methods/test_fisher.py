@@ -21,8 +21,7 @@ def test_by_hand() -> None:
     information = [torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([[3.0, 1.0, 2.0]])]
     merged = delta("fisher", taus, {"fisher": information}, normalise=False)
     torch.testing.assert_close(merged, torch.tensor([[5.0, 2.0, 5.0]]), rtol=1e-5, atol=0)
-    weighted = delta("fisher", taus, {"fisher": information}, normalise=False,
-                     weight={"task00": 3.0, "task01": 1.0})
+    weighted = delta("fisher", taus, {"fisher": information}, normalise=False, weight={"task00": 3.0, "task01": 1.0})
     torch.testing.assert_close(weighted[0, :2], torch.tensor([4.0, 3.2]))
 
 
@@ -50,14 +49,18 @@ FISHER = random_extras({"fisher"}, specs_from_state(BASE), EXPERTS)
 
 
 def test_normalised_the_loudness_of_an_expert_counts_over_the_whole_model() -> None:
-    louder = {task: {name: value * (1e4 if task == "b" else 1.0) for name, value in tensors.items()}
-              for task, tensors in FISHER["fisher"].items()}
+    louder = {
+        task: {name: value * (1e4 if task == "b" else 1.0) for name, value in tensors.items()}
+        for task, tensors in FISHER["fisher"].items()
+    }
     for normalise in (False, True):
         quiet = merge_state(Fisher(1e-30, normalise), BASE, EXPERTS, extras=FISHER)
         loud = merge_state(Fisher(1e-30, normalise), BASE, EXPERTS, extras={"fisher": louder})
         assert all(torch.allclose(quiet[name], loud[name], atol=1e-6) for name in BASE) == normalise
-    norms = {task: torch.cat([value.flatten() for value in tensors.values()]).double().norm()
-             for task, tensors in FISHER["fisher"].items()}
+    norms = {
+        task: torch.cat([value.flatten() for value in tensors.values()]).double().norm()
+        for task, tensors in FISHER["fisher"].items()
+    }
     shares = {task: FISHER["fisher"][task]["c"] / norms[task] for task in norms}
     wanted = sum(shares[task] * EXPERTS[task]["c"] for task in norms) / sum(shares.values())
     merged = merge_state(Fisher(1e-30, normalise=True), BASE, EXPERTS, extras=FISHER)
@@ -87,12 +90,15 @@ def test_only_normalising_takes_a_statistics_pass() -> None:
     assert Fisher().needs == {"fisher"} and set(Fisher().treats.values()) == {"method"}
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ({}, rf"fisher of task01 lacks '{NAME}'; collect"),
-    ({NAME: torch.ones(2, 3)}, r"fisher of task01 for .* has the shape \(2, 3\), not \(3, 2\)"),
-    ({NAME: torch.tensor([[1.0, 1.0], [1.0, -1.0], [0.0, 1.0]])}, "fisher of task01 .* negative"),
-    ({NAME: torch.full((3, 2), float("inf"))}, "fisher of task01: tensor .* NaN or infinite"),
-])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, rf"fisher of task01 lacks '{NAME}'; collect"),
+        ({NAME: torch.ones(2, 3)}, r"fisher of task01 for .* has the shape \(2, 3\), not \(3, 2\)"),
+        ({NAME: torch.tensor([[1.0, 1.0], [1.0, -1.0], [0.0, 1.0]])}, "fisher of task01 .* negative"),
+        ({NAME: torch.full((3, 2), float("inf"))}, "fisher of task01: tensor .* NaN or infinite"),
+    ],
+)
 def test_information_must_fit(given: dict[str, Tensor], message: str) -> None:
     base = {NAME: torch.zeros(3, 2)}
     experts = {f"task0{number}": {NAME: torch.ones(3, 2)} for number in range(2)}
@@ -100,11 +106,14 @@ def test_information_must_fit(given: dict[str, Tensor], message: str) -> None:
         merge_state(Fisher(), base, experts, extras={"fisher": {"task00": {NAME: torch.ones(3, 2)}, "task01": given}})
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"floor": 0.0}, r"fisher: floor is 0\.0; it must lie in \(0, inf\)"),
-    ({"weight": -1.0}, "fisher: weight is -1.0"),
-    ({"weight": {"depth": 0.0}}, "fisher: weight of depth is 0.0"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"floor": 0.0}, r"fisher: floor is 0\.0; it must lie in \(0, inf\)"),
+        ({"weight": -1.0}, "fisher: weight is -1.0"),
+        ({"weight": {"depth": 0.0}}, "fisher: weight of depth is 0.0"),
+    ],
+)
 def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Fisher(**arguments)

@@ -69,8 +69,10 @@ def test_common_and_own_directions(count: int, common: float, own: int) -> None:
     close(delta("iso_cts", taus, common=common), iso_cts(arrays(taus), own))
 
 
-@pytest.mark.parametrize(("rank", "tasks", "common", "own"),
-                         [(768, 8, 0.8, 19), (10, 3, 0.8, 1), (2, 3, 0.0, 0), (1, 3, 0.8, 0), (5, 3, 0.0, 1)])
+@pytest.mark.parametrize(
+    ("rank", "tasks", "common", "own"),
+    [(768, 8, 0.8, 19), (10, 3, 0.8, 1), (2, 3, 0.0, 0), (1, 3, 0.8, 0), (5, 3, 0.0, 1)],
+)
 def test_own_directions_are_never_more_than_there_are(rank: int, tasks: int, common: float, own: int) -> None:
     assert own_directions(rank, tasks, common) == own
 
@@ -134,12 +136,15 @@ def test_scale_reaches_the_weights_that_are_no_matrix(method: str) -> None:
     torch.testing.assert_close(delta(method, taus, scale=0.5), 0.5 * torch.stack(taus).mean(0))
 
 
-@pytest.mark.parametrize(("method", "arguments", "message"), [
-    ("iso_c", {"scale": float("nan")}, "iso_c: scale is nan"),
-    ("tsv_m", {"scale": "1"}, "tsv_m: scale is '1'"),
-    ("iso_cts", {"common": 1.2}, r"iso_cts: common is 1\.2; it must lie in \[0, 1\]"),
-    ("iso_cts", {"common": -0.1}, "share of common directions"),
-])
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("iso_c", {"scale": float("nan")}, "iso_c: scale is nan"),
+        ("tsv_m", {"scale": "1"}, "tsv_m: scale is '1'"),
+        ("iso_cts", {"common": 1.2}, r"iso_cts: common is 1\.2; it must lie in \[0, 1\]"),
+        ("iso_cts", {"common": -0.1}, "share of common directions"),
+    ],
+)
 def test_arguments_are_checked(method: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         delta(method, random_taus(1, 2, 2), **arguments)

@@ -30,17 +30,32 @@ def test_task_arithmetic_by_hand() -> None:
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
     specs = tensor_specs(model)
     base = {spec.name: torch.tensor([[1.0]]) for spec in specs}
-    experts = {"a": {spec.name: torch.tensor([[3.0]]) for spec in specs},
-               "b": {spec.name: torch.tensor([[2.0]]) for spec in specs}}
+    experts = {
+        "a": {spec.name: torch.tensor([[3.0]]) for spec in specs},
+        "b": {spec.name: torch.tensor([[2.0]]) for spec in specs},
+    }
     merged = merge_state(build("lines", alpha=0.5, beta=0.4), base, experts, specs)
     assert [value.item() for value in merged.values()] == pytest.approx([1 + 3 * 0.5, 1 + 3 * 0.7, 1 + 3 * 0.9])
     merged = merge_state(build("lines"), base, experts, specs)  # alpha = 1 / T
     assert [value.item() for value in merged.values()] == pytest.approx([1 + 3 * 0.5, 1 + 3 * 0.65, 1 + 3 * 0.8])
 
 
-@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "dare", "dare_ties", "breadcrumbs", "magmax",
-                                    "consensus", "pcb", "average", {"type": "ties", "scale": 0.25, "density": 0.9},
-                                    {"type": "task_arithmetic", "scale": -0.5}])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "task_arithmetic",
+        "ties",
+        "dare",
+        "dare_ties",
+        "breadcrumbs",
+        "magmax",
+        "consensus",
+        "pcb",
+        "average",
+        {"type": "ties", "scale": 0.25, "density": 0.9},
+        {"type": "task_arithmetic", "scale": -0.5},
+    ],
+)
 def test_alpha_is_the_ratio_of_norms_over_the_number_of_tasks(method: Any) -> None:
     taus = deltas(3)
     inner = dict(method) if isinstance(method, dict) else {"type": method}
@@ -55,8 +70,9 @@ def test_alpha_is_the_ratio_of_norms_over_the_number_of_tasks(method: Any) -> No
 def test_task_arithmetic_needs_no_pass_for_alpha_nor_does_an_alpha_given() -> None:
     assert build("lines").passes == build("lines", method="ties", alpha=0.3).passes - build("ties").passes == 0
     assert all(build("lines", method=name).passes == build(name).passes + 1 for name in ("ties", "pcb"))
-    assert torch.equal(merge("lines", deltas(2), specs=SPECS, method={"type": "task_arithmetic", "scale": 0}),
-                       torch.zeros(SIZE))
+    assert torch.equal(
+        merge("lines", deltas(2), specs=SPECS, method={"type": "task_arithmetic", "scale": 0}), torch.zeros(SIZE)
+    )
 
 
 def test_methods_with_weights_per_task() -> None:

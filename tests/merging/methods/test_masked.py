@@ -23,12 +23,21 @@ def test_packing_comes_back_and_is_that_of_numpy(shape: tuple[int, ...]) -> None
     packed = pack(mask)
     assert packed.tolist() == np.packbits(mask.numpy().reshape(-1)).tolist() and packed.dtype == torch.uint8
     assert torch.equal(unpack(packed, shape), mask) and unpack(packed, shape).dtype == torch.bool
-    assert torch.equal(unpack(pack(mask.mT if mask.ndim > 1 else mask), mask.mT.shape if mask.ndim > 1 else shape),
-                       mask.mT if mask.ndim > 1 else mask)
+    assert torch.equal(
+        unpack(pack(mask.mT if mask.ndim > 1 else mask), mask.mT.shape if mask.ndim > 1 else shape),
+        mask.mT if mask.ndim > 1 else mask,
+    )
 
 
-@pytest.mark.parametrize("packed", [torch.zeros(3, dtype=torch.uint8), torch.zeros(1, dtype=torch.uint8),
-                                    torch.zeros(2), torch.zeros(2, 1, dtype=torch.uint8)])
+@pytest.mark.parametrize(
+    "packed",
+    [
+        torch.zeros(3, dtype=torch.uint8),
+        torch.zeros(1, dtype=torch.uint8),
+        torch.zeros(2),
+        torch.zeros(2, 1, dtype=torch.uint8),
+    ],
+)
 def test_a_mask_of_another_tensor_is_refused(packed: Tensor) -> None:
     with pytest.raises(ValueError, match=r"shape \(3, 3\) is uint8 of 2 bytes"):
         unpack(packed, (3, 3))
@@ -36,8 +45,9 @@ def test_a_mask_of_another_tensor_is_refused(packed: Tensor) -> None:
 
 def tall(taus: Tensor, thresholds: list[float]) -> Tensor:
     unified = taus.sum(0)
-    return torch.stack([tau.abs() > threshold * (unified - tau).abs()
-                        for tau, threshold in zip(taus, thresholds, strict=True)])
+    return torch.stack(
+        [tau.abs() > threshold * (unified - tau).abs() for tau, threshold in zip(taus, thresholds, strict=True)]
+    )
 
 
 def test_tall_masks_by_hand() -> None:
@@ -69,8 +79,9 @@ def test_consensus_is_the_vote_of_the_masks(agreement: int, threshold: float) ->
 
 def test_consensus_without_a_vote_is_task_arithmetic() -> None:
     taus = deltas(3)
-    torch.testing.assert_close(merge("consensus", taus, agreement=0, scale=0.7),
-                               merge("task_arithmetic", taus, scale=0.7))
+    torch.testing.assert_close(
+        merge("consensus", taus, agreement=0, scale=0.7), merge("task_arithmetic", taus, scale=0.7)
+    )
     assert torch.equal(merge("consensus", taus, agreement=9), merge("consensus", taus, agreement=3))
 
 
@@ -99,8 +110,10 @@ def test_the_factors_do_not_depend_on_the_order_of_tensors() -> None:
     for seed in range(10):
         torch.manual_seed(seed)
         shapes = [(5,), (64, 31), (3, 2, 7), (200,), (17, 9), (1,)]
-        base, a, b = ({f"t{number}": torch.randn(shape, dtype=torch.float64) for number, shape in enumerate(shapes)}
-                      for _ in range(3))
+        base, a, b = (
+            {f"t{number}": torch.randn(shape, dtype=torch.float64) for number, shape in enumerate(shapes)}
+            for _ in range(3)
+        )
         turned = {name: base[name] for name in reversed(base)}
         expected = merge_state(build("emr"), base, {"a": a, "b": b}, task="a")
         found = merge_state(build("emr"), turned, {"a": a, "b": b}, task="a")
@@ -126,13 +139,16 @@ def test_emr_masks_nothing_in_where_the_expert_is_the_base() -> None:
 def test_one_vector_and_packed_masks_restore_every_task(name: str) -> None:
     taus = deltas(3)
     base = state(torch.randn(SIZE))
-    experts = {task: {key: base[key] + value for key, value in state(tau).items()}
-               for task, tau in zip(NAMES[3], taus, strict=True)}
+    experts = {
+        task: {key: base[key] + value for key, value in state(tau).items()}
+        for task, tau in zip(NAMES[3], taus, strict=True)
+    }
     merger, specs = build(name), specs_from_state(base)
     assert isinstance(merger, Masked)
     packed = dict(run_packed(merger, base, experts, specs))
-    assert {key: (tuple(value.shape), value.dtype) for key, value in packed.items()} == \
-        {key: tuple(layout) for key, layout in packed_layouts(merger, specs, NAMES[3]).items()}
+    assert {key: (tuple(value.shape), value.dtype) for key, value in packed.items()} == {
+        key: tuple(layout) for key, layout in packed_layouts(merger, specs, NAMES[3]).items()
+    }
     for task in NAMES[3]:
         merged = merge_state(merger, base, experts, task=task)
         for key, value in merged.items():

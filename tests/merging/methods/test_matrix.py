@@ -18,8 +18,15 @@ from symerge_dense.registry import MERGERS
 
 METHODS = ["iso_c", "iso_cts", "tsv_m", "wudi", "doge_ta", "regmean"]
 EXACT_ALONE = ["tsv_m", "wudi", "regmean"]
-SHAPES = {"fc.weight": (5, 8), "conv3.weight": (4, 2, 3, 3), "conv1.weight": (6, 5, 1, 1), "last.weight": (1, 1, 1, 1),
-          "norm.weight": (6,), "norm.bias": (6,), "token": (1, 1, 6)}
+SHAPES = {
+    "fc.weight": (5, 8),
+    "conv3.weight": (4, 2, 3, 3),
+    "conv1.weight": (6, 5, 1, 1),
+    "last.weight": (1, 1, 1, 1),
+    "norm.weight": (6,),
+    "norm.bias": (6,),
+    "token": (1, 1, 6),
+}
 
 
 def state(seed: int) -> dict[str, Tensor]:

@@ -17,8 +17,10 @@ from symerge_dense.merging.run import merge_state
 def inputs(count: int, samples: int, size: int) -> list[Tensor]:
     """Inputs (samples, size) of a layer, one batch per expert, each with its own scale of features."""
     generator = torch.Generator().manual_seed(7)
-    return [torch.randn(samples, size, generator=generator).double() * torch.rand(size, generator=generator)
-            for _ in range(count)]
+    return [
+        torch.randn(samples, size, generator=generator).double() * torch.rand(size, generator=generator)
+        for _ in range(count)
+    ]
 
 
 def grams(batches: list[Tensor]) -> list[Tensor]:
@@ -84,19 +86,23 @@ def test_fewer_samples_than_inputs_are_no_trouble_at_any_scale(size: float) -> N
 def test_weights_without_gram_are_averaged() -> None:
     tau = {"a.weight": random_taus(1, 3, 4)[0], "b.weight": random_taus(1, 3, 4)[0], "c": random_taus(1, 1, 1, 4)[0]}
     base = {name: torch.zeros_like(value) for name, value in tau.items()}
-    gram = {"gram": {"x": {"a.weight": torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0]))},
-                     "y": {"a.weight": torch.eye(4)}}}
+    gram = {
+        "gram": {"x": {"a.weight": torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0]))}, "y": {"a.weight": torch.eye(4)}}
+    }
     merged = merge_state(RegMean(ridge=1e-12), base, {"x": tau, "y": base}, extras=gram)
     torch.testing.assert_close(merged["b.weight"], tau["b.weight"] / 2)
     torch.testing.assert_close(merged["c"], tau["c"] / 2)
     torch.testing.assert_close(merged["a.weight"], tau["a.weight"] * torch.tensor([1 / 2, 2 / 3, 3 / 4, 4 / 5]))
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ({}, rf"gram of task01 lacks '{NAME}', which other experts have"),
-    ({NAME: torch.eye(3)}, r"gram of task01 for .* has the shape \(3, 3\), not \(2, 2\)"),
-    ({NAME: -2 * torch.eye(2)}, "not positive semidefinite"),
-])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, rf"gram of task01 lacks '{NAME}', which other experts have"),
+        ({NAME: torch.eye(3)}, r"gram of task01 for .* has the shape \(3, 3\), not \(2, 2\)"),
+        ({NAME: -2 * torch.eye(2)}, "not positive semidefinite"),
+    ],
+)
 def test_grams_must_fit(given: dict[str, Tensor], message: str) -> None:
     experts = {f"task0{number}": {NAME: torch.ones(3, 2)} for number in range(2)}
     extras = {"gram": {"task00": {NAME: torch.eye(2)}, "task01": given}}
@@ -104,10 +110,13 @@ def test_grams_must_fit(given: dict[str, Tensor], message: str) -> None:
         merge_state(RegMean(), {NAME: torch.zeros(3, 2)}, experts, extras=extras)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"rho": 1.1}, r"regmean: rho is 1\.1; it must lie in \[0, 1\]"),
-    ({"ridge": 0.0}, "regmean: ridge is 0.0"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rho": 1.1}, r"regmean: rho is 1\.1; it must lie in \[0, 1\]"),
+        ({"ridge": 0.0}, "regmean: ridge is 0.0"),
+    ],
+)
 def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RegMean(**arguments)

@@ -36,8 +36,9 @@ def disjoint(taus: Tensor, aggregation: str) -> Tensor:
     for column in taus.T.tolist():
         sign = -1 if float(sum(torch.tensor(column))) < 0 else 1
         agreeing = [value for value in column if value * sign > 0] or [0.0]
-        result.append({"mean": sum(agreeing) / len(agreeing), "sum": sum(agreeing),
-                       "max": max(agreeing, key=abs)}[aggregation])
+        result.append(
+            {"mean": sum(agreeing) / len(agreeing), "sum": sum(agreeing), "max": max(agreeing, key=abs)}[aggregation]
+        )
     return torch.tensor(result)
 
 
@@ -80,8 +81,15 @@ def test_dare_keeps_the_expectation_and_rescales() -> None:
 
 def test_dare_is_the_sum_of_what_each_task_keeps() -> None:
     taus = deltas(3)
-    alone = [merge_state(MERGERS.build({"type": "dare", "drop": 0.6, "scale": 1.0}), state(torch.zeros(SIZE)),
-                         {name: state(tau)}, seed=5) for name, tau in zip(NAMES[3], taus, strict=True)]
+    alone = [
+        merge_state(
+            MERGERS.build({"type": "dare", "drop": 0.6, "scale": 1.0}),
+            state(torch.zeros(SIZE)),
+            {name: state(tau)},
+            seed=5,
+        )
+        for name, tau in zip(NAMES[3], taus, strict=True)
+    ]
     kept = torch.stack([vector(one) for one in alone])
     assert not torch.equal(kept[0] != 0, kept[1] != 0)
     torch.testing.assert_close(merge("dare", taus, drop=0.6, scale=0.4, seed=5), 0.4 * kept.sum(0))

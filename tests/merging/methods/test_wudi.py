@@ -87,7 +87,8 @@ def test_single_numbers_give_their_mean_by_hand() -> None:
 @pytest.mark.parametrize("count", [2, 3, 4])
 @pytest.mark.parametrize("decay", [0.0, 1.0])
 def test_it_comes_as_far_as_adam_does_on_task_vectors_of_the_size_adam_likes(
-        shape: tuple[int, int], count: int, decay: float) -> None:
+    shape: tuple[int, int], count: int, decay: float
+) -> None:
     taus = [2e-4 * tau * tau.numel() ** 0.5 / tau.norm() for tau in random_taus(count, *shape, decay=decay)]
     ours, theirs = objective(delta("wudi", taus), taus), objective(adam(taus), taus)
     assert ours <= theirs * (1 + 1e-6) < objective(torch.stack(taus).sum(0), taus)

@@ -38,18 +38,25 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     path = write_config(folder)
     assert tool("compare.py", path, "--work-dir", folder / "run") == 0
-    return SimpleNamespace(folder=folder, path=path, run=folder / "run", config=load_config(path),
-                           record=json.loads((folder / "run" / "compare.json").read_text()))
+    return SimpleNamespace(
+        folder=folder,
+        path=path,
+        run=folder / "run",
+        config=load_config(path),
+        record=json.loads((folder / "run" / "compare.json").read_text()),
+    )
 
 
 @pytest.fixture
 def again(home, tmp_path):
     """A comparison of some methods with the same experts, in a folder of its own."""
+
     def start(*methods, options=(), folder="run", expect=0):
         chosen = ("--methods", *methods) if methods else ()
         assert tool("compare.py", home.path, "--work-dir", tmp_path / folder, *chosen, *options) == expect
         found = tmp_path / folder / "compare.json"
         return json.loads(found.read_text()) if found.exists() else None
+
     return start
 
 
@@ -76,8 +83,10 @@ def lasting(row):
 
 
 def means(row):
-    return {task: {name: Metric(entry["value"], entry["higher_is_better"]) for name, entry in metrics.items()}
-            for task, metrics in row["tasks"].items()}
+    return {
+        task: {name: Metric(entry["value"], entry["higher_is_better"]) for name, entry in metrics.items()}
+        for task, metrics in row["tasks"].items()
+    }
 
 
 def tables(home):
@@ -95,8 +104,14 @@ def test_every_registered_method_has_its_row(home):
     names = [row["method"] for row in home.record["rows"]]
     assert sorted(names) == sorted(["experts", "joint_training", *MERGERS, *ADAPTIVE_METHODS])
     assert [row["error"] for row in home.record["rows"] if "error" in row] == []
-    assert {path.name for path in home.run.iterdir()} == {*FILES, "run.json", "rows", "labels", "adaptive",
-                                                          "symerge.safetensors"}
+    assert {path.name for path in home.run.iterdir()} == {
+        *FILES,
+        "run.json",
+        "rows",
+        "labels",
+        "adaptive",
+        "symerge.safetensors",
+    }
 
 
 def test_every_row_has_all_that_is_promised(home):
@@ -151,14 +166,17 @@ def test_markdown_and_csv_hold_the_same_numbers(home):
             assert float(lines[name]["delta_m"]) == row["delta_m"]["mean"]["value"]
             assert table[name]["Δm % ↑"] == f"{row['delta_m']['mean']['value']:+.2f}"
     assert set(moved) == {name for name, row in rows(home.record).items() if "transferred" in row}
-    assert all(line["with SyMerge's layers"] == f"{rows(home.record)[name]['transferred']['mean']['value']:+.2f}"
-               for name, line in moved.items())
+    assert all(
+        line["with SyMerge's layers"] == f"{rows(home.record)[name]['transferred']['mean']['value']:+.2f}"
+        for name, line in moved.items()
+    )
 
 
 def test_tables_are_in_order_and_the_picture_is_there(home):
     text = (home.run / "compare.md").read_text()
     assert [text.index(f"**{title}**") for title in BLOCKS.values()] == sorted(
-        text.index(f"**{title}**") for title in BLOCKS.values())
+        text.index(f"**{title}**") for title in BLOCKS.values()
+    )
     table, _ = tables(home)
     for block in BLOCKS:
         shown = [name for name in table if rows(home.record)[name]["block"] == block and name != "experts"]
@@ -220,8 +238,19 @@ def test_layers_that_do_not_fit_are_refused_before_anything_is_compared(home, ag
     again("average", options=["--adapted-from", home.folder / "none.safetensors"], expect=2)
     assert "none.safetensors" in capsys.readouterr().err
     wider = write_config(tmp_path, "wider.py", rooms=home.folder / "rooms", more="head['width'] = 12\n")
-    assert tool("compare.py", wider, "--methods", "average", "--work-dir", tmp_path / "wider",
-                "--adapted-from", home.run / "symerge.safetensors") == 2
+    assert (
+        tool(
+            "compare.py",
+            wider,
+            "--methods",
+            "average",
+            "--work-dir",
+            tmp_path / "wider",
+            "--adapted-from",
+            home.run / "symerge.safetensors",
+        )
+        == 2
+    )
     assert "do not fit the head of 'segmentation'" in capsys.readouterr().err
     assert made == [] and not (tmp_path / "run").exists()
 
@@ -243,7 +272,8 @@ def test_a_method_that_fails_is_a_row_that_says_so(home, again, made, monkeypatc
     mended = again("average", "magmax", "model_stock", options=["--resume"])
     assert made == ["magmax"] and "error" not in rows(mended)["magmax"]
     assert [rows(mended)[name] for name in ("average", "model_stock")] == [
-        rows(record)[name] for name in ("average", "model_stock")]
+        rows(record)[name] for name in ("average", "model_stock")
+    ]
 
 
 def test_ctrl_c_keeps_what_there_is_and_resume_does_the_rest(home, again, made, monkeypatch, capsys, tmp_path):
@@ -352,7 +382,11 @@ def test_seeds_give_a_spread_where_the_seed_matters(home, again, tmp_path):
     record = again("symerge_layer", "dare", "average", options=["--seeds", "2"])
     found, single = rows(record), rows(home.record)
     assert {name: row["runs"] for name, row in found.items()} == {
-        "experts": 1, "average": 1, "dare": 2, "symerge_layer": 2}
+        "experts": 1,
+        "average": 1,
+        "dare": 2,
+        "symerge_layer": 2,
+    }
     other = again("symerge_layer", "dare", options=["--cfg-options", "seed=1"], folder="other")
     for name in ("dare", "symerge_layer"):
         values = [source[name]["delta_m"]["mean"]["value"] for source in (single, rows(other))]
@@ -366,15 +400,18 @@ def test_seeds_give_a_spread_where_the_seed_matters(home, again, tmp_path):
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("options, message", [
-    (["--methods", "tsv"], "Did you mean 'tsv_m'"),
-    (["--methods", "average", "--tuning", "label"], "Did you mean 'labels'"),
-    (["--methods", "average", "--seeds", "0"], "seeds=0"),
-    (["--set", "iso_c.cnv=mean"], "unknown option of iso_c 'cnv'. Did you mean 'conv'"),
-    (["--set", "iso.conv=mean"], "unknown merging method 'iso'. Did you mean 'iso_c'"),
-    (["--set", "conv=mean"], "'conv' names no method; write METHOD.OPTION=VALUE"),
-    (["--methods", "average", "--resume"], "holds no run"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--methods", "tsv"], "Did you mean 'tsv_m'"),
+        (["--methods", "average", "--tuning", "label"], "Did you mean 'labels'"),
+        (["--methods", "average", "--seeds", "0"], "seeds=0"),
+        (["--set", "iso_c.cnv=mean"], "unknown option of iso_c 'cnv'. Did you mean 'conv'"),
+        (["--set", "iso.conv=mean"], "unknown merging method 'iso'. Did you mean 'iso_c'"),
+        (["--set", "conv=mean"], "'conv' names no method; write METHOD.OPTION=VALUE"),
+        (["--methods", "average", "--resume"], "holds no run"),
+    ],
+)
 def test_what_cannot_be_is_said_at_once(home, capsys, tmp_path, options, message):
     assert tool("compare.py", home.path, "--work-dir", tmp_path / "run", *options) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "run").exists()

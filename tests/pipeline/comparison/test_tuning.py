@@ -36,13 +36,24 @@ def place(tmp_path_factory):
     """Real experts on their models, and a config that names the same data."""
     base, experts, _ = family(noise=0.03)
     options = make_options(batch_size=4, recalibration_images=6)
-    models = ModelPool(base, experts, Unlabelled(TinySet({}, count=10, split="pool")), options,
-                    tmp_path_factory.mktemp("models"), CPU)
+    models = ModelPool(
+        base, experts, Unlabelled(TinySet({}, count=10, split="pool")), options, tmp_path_factory.mktemp("models"), CPU
+    )
     data = {split: {"type": TinySet, "split": split, "count": 8} for split in ("train", "test", "unlabelled")}
-    specs = {name: {"type": type(task), **({"classes": 4} if name == "segmentation" else {})}
-             for name, task in tasks().items()}
-    config = RunConfig("tiny", specs, data, {"name": "resnet10t"}, {"type": "MultiScale"}, {"random_init": True},
-                       {"recipe": {"epochs": 1, "batch_size": 4}}, evaluation={"batch_size": 3})
+    specs = {
+        name: {"type": type(task), **({"classes": 4} if name == "segmentation" else {})}
+        for name, task in tasks().items()
+    }
+    config = RunConfig(
+        "tiny",
+        specs,
+        data,
+        {"name": "resnet10t"},
+        {"type": "MultiScale"},
+        {"random_init": True},
+        {"recipe": {"epochs": 1, "batch_size": 4}},
+        evaluation={"batch_size": 3},
+    )
     return SimpleNamespace(models=models, config=config, scoring=Scoring(config, CPU))
 
 
@@ -55,6 +66,7 @@ def merge_by(place, kind, knob):
         merger = kind(**{knob: value})
         wanted = list(place.models.experts) if merger.per_task else [None]
         return {task: place.models.merge(merger, task=task) for task in wanted}
+
     return merge
 
 
@@ -142,8 +154,10 @@ def test_agreement_picks_the_scale_that_trying_all_by_hand_picks(place):
             for batch in batches:
                 with torch.no_grad():
                     ours, theirs = (net(batch, mode="tensor")[name] for net in (model, expert))
-                values += [float(task.pixel_loss(ours[i:i + 1], task.self_label(theirs[i:i + 1])).mean())
-                           for i in range(len(batch))]
+                values += [
+                    float(task.pixel_loss(ours[i : i + 1], task.self_label(theirs[i : i + 1])).mean())
+                    for i in range(len(batch))
+                ]
             losses[name] = sum(values) / len(values)
         return losses
 
@@ -176,8 +190,10 @@ def test_labels_pick_the_scale_that_trying_all_by_hand_picks(place):
     reference = {}
     for expert in place.models.experts.values():
         reference |= evaluate(expert, loader, "expert")
-    wanted = {scale: delta_m(evaluate(by_hand(place, scale), loader, "by hand"), reference)["mean"]
-              for scale in (0.1, 0.3, 0.4, 0.7, 1.0)}
+    wanted = {
+        scale: delta_m(evaluate(by_hand(place, scale), loader, "by hand"), reference)["mean"]
+        for scale in (0.1, 0.3, 0.4, 0.7, 1.0)
+    }
     assert {value: values[value] for value in wanted} == pytest.approx(wanted, rel=1e-3, abs=0.3)
     assert best == max(values, key=values.get)
 
@@ -220,7 +236,9 @@ def test_an_unknown_criterion_is_refused(place):
 def test_everybody_who_is_registered_takes_part():
     everybody = candidates(lambda base: None)
     names = [entrant.name for entrant in everybody]
-    assert names[:2] == ["experts", "symerge"] and sorted(names) == sorted(["experts", *ADAPTIVE_METHODS, *MERGERS, JOINT])
+    assert names[:2] == ["experts", "symerge"] and sorted(names) == sorted(
+        ["experts", *ADAPTIVE_METHODS, *MERGERS, JOINT]
+    )
     assert JOINT not in [entrant.name for entrant in candidates(None)]
     for entrant in everybody:
         assert entrant.block in ("reference", "plain", "masks") and entrant.data in ("none", "unlabelled", "labels")
@@ -244,8 +262,12 @@ def test_masks_keep_a_task_vector_and_a_bit_per_weight_and_task(place):
 def test_data_names_what_the_method_and_its_tuning_looked_at(place):
     by = {criterion: tuner(place, criterion=criterion) for criterion in ("agreement", "labels")}
     single = tuner(place, scales=[0.3], criterion="labels")
-    wanted = {("task_arithmetic", "agreement"): "unlabelled", ("task_arithmetic", "labels"): "labels",
-              ("average", "labels"): "none", ("fisher", "labels"): "unlabelled"}
+    wanted = {
+        ("task_arithmetic", "agreement"): "unlabelled",
+        ("task_arithmetic", "labels"): "labels",
+        ("average", "labels"): "none",
+        ("fisher", "labels"): "unlabelled",
+    }
     for (name, criterion), data in wanted.items():
         assert Static(name).make(place.models, by[criterion], 0).data == data
     alone = Static("task_arithmetic").make(place.models, single, 0)

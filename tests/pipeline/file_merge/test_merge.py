@@ -37,14 +37,17 @@ def files(tmp_path: Path) -> Files:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_file_is_the_merge_in_memory(files: Files, method: str) -> None:
-    options = {key: json.loads(value) if value[0].isdigit() else value
-               for key, value in (word.split("=") for word in SETTINGS.get(method, []))}
+    options = {
+        key: json.loads(value) if value[0].isdigit() else value
+        for key, value in (word.split("=") for word in SETTINGS.get(method, []))
+    }
     merger = MERGERS[method](**options)
     task = ["--task", "b"] if merger.per_task else []
     settings = ["--set", *SETTINGS[method]] if method in SETTINGS else []
     assert tool("merge.py", *files.arguments(method, *settings, *task, "--seed", "4", "--statistics", "moments")) == 0
-    expected = merge_state(merger, files.base, files.experts, statistics="moments", seed=4,
-                           task="b" if merger.per_task else None)
+    expected = merge_state(
+        merger, files.base, files.experts, statistics="moments", seed=4, task="b" if merger.per_task else None
+    )
     assert same(load_file(files.out), expected)
     found = record(files.out)
     assert (found["method"], found["seed"], found["statistics"]) == (method, 4, "moments")
@@ -114,48 +117,64 @@ def test_options_are_given_as_flags_or_settings(files: Files) -> None:
         assert same(load_file(files.out), merge_state(merger, files.base, files.experts))
 
 
-@pytest.mark.parametrize(("method", "more", "message"), [
-    ("tise", [], "unknown merger 'tise'. Did you mean 'ties'"),
-    ("ties", ["--set", "densty=0.2"], "unknown option of ties 'densty'. Did you mean 'density'"),
-    ("ties", ["--densty", "0.2"], "unknown option of ties 'densty'. Did you mean 'density'"),
-    ("ties", ["--density"], "'--density' is no option of this tool (see --help), nor one of the method with a value"),
-    ("ties", ["--set", "density"], "'density' is not OPTION=VALUE with a name of its own; write density=0.2"),
-    ("ties", ["--density=2"], "ties: density is 2; it must lie in (0, 1]"),
-    ("ties", ["--set", "density=2"], "ties: density is 2; it must lie in (0, 1]"),
-    ("ties", ["--set", "density=abc"], "density is 'abc'"),
-    ("average", ["--set", "scale=1"], "unknown option of average 'scale'. Known: none"),
-    ("average", ["--statistics", "meen"], "Did you mean 'mean'"),
-    ("average", ["--task", "a"], "one set of weights"),
-    ("average", ["--prefix", "encoder."], "no tensor name starts with 'encoder.'"),
-    ("ties", ["--scale", "1e39"], "ties: scale is 1e+39; it must be a finite number of at most 3.403e+38"),
-    ("task_arithmetic", ["--scale", "3e38"], "exceeds the range of torch.float32; use a smaller scale"),
-    ("average", ["--device", "meta"], "--device meta cannot be used (it holds no values)"),
-    ("average", ["--device", "nonsense"], "--device nonsense cannot be used"),
-    ("average", ["--experts", "a.safetensors"], "'a.safetensors' is not NAME=FILE"),
-    ("average", ["--experts", "base=a.safetensors"], "no expert can be called 'base'"),
-    ("average", ["--base", "nowhere.safetensors"], "there is no file nowhere.safetensors"),
-    ("emr", [], "emr gives every task weights of its own; name one with --task: a, b"),
-    ("ties", ["--packed"], "--packed keeps a mask for each task, and ties has none; leave it away, or use one of "),
-    ("emr", ["--packed", "--task", "a"], "--packed writes all tasks; leave --task a away"),
-    ("fisher", [], "fisher needs fisher of every expert, which come from images, and this tool has none; use tools/"),
-    ("lines", [], "lines scales by depth, and the specs know no blocks"),
-])
-def test_wrong_arguments(files: Files, capsys: pytest.CaptureFixture[str], method: str, more: list[str],
-                         message: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "more", "message"),
+    [
+        ("tise", [], "unknown merger 'tise'. Did you mean 'ties'"),
+        ("ties", ["--set", "densty=0.2"], "unknown option of ties 'densty'. Did you mean 'density'"),
+        ("ties", ["--densty", "0.2"], "unknown option of ties 'densty'. Did you mean 'density'"),
+        (
+            "ties",
+            ["--density"],
+            "'--density' is no option of this tool (see --help), nor one of the method with a value",
+        ),
+        ("ties", ["--set", "density"], "'density' is not OPTION=VALUE with a name of its own; write density=0.2"),
+        ("ties", ["--density=2"], "ties: density is 2; it must lie in (0, 1]"),
+        ("ties", ["--set", "density=2"], "ties: density is 2; it must lie in (0, 1]"),
+        ("ties", ["--set", "density=abc"], "density is 'abc'"),
+        ("average", ["--set", "scale=1"], "unknown option of average 'scale'. Known: none"),
+        ("average", ["--statistics", "meen"], "Did you mean 'mean'"),
+        ("average", ["--task", "a"], "one set of weights"),
+        ("average", ["--prefix", "encoder."], "no tensor name starts with 'encoder.'"),
+        ("ties", ["--scale", "1e39"], "ties: scale is 1e+39; it must be a finite number of at most 3.403e+38"),
+        ("task_arithmetic", ["--scale", "3e38"], "exceeds the range of torch.float32; use a smaller scale"),
+        ("average", ["--device", "meta"], "--device meta cannot be used (it holds no values)"),
+        ("average", ["--device", "nonsense"], "--device nonsense cannot be used"),
+        ("average", ["--experts", "a.safetensors"], "'a.safetensors' is not NAME=FILE"),
+        ("average", ["--experts", "base=a.safetensors"], "no expert can be called 'base'"),
+        ("average", ["--base", "nowhere.safetensors"], "there is no file nowhere.safetensors"),
+        ("emr", [], "emr gives every task weights of its own; name one with --task: a, b"),
+        ("ties", ["--packed"], "--packed keeps a mask for each task, and ties has none; leave it away, or use one of "),
+        ("emr", ["--packed", "--task", "a"], "--packed writes all tasks; leave --task a away"),
+        (
+            "fisher",
+            [],
+            "fisher needs fisher of every expert, which come from images, and this tool has none; use tools/",
+        ),
+        ("lines", [], "lines scales by depth, and the specs know no blocks"),
+    ],
+)
+def test_wrong_arguments(
+    files: Files, capsys: pytest.CaptureFixture[str], method: str, more: list[str], message: str
+) -> None:
     assert tool("merge.py", *files.arguments(method, *more)) == 2
     assert message in capsys.readouterr().err and files.nothing_written()
 
 
-@pytest.mark.parametrize(("tensors", "message"), [
-    ({"fc__weight": None}, "missing 'fc.weight'"),
-    ({"fc__weight": torch.zeros(20, 31)}, "'fc.weight' has shape (20, 31), the base (20, 30)"),
-    ({"fc__bias": torch.zeros(20).half()}, "data type torch.float16, the base torch.float32"),
-    ({"head__weight": torch.zeros(3)}, "unexpected 'head.weight'"),
-    ({"fc__weight": torch.full((20, 30), float("nan"))}, "b: tensor 'fc.weight' holds NaN"),
-    ({"bn__running_mean": torch.full((6,), float("inf"))}, "b: tensor 'bn.running_mean' holds NaN or infinite"),
-])
-def test_experts_that_do_not_fit(files: Files, capsys: pytest.CaptureFixture[str], tensors: dict[str, Tensor | None],
-                                 message: str) -> None:
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"fc__weight": None}, "missing 'fc.weight'"),
+        ({"fc__weight": torch.zeros(20, 31)}, "'fc.weight' has shape (20, 31), the base (20, 30)"),
+        ({"fc__bias": torch.zeros(20).half()}, "data type torch.float16, the base torch.float32"),
+        ({"head__weight": torch.zeros(3)}, "unexpected 'head.weight'"),
+        ({"fc__weight": torch.full((20, 30), float("nan"))}, "b: tensor 'fc.weight' holds NaN"),
+        ({"bn__running_mean": torch.full((6,), float("inf"))}, "b: tensor 'bn.running_mean' holds NaN or infinite"),
+    ],
+)
+def test_experts_that_do_not_fit(
+    files: Files, capsys: pytest.CaptureFixture[str], tensors: dict[str, Tensor | None], message: str
+) -> None:
     change(files, "b", **tensors)
     for method in ("average", "ties"):
         assert tool("merge.py", *files.arguments(method)) == 2
@@ -192,8 +211,9 @@ def test_what_exists_is_kept(files: Files, capsys: pytest.CaptureFixture[str]) -
         assert message in capsys.readouterr().err and files.nothing_written()
 
 
-def test_ctrl_c_leaves_nothing(files: Files, capsys: pytest.CaptureFixture[str],
-                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_leaves_nothing(
+    files: Files, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     written: list[str] = []
 
     def write(self: merge_files.TensorFile, name: str, tensor: Tensor) -> None:
@@ -236,8 +256,9 @@ def test_files_that_could_run_code_are_not_read(files: Files, capsys: pytest.Cap
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 @pytest.mark.parametrize("value", [torch.eye(3).to_sparse(), torch.empty(3, device="meta")])
-def test_tensors_without_plain_values_are_refused(files: Files, capsys: pytest.CaptureFixture[str],
-                                                  value: Tensor) -> None:
+def test_tensors_without_plain_values_are_refused(
+    files: Files, capsys: pytest.CaptureFixture[str], value: Tensor
+) -> None:
     path = files.folder / "odd.pth"
     torch.save({**files.experts["a"], "fc.weight": value, 3: torch.ones(1)}, path)
     assert tool("merge.py", *files.arguments("average", "--experts", f"a={path}")) == 2
@@ -267,8 +288,10 @@ def test_shards_and_a_prefix_that_stays_in_the_names(files: Files) -> None:
     assert tool("merge.py", *files.arguments("ties", *words, "--prefix", "encoder.")) == 0
     expected = merge_state(MERGERS["ties"](), files.base, files.experts)
     assert same(load_file(files.out), {f"encoder.{name}": value for name, value in expected.items()})
-    assert [Path(entry["file"]).name for entry in record(files.out)["base"]] == ["model-1.safetensors",
-                                                                               "model-2.safetensors"]
+    assert [Path(entry["file"]).name for entry in record(files.out)["base"]] == [
+        "model-1.safetensors",
+        "model-2.safetensors",
+    ]
     for name in ("model-1", "merged"):
         shards = {path.name: path.read_bytes() for path in (files.folder / "a").iterdir()}
         assert tool("merge.py", *files.arguments("ties", *words, "--overwrite", out=f"a/{name}.safetensors")) == 2
@@ -279,8 +302,12 @@ def test_of_this_package_s_models_the_backbone_is_merged_and_known_by_its_module
     base, experts, words = write_models(tmp_path)
     out = ["--out", tmp_path / "out.safetensors"]
     assert tool("merge.py", "--method", "lines", "--set", "beta=0.5", *words, *out) == 0  # which needs to know depth
-    merged = merge_state(MERGERS["lines"](beta=0.5), base.state_dict(),
-                         {name: expert.backbone.state_dict() for name, expert in experts.items()}, tensor_specs(base))
+    merged = merge_state(
+        MERGERS["lines"](beta=0.5),
+        base.state_dict(),
+        {name: expert.backbone.state_dict() for name, expert in experts.items()},
+        tensor_specs(base),
+    )
     assert same(load_file(tmp_path / "out.safetensors"), {f"backbone.{name}": value for name, value in merged.items()})
     assert record(tmp_path / "out.safetensors")["prefix"] == "backbone."
     assert not has_record(tmp_path / "out.safetensors")
@@ -291,22 +318,33 @@ def test_memory_is_a_few_tensors(tmp_path: Path) -> None:
     for name in ("base", "a", "b", "c"):
         save_file({key: torch.rand(shape) for key, shape in shapes.items()}, tmp_path / f"{name}.safetensors")
     experts = [f"{name}={tmp_path / name}.safetensors" for name in "abc"]
-    watcher = ("import sys, threading, time, runpy\n"
-               "from symerge_dense.pipeline import method_options\nfrom symerge_dense.pipeline.file_merge import merge as merge_files\n"
-               "from symerge_dense.pipeline.profiling.file_merge import own_memory\n"
-               "import os, torch\n"
-               "method_options.method_of('ties'); torch.rand(1000, 1000).sum()\n"
-               "before, peak = own_memory(os.getpid()), [0]\n"
-               "def watch():\n"
-               "    while True:\n"
-               "        peak[0] = max(peak[0], own_memory(os.getpid())); time.sleep(0.002)\n"
-               "threading.Thread(target=watch, daemon=True).start()\n"
-               "sys.argv = ['merge.py', *sys.argv[1:]]\n"
-               "try:\n    runpy.run_path('tools/merge.py', run_name='__main__')\n"
-               "except SystemExit as end:\n    print('rc', end.code, 'grew', peak[0] - before)\n")
-    words = ["--method", "ties", "--base", tmp_path / "base.safetensors", "--experts", *experts, "--out",
-             tmp_path / "out.safetensors"]
-    done = subprocess.run([sys.executable, "-c", watcher, *map(str, words)], env=ENV, cwd=ROOT, capture_output=True,
-                          text=True, check=True)
+    watcher = (
+        "import sys, threading, time, runpy\n"
+        "from symerge_dense.pipeline import method_options\nfrom symerge_dense.pipeline.file_merge import merge as merge_files\n"
+        "from symerge_dense.pipeline.profiling.file_merge import own_memory\n"
+        "import os, torch\n"
+        "method_options.method_of('ties'); torch.rand(1000, 1000).sum()\n"
+        "before, peak = own_memory(os.getpid()), [0]\n"
+        "def watch():\n"
+        "    while True:\n"
+        "        peak[0] = max(peak[0], own_memory(os.getpid())); time.sleep(0.002)\n"
+        "threading.Thread(target=watch, daemon=True).start()\n"
+        "sys.argv = ['merge.py', *sys.argv[1:]]\n"
+        "try:\n    runpy.run_path('tools/merge.py', run_name='__main__')\n"
+        "except SystemExit as end:\n    print('rc', end.code, 'grew', peak[0] - before)\n"
+    )
+    words = [
+        "--method",
+        "ties",
+        "--base",
+        tmp_path / "base.safetensors",
+        "--experts",
+        *experts,
+        "--out",
+        tmp_path / "out.safetensors",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", watcher, *map(str, words)], env=ENV, cwd=ROOT, capture_output=True, text=True, check=True
+    )
     code, grew = (int(word) for word in done.stdout.split()[-3::2])
     assert code == 0 and grew < 60e6, done.stdout  # of 144 MB of inputs and 36 MB of output

@@ -32,8 +32,17 @@ def packed(files: Files) -> Path:
 
 
 def unpack(files: Files, *more: object, task: str = "b", base: object = None, source: object = None) -> int:
-    return tool("unpack.py", source or files.folder / "packed.safetensors", "--base",
-                base or files.folder / "base.safetensors", "--task", task, "--out", files.out, *more)
+    return tool(
+        "unpack.py",
+        source or files.folder / "packed.safetensors",
+        "--base",
+        base or files.folder / "base.safetensors",
+        "--task",
+        task,
+        "--out",
+        files.out,
+        *more,
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -56,12 +65,14 @@ def test_a_mask_is_one_bit_per_weight_and_task(files: Files, packed: Path) -> No
         sizes = {name: file.get_tensor(name).nbytes for name in file.keys()}  # noqa: SIM118 - a file, not a mapping
     weights = {name: value for name, value in files.base.items() if "running" not in name and "num" not in name}
     for task in files.experts:
-        assert {name: sizes[f"mask.{task}.{name}"] for name in weights} == \
-            {name: -(-value.numel() // 8) for name, value in weights.items()}
+        assert {name: sizes[f"mask.{task}.{name}"] for name in weights} == {
+            name: -(-value.numel() // 8) for name, value in weights.items()
+        }
     shared = sum(size for name, size in sizes.items() if name.startswith("shared."))
     assert shared == sum(value.nbytes for value in weights.values())
-    assert {name for name in sizes if name.startswith("kept.")} == \
-        {f"kept.{name}" for name in files.base if name not in weights}
+    assert {name for name in sizes if name.startswith("kept.")} == {
+        f"kept.{name}" for name in files.base if name not in weights
+    }
 
 
 def test_of_this_package_s_models_the_names_keep_their_prefix(tmp_path: Path) -> None:
@@ -69,19 +80,30 @@ def test_of_this_package_s_models_the_names_keep_their_prefix(tmp_path: Path) ->
     task = next(iter(experts))
     assert tool("merge.py", "--method", "tall_masks", *words, "--packed", "--out", tmp_path / "p.safetensors") == 0
     assert tool("merge.py", "--method", "tall_masks", *words, "--task", task, "--out", tmp_path / "t.safetensors") == 0
-    assert tool("unpack.py", tmp_path / "p.safetensors", "--base", tmp_path / "base.safetensors", "--task", task,
-                "--out", tmp_path / "u.safetensors") == 0
+    assert (
+        tool(
+            "unpack.py",
+            tmp_path / "p.safetensors",
+            "--base",
+            tmp_path / "base.safetensors",
+            "--task",
+            task,
+            "--out",
+            tmp_path / "u.safetensors",
+        )
+        == 0
+    )
     assert same(load_file(tmp_path / "u.safetensors"), load_file(tmp_path / "t.safetensors"))
 
 
-def test_a_dry_run_tells_the_size_of_the_packed_file(files: Files, packed: Path,
-                                                     capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_tells_the_size_of_the_packed_file(
+    files: Files, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert tool("merge.py", *files.arguments("emr", "--packed", "--dry-run", out="other.safetensors")) == 0
     assert f"writes {packed.stat().st_size / 2**20:.1f} MiB" in " ".join(capsys.readouterr().out.split())
 
 
-def test_the_base_may_move_but_must_be_the_same(files: Files, packed: Path,
-                                                capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_base_may_move_but_must_be_the_same(files: Files, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     moved = files.folder / "moved.safetensors"
     shutil.move(files.folder / "base.safetensors", moved)
     assert unpack(files, base=moved) == 0
@@ -90,8 +112,9 @@ def test_the_base_may_move_but_must_be_the_same(files: Files, packed: Path,
     assert "a.safetensors is not the base that" in capsys.readouterr().err and not files.out.exists()
 
 
-def test_a_change_that_samples_miss_is_another_base(files: Files, packed: Path,
-                                                    capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_change_that_samples_miss_is_another_base(
+    files: Files, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = files.folder / "base.safetensors"
     state = {name: torch.randn(3_000_000) for name in "uv"}
     for name in ("base", "a", "b"):
@@ -120,8 +143,14 @@ def test_a_vector_that_overflows_is_not_written(files: Files, capsys: pytest.Cap
 
 
 def test_names_are_no_markup(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--packed", "--experts", f"[/b]={files.folder / 'a.safetensors'}", f"b={files.folder / 'b.safetensors'}",
-             "--threshold", "{'[/b]': 0.2, 'b': 0.3}"]
+    words = [
+        "--packed",
+        "--experts",
+        f"[/b]={files.folder / 'a.safetensors'}",
+        f"b={files.folder / 'b.safetensors'}",
+        "--threshold",
+        "{'[/b]': 0.2, 'b': 0.3}",
+    ]
     assert tool("merge.py", *files.arguments("tall_masks", "--dry-run", *words)) == 0
     assert "'[/b]': 0.2" in capsys.readouterr().out
     assert tool("merge.py", *files.arguments("tall_masks", *words, out="packed.safetensors")) == 0
@@ -141,18 +170,35 @@ def damage(packed: Path, **tensors: torch.Tensor | None) -> None:
     save_file(state, packed, metadata)
 
 
-@pytest.mark.parametrize(("tensors", "message"), [
-    ({"mask__b__fc__weight": None}, "there is no 'mask.b.fc.weight' among the packed tensors"),
-    ({"mask__b__fc__weight": torch.zeros(3, dtype=torch.uint8)}, "a packed mask of shape (20, 30) is uint8 of 75 "),
-    ({"shared__fc__weight": torch.zeros(20, 31)}, "'shared.fc.weight' is (20, 31) of torch.float32, the base's"),
-    ({"kept__bn__running_mean": torch.zeros(7)}, "'kept.bn.running_mean' is (7,) of torch.float32, the base's tensor"),
-    ({"factor__b": torch.zeros(2)}, "'factor.b' is [0.0, 0.0] of torch.float32; it must be one finite float64 number"),
-    ({"factor__b": torch.tensor(float("nan")).double()}, "'factor.b' is [nan] of torch.float64"),
-    ({"shared__fc__weight": torch.full((20, 30), float("nan"))}, "'shared.fc.weight' holds NaN or infinite values"),
-    ({"kept__bn__running_var": torch.full((6,), float("inf"))}, "'kept.bn.running_var' holds NaN or infinite values"),
-])
-def test_a_damaged_packed_file_leaves_nothing(files: Files, packed: Path, capsys: pytest.CaptureFixture[str],
-                                              tensors: dict[str, torch.Tensor | None], message: str) -> None:
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"mask__b__fc__weight": None}, "there is no 'mask.b.fc.weight' among the packed tensors"),
+        ({"mask__b__fc__weight": torch.zeros(3, dtype=torch.uint8)}, "a packed mask of shape (20, 30) is uint8 of 75 "),
+        ({"shared__fc__weight": torch.zeros(20, 31)}, "'shared.fc.weight' is (20, 31) of torch.float32, the base's"),
+        (
+            {"kept__bn__running_mean": torch.zeros(7)},
+            "'kept.bn.running_mean' is (7,) of torch.float32, the base's tensor",
+        ),
+        (
+            {"factor__b": torch.zeros(2)},
+            "'factor.b' is [0.0, 0.0] of torch.float32; it must be one finite float64 number",
+        ),
+        ({"factor__b": torch.tensor(float("nan")).double()}, "'factor.b' is [nan] of torch.float64"),
+        ({"shared__fc__weight": torch.full((20, 30), float("nan"))}, "'shared.fc.weight' holds NaN or infinite values"),
+        (
+            {"kept__bn__running_var": torch.full((6,), float("inf"))},
+            "'kept.bn.running_var' holds NaN or infinite values",
+        ),
+    ],
+)
+def test_a_damaged_packed_file_leaves_nothing(
+    files: Files,
+    packed: Path,
+    capsys: pytest.CaptureFixture[str],
+    tensors: dict[str, torch.Tensor | None],
+    message: str,
+) -> None:
     damage(packed, **tensors)
     assert unpack(files) == 2
     assert message in capsys.readouterr().err and not files.out.exists()
@@ -174,9 +220,21 @@ def test_wrong_arguments(files: Files, packed: Path, capsys: pytest.CaptureFixtu
 RECORD = '{"packed": true, "prefix": "", "method": "emr", "experts": {"b": []}, "base": '
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"packed": true}', '{"packed": true, "prefix": 3}', "nonsense",
-                                  RECORD + "[{}]}", RECORD + "[]}", RECORD + '[{"file": 1, "sha256": 2}]}',
-                                  "[" * 200_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"packed": true}',
+        '{"packed": true, "prefix": 3}',
+        "nonsense",
+        RECORD + "[{}]}",
+        RECORD + "[]}",
+        RECORD + '[{"file": 1, "sha256": 2}]}',
+        "[" * 200_000,
+    ],
+)
 def test_a_record_is_untrusted(files: Files, packed: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     save_file(load_file(packed), packed, {"merge": text})
     assert unpack(files) == 2 and "is no packed merge" in capsys.readouterr().err

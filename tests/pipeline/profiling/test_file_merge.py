@@ -39,14 +39,17 @@ def test_the_plain_pass_reads_everything_and_writes_the_base(checkpoints: Path, 
     inputs = sorted(checkpoints.iterdir())
     plain_pass(inputs, tmp_path / "out")
     content = inputs[0].read_bytes()
-    assert (tmp_path / "out").read_bytes() == content[8 + int.from_bytes(content[:8], "little"):]
+    assert (tmp_path / "out").read_bytes() == content[8 + int.from_bytes(content[:8], "little") :]
 
 
 @pytest.mark.parametrize("contender", [PLAIN, "ties"])
 def test_work_leaves_the_checkpoints_alone(checkpoints: Path, contender: str) -> None:
     assert work(checkpoints, contender) > 0
-    assert {path.name for path in checkpoints.iterdir()} == {"base.safetensors", "expert0.safetensors",
-                                                             "expert1.safetensors"}
+    assert {path.name for path in checkpoints.iterdir()} == {
+        "base.safetensors",
+        "expert0.safetensors",
+        "expert1.safetensors",
+    }
     remove(checkpoints)
     assert not checkpoints.exists()
 

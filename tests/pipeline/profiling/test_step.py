@@ -51,7 +51,11 @@ def test_the_tool_prints_one_json_object_of_positive_numbers(tmp_path, capfd):
     result = json.loads(output)
     assert output.count("\n") == 1
     assert {key: result[key] for key in ("config", "batch_size", "size", "rounds")} == {
-        "config": "tiny", "batch_size": 4, "size": [32, 48], "rounds": 2}
+        "config": "tiny",
+        "batch_size": 4,
+        "size": [32, 48],
+        "rounds": 2,
+    }
     for key in ("seconds", "peak_memory_mb"):
         assert set(result[key]) == set(CONTENDERS) and all(0 < value < 1e5 for value in result[key].values())
     assert 0 < result["ratio_to_floor"] < 100 and 0 < result["speedup_over_reference"] < 100

@@ -36,6 +36,7 @@ def put(value, *place):
         array = array.copy()
         array[place] = value
         return array
+
     return do
 
 
@@ -88,8 +89,15 @@ def test_many_missing_files_are_one_fault(root):
     assert str(found) == f"missing; expected 0.npy to 11.npy; in 3 files, first: {found.path}"
 
 
-@pytest.mark.parametrize(("name", "text"), [("999999999.npy", "extra: most folders of val/ end at 9"),
-                                            ("03.npy", "not a name"), ("copy of 3.npy", "not a name"), ("²", "not a")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("999999999.npy", "extra: most folders of val/ end at 9"),
+        ("03.npy", "not a name"),
+        ("copy of 3.npy", "not a name"),
+        ("²", "not a"),
+    ],
+)
 def test_a_file_too_many(root, name, text):
     name = name if name.endswith(".npy") else f"{name}.npy"
     shutil.copy(root / "val" / "image" / "3.npy", root / "val" / "image" / name)
@@ -168,8 +176,9 @@ def test_channels_first_throughout_is_three_faults(root):
 
 
 # -- values -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("folder", "value"), [*((folder, np.nan) for folder in FOLDERS), ("image", np.inf),
-                                               ("depth", -np.inf)])
+@pytest.mark.parametrize(
+    ("folder", "value"), [*((folder, np.nan) for folder in FOLDERS), ("image", np.inf), ("depth", -np.inf)]
+)
 def test_a_value_that_is_not_finite(root, folder, value):
     change(root / "train" / folder / "7.npy", put(value, 50, 60))
     found = only_fault(root)
@@ -208,8 +217,9 @@ def test_images_out_of_range(root):
     assert second.path == root / "val" / "image" / "1.npy" and second.text.endswith("images must lie in 0..1")
 
 
-@pytest.mark.parametrize(("factor", "unit"), [(100, "centimetres"), (1000, "millimetres"),
-                                              (10000, "tenths of a millimetre")])
+@pytest.mark.parametrize(
+    ("factor", "unit"), [(100, "centimetres"), (1000, "millimetres"), (10000, "tenths of a millimetre")]
+)
 def test_depth_in_another_unit(root, factor, unit):
     change_all(root / "train" / "depth", lambda array: array * factor)
     found = only_fault(root)
@@ -229,11 +239,14 @@ def test_one_file_in_millimetres_among_metres(root):
 
 def test_negative_depth_and_depth_of_no_unit(root):
     change(root / "train" / "depth" / "6.npy", put(-1, 10, 10))
-    assert only_fault(root) == Fault(root / "train" / "depth" / "6.npy",
-                                     "down to -1: negative depth; 0 marks pixels without one")
+    assert only_fault(root) == Fault(
+        root / "train" / "depth" / "6.npy", "down to -1: negative depth; 0 marks pixels without one"
+    )
     change_all(root / "val" / "depth", lambda array: array / 50)
-    assert any(warning.path == root / "val" / "depth" and "hardly metres" in warning.text
-               for warning in check(root, samples=2).warnings)
+    assert any(
+        warning.path == root / "val" / "depth" and "hardly metres" in warning.text
+        for warning in check(root, samples=2).warnings
+    )
 
 
 @pytest.mark.parametrize(
@@ -274,7 +287,7 @@ def warnings_of(root):
 
 def test_swapped_colour_channels(root):
     change_all(root / "val" / "image", lambda array: array[..., ::-1])
-    (path, text), = warnings_of(root)
+    ((path, text),) = warnings_of(root)
     assert path == root / "val" / "image" and text.startswith("images may be BGR: their mean is (")
 
 
@@ -283,23 +296,27 @@ def test_classes_that_never_occur(root):
     assert warnings_of(root) == [(root / "train" / "label", "classes that never occur: bed, window")]
 
 
-@pytest.mark.parametrize(("folder", "task", "value"), [("label", "segmentation", -1), ("depth", "depth", 0),
-                                                       ("normal", "normals", 0)])
+@pytest.mark.parametrize(
+    ("folder", "task", "value"), [("label", "segmentation", -1), ("depth", "depth", 0), ("normal", "normals", 0)]
+)
 def test_a_task_that_is_hardly_labelled(root, folder, task, value):
     change_all(root / "train" / folder, put(value, slice(30, None)))
     change(root / "train" / folder / "5.npy", put(value, slice(None)))
     found = warnings_of(root)
     assert (root / "train" / folder / "5.npy", f"not one valid pixel of {task}") in found
-    assert any(path == root / "train" / folder and text.endswith(f"of the pixels carry no {task}")
-               for path, text in found)
+    assert any(
+        path == root / "train" / folder and text.endswith(f"of the pixels carry no {task}") for path, text in found
+    )
 
 
 def test_the_same_words_about_other_folders_stay_apart(tmp_path):
     findings = Findings()
     for folder, number in (("depth", 1), ("depth", 2), ("normal", 1)):
         findings.add(tmp_path / folder / f"{number}.npy", "bent", lead=f"by {number}")
-    assert findings.faults == [Fault(tmp_path / "depth" / "1.npy", "by 1: bent", 2),
-                               Fault(tmp_path / "normal" / "1.npy", "by 1: bent", 1)]
+    assert findings.faults == [
+        Fault(tmp_path / "depth" / "1.npy", "by 1: bent", 2),
+        Fault(tmp_path / "normal" / "1.npy", "by 1: bent", 1),
+    ]
 
 
 def test_frames_of_the_layouts_size_are_found_by_majority(root):

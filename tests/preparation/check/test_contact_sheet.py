@@ -24,8 +24,9 @@ def test_lines_are_evenly_spaced_and_show_the_files(sound):
     lines = read_lines(sound / "train", 4, task)
     assert [line.number for line in lines] == [0, 4, 7, 11]
     for line in lines:
-        stored = {folder: np.load(sound / "train" / folder / f"{line.number}.npy", allow_pickle=False)
-                  for folder in FOLDERS}
+        stored = {
+            folder: np.load(sound / "train" / folder / f"{line.number}.npy", allow_pickle=False) for folder in FOLDERS
+        }
         assert all(picture.dtype == np.uint8 and picture.shape == (96, 128, 3) for picture in line.pictures.values())
         np.testing.assert_allclose(line.pictures["image"] / 255, stored["image"], atol=1 / 255)
         assert line.classes == set(np.unique(stored["label"]).astype(int)) - {-1}

@@ -93,9 +93,16 @@ def test_nothing_to_compare():
     assert found.pixels == 0 and not found.sure and "no pixel has both" in str(found)
 
 
-@pytest.mark.parametrize(("text", "told"), [("-x,z,y", "channel 0 is flipped"), ("x,-z,y", "channel 1 is flipped"),
-                                            ("x,z,-y", "channel 2 is flipped"), ("x,-y,z", "OpenCV's axes"),
-                                            ("x,y,z", "channels 1 and 2 are swapped")])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("-x,z,y", "channel 0 is flipped"),
+        ("x,-z,y", "channel 1 is flipped"),
+        ("x,z,-y", "channel 2 is flipped"),
+        ("x,-y,z", "OpenCV's axes"),
+        ("x,y,z", "channels 1 and 2 are swapped"),
+    ],
+)
 def test_the_check_names_other_axes_and_the_cure(tmp_path, text, told):
     root, axes = write_prepared(tmp_path), parse_axes(text)
     for path in (root / "val" / "normal").glob("*.npy"):
@@ -105,7 +112,7 @@ def test_the_check_names_other_axes_and_the_cure(tmp_path, text, told):
             stored[..., source] = sign * ours[..., channel]
         np.save(path, stored)
     report = check(root, samples=6)
-    fault, = report.faults
+    (fault,) = report.faults
     assert fault.path == root / "val" / "normal" and fault.text.startswith(f"{told}: they hold {in_words(axes)}")
     assert "expected (x right, z forward, y up). Packagings nyud_mt and nyudv2: convert with" in fault.text
     assert f"--normal-axes={text};" in fault.text
@@ -121,4 +128,5 @@ def test_the_check_only_warns_where_the_scene_is_flat(tmp_path):
     report = check(root, samples=6)
     assert report.faults == []
     assert [warning.path for warning in report.warnings if "axes of the normals are uncertain" in warning.text] == [
-        root / "val" / "normal"]
+        root / "val" / "normal"
+    ]

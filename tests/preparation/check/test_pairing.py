@@ -80,7 +80,7 @@ def test_a_frame_too_many_in_the_middle_shifts_what_comes_after_it():
 
 
 def test_too_few_images_say_nothing(maps):
-    few = {folder: entries[:FEWEST - 1] for folder, entries in maps.items()}
+    few = {folder: entries[: FEWEST - 1] for folder, entries in maps.items()}
     found = compare_folders({**few, "label": ahead(few["label"], 1)})
     assert found.offsets == nothing() and found.images == FEWEST - 1
     assert compare_folders({}).images == 0
@@ -94,10 +94,11 @@ def slow_film(steps, late):
     rng = np.random.default_rng(3)
     panorama = rng.random((SIZE[0], SIZE[1] + steps)) ** 4
     panorama = sum(np.roll(panorama, shift, axis=1) for shift in range(6)) / 6  # things are wider than a step
-    views = [panorama[:, n // 2:n // 2 + SIZE[1]] for n in range(steps)]
+    views = [panorama[:, n // 2 : n // 2 + SIZE[1]] for n in range(steps)]
 
     def seen(noise):
         return [(view + rng.normal(0, noise, view.shape)).astype(np.float32) for view in views]
+
     return {"image": ahead(seen(0.1), late), **{folder: seen(0.05) for folder in FOLDERS[1:]}}
 
 
@@ -110,8 +111,12 @@ def test_frames_of_a_film_resemble_their_neighbours_and_are_left_alone(late):
 # -- edge maps --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_an_edge_lies_where_things_change_and_nowhere_else(folder):
-    left, right = {"image": ([0.2] * 3, [0.7] * 3), "label": (3, 5), "depth": ([1.5], [3.0]),
-                   "normal": ([0, -1, 0], [1, 0, 0])}[folder]
+    left, right = {
+        "image": ([0.2] * 3, [0.7] * 3),
+        "label": (3, 5),
+        "depth": ([1.5], [3.0]),
+        "normal": ([0, -1, 0], [1, 0, 0]),
+    }[folder]
     array = np.stack([np.array(left if column < 96 else right, np.float64) for column in range(192)])[None]
     strength = edge_map(folder, array.repeat(144, axis=0))
     assert strength.shape == SIZE and strength.dtype == np.float32
@@ -119,18 +124,22 @@ def test_an_edge_lies_where_things_change_and_nowhere_else(folder):
     assert (strength[:, :21] == 0).all() and (strength[:, 27:] == 0).all()
 
 
-@pytest.mark.parametrize(("folder", "value"), [("label", -1), ("label", 255), ("depth", 0), ("depth", np.nan),
-                                               ("normal", 0), ("normal", np.nan)])
+@pytest.mark.parametrize(
+    ("folder", "value"),
+    [("label", -1), ("label", 255), ("depth", 0), ("depth", np.nan), ("normal", 0), ("normal", np.nan)],
+)
 def test_a_hole_is_no_edge(folder, value):
-    array = np.broadcast_to(np.array({"label": 4.0, "depth": [2.0], "normal": [0.0, -1.0, 0.0]}[folder]),
-                            (96, 128, *{"label": (), "depth": (1,), "normal": (3,)}[folder])).copy()
+    array = np.broadcast_to(
+        np.array({"label": 4.0, "depth": [2.0], "normal": [0.0, -1.0, 0.0]}[folder]),
+        (96, 128, *{"label": (), "depth": (1,), "normal": (3,)}[folder]),
+    ).copy()
     array[30:60, 40:90] = value
     assert (edge_map(folder, array) == 0).all()
 
 
 def test_a_slanted_plane_is_no_edge():
     inverse = 0.2 + 0.001 * np.arange(128)[None] + 0.002 * np.arange(96)[:, None]
-    assert edge_map("depth", 1 / inverse[..., None]).max() < 1e-3 ** 0.5
+    assert edge_map("depth", 1 / inverse[..., None]).max() < 1e-3**0.5
 
 
 # -- in a set ---------------------------------------------------------------------------------------------------------

@@ -59,20 +59,35 @@ def test_the_manifest_tells_what_was_made_of_what(pristine, prepared):
     found = manifest(prepared)
     assert (found["format"], found["data_set"], found["packaging"]) == (1, "nyuv2", "nyud_mt")
     assert found["source"] == str(pristine)
-    assert found["settings"] == {"classes": 13, "size": [24, 32], "crop": "none", "normals": "stored",
-                                 "normal_axes": "x,z,y"}
+    assert found["settings"] == {
+        "classes": 13,
+        "size": [24, 32],
+        "crop": "none",
+        "normals": "stored",
+        "normal_axes": "x,z,y",
+    }
     for split, count in (("train", 2), ("val", 1)):
         entry = found["splits"][split]
         assert (entry["count"], entry["frame"], entry["complete"]) == (count, [24, 32], True)
         assert {"python", "numpy", "opencv", "symerge_dense"} <= set(entry["versions"])
         listed = (pristine / f"gt_sets/{split}.txt").read_text().split()
-        files = {f"gt_sets/{split}.txt", *(path.relative_to(pristine).as_posix() for name in listed
-                                           for folder in FOLDERS for path in (pristine / folder).glob(f"{name}.*"))}
+        files = {
+            f"gt_sets/{split}.txt",
+            *(
+                path.relative_to(pristine).as_posix()
+                for name in listed
+                for folder in FOLDERS
+                for path in (pristine / folder).glob(f"{name}.*")
+            ),
+        }
         assert set(entry["sources"]) == files
         for name, record in entry["sources"].items():
             path = pristine / name
-            assert record == {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns,
-                              "sha256": sha256(path.read_bytes())}
+            assert record == {
+                "size": path.stat().st_size,
+                "mtime_ns": path.stat().st_mtime_ns,
+                "sha256": sha256(path.read_bytes()),
+            }
 
 
 def test_it_says_incomplete_until_all_is_there(source, tmp_path):
@@ -125,14 +140,17 @@ def test_too_small_a_disk_is_told_before_anything_is_written(pristine, tmp_path)
 
 
 # -- what is not mixed ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("other, told", [
-    ({"classes": 40}, "classes was 13 and is 40 now"),
-    ({"size": (48, 64)}, r"size was \[24, 32\] and is \[48, 64\] now"),
-    ({"size": "native"}, r"size was \[24, 32\] and is null now"),
-    ({"crop": "eigen"}, 'crop was "none" and is "eigen" now'),
-    ({"normals": "depth"}, 'normals was "stored" and is "depth" now'),
-    ({"normal_axes": "x,-y,z"}, 'normal_axes was "x,z,y" and is "x,-y,z" now'),
-])
+@pytest.mark.parametrize(
+    "other, told",
+    [
+        ({"classes": 40}, "classes was 13 and is 40 now"),
+        ({"size": (48, 64)}, r"size was \[24, 32\] and is \[48, 64\] now"),
+        ({"size": "native"}, r"size was \[24, 32\] and is null now"),
+        ({"crop": "eigen"}, 'crop was "none" and is "eigen" now'),
+        ({"normals": "depth"}, 'normals was "stored" and is "depth" now'),
+        ({"normal_axes": "x,-y,z"}, 'normal_axes was "x,z,y" and is "x,-y,z" now'),
+    ],
+)
 def test_other_settings_are_refused(pristine, prepared, other, told):
     before = contents(prepared), manifest(prepared)
     with pytest.raises(ValueError, match=rf"was made otherwise: .*{told}.*another --out, or remove"):
@@ -178,9 +196,20 @@ def test_arrays_without_a_manifest_are_refused(pristine, tmp_path):
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["7.npy"]
 
 
-@pytest.mark.parametrize("text", [
-    "", "{", "[]", "{}", '{"splits": []}', '{"splits": {"train": 1}}', '{"splits": {"train": {"sources": {"a": {}}}}}',
-    '{"splits": {"train": {"sources": {"a": {"sha256": 3}}}}}', "\udcff\udcfe"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"splits": []}',
+        '{"splits": {"train": 1}}',
+        '{"splits": {"train": {"sources": {"a": {}}}}}',
+        '{"splits": {"train": {"sources": {"a": {"sha256": 3}}}}}',
+        "\udcff\udcfe",
+    ],
+)
 def test_what_is_no_manifest_is_refused(pristine, tmp_path, text):
     (tmp_path / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ValueError, match=r"manifest\.json: not a manifest.*another --out, or remove"):
@@ -244,8 +273,10 @@ def test_defaults():
     assert settings_of("mat", crop="none") == settings_of("mat")
 
 
-@pytest.mark.parametrize("packaging, option", [
-    ("parquet", "crop"), ("parquet", "normals"), ("parquet", "normal_axes"), ("mat", "normal_axes")])
+@pytest.mark.parametrize(
+    "packaging, option",
+    [("parquet", "crop"), ("parquet", "normals"), ("parquet", "normal_axes"), ("mat", "normal_axes")],
+)
 def test_an_option_that_a_packaging_does_not_have_is_refused(packaging, option):
     with pytest.raises(ValueError, match=f"packaging '{packaging}' has no option '{option}'; leave it out"):
         settings_of(packaging, **{option: "none"})
@@ -268,9 +299,20 @@ def test_values_are_refused_by_their_owner(pristine, tmp_path):
 
 
 def test_parquet_has_13_classes_only(tmp_path):
-    write_parquet(tmp_path, {"train": [{
-        "image": np.zeros((3, 4, 4)), "segmentation": np.zeros((4, 4), np.int64), "depth": np.ones((1, 4, 4)),
-        "normal": np.zeros((3, 4, 4))}]}, shards=1)
+    write_parquet(
+        tmp_path,
+        {
+            "train": [
+                {
+                    "image": np.zeros((3, 4, 4)),
+                    "segmentation": np.zeros((4, 4), np.int64),
+                    "depth": np.ones((1, 4, 4)),
+                    "normal": np.zeros((3, 4, 4)),
+                }
+            ]
+        },
+        shards=1,
+    )
     with pytest.raises(ValueError, match="40 classes"):
         convert("parquet", tmp_path, tmp_path / "out", settings_of("parquet", classes=40), ["train"])
 
@@ -303,8 +345,9 @@ def test_a_size_is_two_numbers_or_native(main, pristine, sides):
         main(["nyuv2", "--from", "nyud_mt", str(pristine), "--size", *sides])
 
 
-@pytest.mark.parametrize("option", [
-    {"crop": "eigen"}, {"size": ["24", "32"]}, {"normals": "depth"}, {"out": "x"}, {"splits": ["val"]}])
+@pytest.mark.parametrize(
+    "option", [{"crop": "eigen"}, {"size": ["24", "32"]}, {"normals": "depth"}, {"out": "x"}, {"splits": ["val"]}]
+)
 def test_the_layout_itself_is_not_converted(prepared, option):
     with pytest.raises(ValueError, match=rf"packaging 'npy' has no option '{next(iter(option))}'"):
         convert_tool(str(prepared), "npy", **option)

@@ -22,8 +22,48 @@ from symerge_dense.tasks.segmentation import Segmentation
 SPLITS = {"train": (0, 1), "val": (2,)}
 EIGEN = (slice(45, 471), slice(41, 601))
 WHOLE = (slice(0, 480), slice(0, 640))
-LABELS13 = [12, 5, 6, 1, 4, 9, 10, 12, 13, 6, 8, 6, 13, 10, 6, 13, 6, 7, 7, 5, 7, 3, 2, 6, 11, 7, 7, 7, 7, 7, 7, 6, 7,
-            7, 7, 7, 7, 7, 6, 7]  # class13Mapping.mat: of classes 1..40, counted from 1
+LABELS13 = [
+    12,
+    5,
+    6,
+    1,
+    4,
+    9,
+    10,
+    12,
+    13,
+    6,
+    8,
+    6,
+    13,
+    10,
+    6,
+    13,
+    6,
+    7,
+    7,
+    5,
+    7,
+    3,
+    2,
+    6,
+    11,
+    7,
+    7,
+    7,
+    7,
+    7,
+    7,
+    6,
+    7,
+    7,
+    7,
+    7,
+    7,
+    7,
+    6,
+    7,
+]  # class13Mapping.mat: of classes 1..40, counted from 1
 PARTS = ("image", "label", "depth", "normal")
 
 
@@ -91,8 +131,12 @@ def expected(number, place, classes=13):
     """What the layout has to hold of scene ``number``, from the scene itself, by plain indexing."""
     whole = frame(number)
     labels = np.array([-1, *(np.array(LABELS13) - 1 if classes == 13 else range(40))])[whole.label40]
-    found = {"image": whole.image / np.float32(255), "label": labels, "depth": whole.depth[..., None],
-             "normal": whole.normal}
+    found = {
+        "image": whole.image / np.float32(255),
+        "label": labels,
+        "depth": whole.depth[..., None],
+        "normal": whole.normal,
+    }
     return {name: array[place].astype(np.float32) for name, array in found.items()}
 
 
@@ -155,12 +199,18 @@ def test_resized_packagings_agree(converted, name):
 
 def test_parquet_of_the_converted_is_the_converted(converted, tmp_path):
     ours = converted("mat")
-    rows = {split: [{
-        "image": np.moveaxis(load(ours, split, "image", index), -1, 0),
-        "segmentation": load(ours, split, "label", index).astype(np.int64),
-        "depth": np.moveaxis(load(ours, split, "depth", index), -1, 0),
-        "normal": np.moveaxis(load(ours, split, "normal", index), -1, 0),
-    } for index in range(len(numbers))] for split, numbers in SPLITS.items()}
+    rows = {
+        split: [
+            {
+                "image": np.moveaxis(load(ours, split, "image", index), -1, 0),
+                "segmentation": load(ours, split, "label", index).astype(np.int64),
+                "depth": np.moveaxis(load(ours, split, "depth", index), -1, 0),
+                "normal": np.moveaxis(load(ours, split, "normal", index), -1, 0),
+            }
+            for index in range(len(numbers))
+        ]
+        for split, numbers in SPLITS.items()
+    }
     write_parquet(tmp_path / "parquet", rows, shards=1)
     convert("parquet", tmp_path / "parquet", tmp_path / "out", settings_of("parquet"))
     for path in sorted(ours.rglob("*.npy")):
