@@ -1,7 +1,7 @@
 """The registries: children of MMEngine's, with errors that help, and plug-ins of other packages.
 
-A class enters by a decorator, ``@TASKS.register_module()``, and is then known by its ``name`` (``'depth'``) or, where it
-has none, by its class name (``'NYUv2'``). In a config ``type='depth'`` and ``type=Depth`` mean the same. A registry
+A class enters by a decorator, ``@TASKS.register_module()``, and is then known by its ``name`` (``'depth'``) or,
+where it has none, by its class name (``'NYUv2'``). In a config ``type='depth'`` and ``type=Depth`` mean the same. A registry
 imports the folders that hold its classes when it is first asked, so that ``import symerge_dense`` stays light; MMEngine
 finds the registries of ``default_scope='symerge_dense'`` by importing this module.
 """
@@ -54,6 +54,8 @@ class Registry(mmengine.Registry, Generic[T]):
         locations: modules, or packages with all their modules, that hold the entries of this package. They are
             imported when the registry is first asked.
     """
+
+    _imported: bool
 
     def __init__(self, kind: str, parent: mmengine.Registry | None = None, locations: Sequence[str] = ()) -> None:
         super().__init__(kind, parent=parent, scope=SCOPE, locations=list(locations))

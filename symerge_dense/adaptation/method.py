@@ -89,7 +89,7 @@ class Adapted:
 
 
 class AdaptiveMethod(ABC):
-    """An adaptive merging method, registered in ``ADAPTIVE_METHODS``; built with its own hyper-parameters, all optional.
+    """An adaptive merging method of ``ADAPTIVE_METHODS``; built with its own hyper-parameters, all optional.
 
     ``title`` and ``learns`` are for tables, ``paper`` is a URL. Constructor arguments are kept under their own names.
     """

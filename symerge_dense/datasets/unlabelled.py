@@ -36,9 +36,8 @@ class Unlabelled(Dataset[dict[str, Any]]):
     def __init__(self, dataset: DenseDataset | Mapping[str, Any], limit: int | None = None) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"limit={limit}: must be at least 1, or None for all images.")
-        if isinstance(dataset, Mapping):
-            dataset = DATASETS.build({"tasks": {}, **dataset})
-        self._source: DenseDataset = dataset
+        built = DATASETS.build({"tasks": {}, **dataset}) if isinstance(dataset, Mapping) else dataset
+        self._source: DenseDataset = built
         self.length = len(self._source) if limit is None else min(limit, len(self._source))
         self._join: Callable[[dict[str, Any], int], dict[str, Any]] | None = None
 

@@ -50,7 +50,7 @@ class ParameterGroupsConstructor:
     MMEngine's default constructor takes every parameter at one rate, frozen ones too.
 
     Args:
-        optim_wrapper_cfg: of the wrapper, with ``optimizer`` inside: ``dict(type='OptimWrapper', optimizer=dict(...))``.
+        optim_wrapper_cfg: of the wrapper, with the optimizer's inside: ``dict(type='OptimWrapper', optimizer={...})``.
         paramwise_cfg: must be left out: the groups are the model's.
 
     Raises:
@@ -68,7 +68,7 @@ class ParameterGroupsConstructor:
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """The wrapper of an optimizer over the groups of ``model``, which may be wrapped for distributed training."""
-        owner = model.module if is_model_wrapper(model) else model
+        owner: Any = model.module if is_model_wrapper(model) else model
         optimizer = OPTIMIZERS.build({"params": owner.parameter_groups(), **self.optimizer})
         wrapper: OptimWrapper = OPTIM_WRAPPERS.build({"type": "OptimWrapper", "optimizer": optimizer, **self.wrapper})
         return wrapper

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from statistics import fmean
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from symerge_dense.evaluation.scores import Scores
 from symerge_dense.progress import say
@@ -42,7 +42,7 @@ def delta_m(
     for task, measured in scores.items():
         if task not in reference:
             raise ValueError(did_you_mean(task, reference, "task of the reference") + " Measure its expert as well.")
-        about = tasks[task] if tasks is not None and task in tasks else TASKS[task]
+        about: Any = tasks[task] if tasks is not None and task in tasks else TASKS[task]
         names = [about.headline] if definition == "headline" else _shared(task, about, measured, reference[task])
         changes[task] = [_change(task, name, measured, reference[task]) for name in names]
     means = {task: fmean(values) for task, values in changes.items()}

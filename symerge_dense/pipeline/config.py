@@ -90,7 +90,7 @@ class RunConfig:
 
     @property
     def record(self) -> Spec:
-        """The config as JSON-able data; ``runner`` only where it says something, as files of earlier versions have it."""
+        """The config as JSON-able data. Without ``runner`` where that is empty, as files of earlier versions are."""
         return {key: to_json(value) for key, value in vars(self).items() if key != "runner" or value}
 
     def head_of(self, task: str) -> Spec:

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.evaluation.scores import Scores, scores_to_json
-from symerge_dense.experts.training import Recipe, fit
+from symerge_dense.experts.recipe import Recipe
+from symerge_dense.experts.training import fit
 from symerge_dense.fileio import atomic_write
 from symerge_dense.models.backbone import TimmBackbone, load_base
 from symerge_dense.models.checkpoint import check_same_base, load_model, save_model, state_hash

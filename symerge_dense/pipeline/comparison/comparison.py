@@ -196,7 +196,7 @@ class Comparison:
 
     def _asked(self, candidate: Candidate) -> str:
         """Fingerprint of what a kept row must have been made with."""
-        about = [candidate.name, self.config.record]
+        about: list[Any] = [candidate.name, self.config.record]
         if candidate.name != EXPERTS:
             about += [self.criterion, self._runs(candidate), self.options.get(candidate.name, {})]
         return config_hash(*about)

@@ -116,7 +116,7 @@ class Static(Candidate):
 
 
 class Adaptive(Candidate):
-    """A method of ``ADAPTIVE_METHODS``, with the config's options and its own arguments as by default, or as in ``options``."""
+    """A method of ``ADAPTIVE_METHODS`` with the config's options; its own arguments are the defaults or ``options``."""
 
     data = "unlabelled"
 

@@ -320,7 +320,8 @@ def test_memory_is_a_few_tensors(tmp_path: Path) -> None:
     experts = [f"{name}={tmp_path / name}.safetensors" for name in "abc"]
     watcher = (
         "import sys, threading, time, runpy\n"
-        "from symerge_dense.pipeline import method_options\nfrom symerge_dense.pipeline.file_merge import merge as merge_files\n"
+        "from symerge_dense.pipeline import method_options\n"
+        "from symerge_dense.pipeline.file_merge import merge as merge_files\n"
         "from symerge_dense.pipeline.profiling.file_merge import own_memory\n"
         "import os, torch\n"
         "method_options.method_of('ties'); torch.rand(1000, 1000).sum()\n"
