@@ -1,12 +1,19 @@
 # make demo: train experts on rendered rooms, merge them, print the table.   make test: the tests.   make check: what CI runs.
+# make coverage: the tests, and which lines they miss.   make docs: the site, into site/.
 # More arguments go through ARGS:  make test ARGS="-k heatmap"    make demo ARGS="--help"
+# Tests run in two processes where there are two cores. WORKERS says otherwise:  make test WORKERS=0 ARGS=--pdb
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
+DOCS_STAMP := .venv/.docs-stamp
 ARGS ?=
+CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
+WORKERS ?= $(if $(filter 1,$(CORES)),0,2)
+# A file's tests stay in one process, so that what they share is made once.
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
-.PHONY: install demo test lint check clean
+.PHONY: install demo test coverage lint check docs clean
 
 install: $(STAMP)
 
@@ -24,15 +31,26 @@ demo: $(STAMP)
 	$(BIN)/python tools/train.py configs/rooms_symerge.py $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q tests $(ARGS)
+	$(PYTEST) tests $(ARGS)
+
+coverage: $(STAMP)
+	$(PYTEST) --cov --cov-report=term tests $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 check: lint
 	$(MAKE) test
 
+docs: $(DOCS_STAMP)
+	$(BIN)/mkdocs build --strict
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,docs]'
+	touch $@
+
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
-	find symerge_dense tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
+	find symerge_dense tests tools configs docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,10 @@ VERSION = re.search(r'^__version__ = "(.+?)"$', (ROOT / "symerge_dense/__init__.
 if VERSION is None:
     raise ValueError('symerge_dense/__init__.py states no version; add a line like __version__ = "0.1.0".')
 
+# Reading NYUv2 as others packaged it: nyu_depth_v2_labeled.mat, MATLAB files before version 7.3, Parquet.
+CONVERT = ["h5py>=3.12", "scipy>=1.15", "pyarrow>=19"]
+CONFIGS = ["symerge_dense.configs", *(f"symerge_dense.configs.{part}" for part in ("_base_", "experts", "merge"))]
+
 setup(
     name="symerge-dense",
     version=VERSION[1],
@@ -19,8 +23,10 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=find_packages(include=["symerge_dense", "symerge_dense.*"]),
-    package_data={"symerge_dense": ["py.typed"]},
+    packages=[*find_packages(include=["symerge_dense", "symerge_dense.*"]), *CONFIGS],
+    package_dir={"symerge_dense.configs": "configs"},  # installed, `symerge train rooms_symerge` finds them there
+    entry_points={"console_scripts": ["symerge = symerge_dense.commands.cli:main"]},
+    package_data={"symerge_dense": ["py.typed"], "": ["*.pyi"]},  # a room reads its public names off its __init__.pyi
     zip_safe=False,
     install_requires=[
         "torch>=2.6",
@@ -33,15 +39,27 @@ setup(
         "timm>=1.0.15",
         "einops>=0.8",
         "albumentations>=2.0.5",
-        "opencv-python>=4.11",
+        # Nothing here opens a window, and albumentations requires the headless one. mmcv and mmsegmentation require
+        # opencv-python, which installs the same files: constraints.txt pins the two to one version.
+        "opencv-python-headless>=4.11",
         "safetensors>=0.5",
-        "h5py>=3.12",
         "rich>=13.9",
         "matplotlib>=3.10",
         "numpy>=2.1",
-        "scipy>=1.15",
-        "pyarrow>=19",
         "pillow>=11",
+        "lazy-loader>=0.4",
     ],
-    extras_require={"dev": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.14"]},
+    extras_require={
+        "convert": CONVERT,
+        "dev": [
+            *CONVERT,
+            "pytest>=8.3",
+            "pytest-xdist>=3.6",
+            "pytest-cov>=7",
+            "pre-commit>=4",
+            "ruff>=0.9",
+            "mypy>=1.14",
+        ],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
+    },
 )

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writes files atomically: a file is either complete or unchanged."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from uuid import uuid4
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary name in the folder of ``path``; what is written there takes ``path``'s place when the block ends.
+    """Yield a temporary path beside ``path``; it replaces ``path`` when the block ends.
 
     The folder is made where it is missing. If the block raises, ``path`` stays as it was, and the temporary file and
-    folders that were made for it go.
+    the folders that were made for it are removed.
+
+    Args:
+        path: file to write.
     """
     target = Path(path)
     made = [folder for folder in target.parents if not folder.exists()]
@@ -32,6 +35,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file: afterwards it is the old one or the new one, never a part of it."""
+    """Write a UTF-8 text file; afterwards it holds the old text or the new one, never a part of it.
+
+    Args:
+        path: file to write.
+        text: whole content of the file.
+    """
     with atomic_write(path) as temporary:
         temporary.write_text(text, "utf-8")

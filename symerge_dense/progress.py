@@ -1,4 +1,4 @@
-"""Progress for long work: a bar with ETA on a terminal, one line now and then in a log file."""
+"""Progress for long work: a bar with ETA on a terminal, occasional lines in a log file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
-from mmengine.dist import is_main_process
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -20,9 +19,19 @@ _quiet = False
 _said: set[str] = set()
 
 
+def _is_main_process() -> bool:
+    """Ask MMEngine only if it is distributed by now: importing ``mmengine.dist`` imports torch, which takes seconds."""
+    dist = sys.modules.get("mmengine.dist")
+    return dist is None or bool(dist.is_main_process())
+
+
 @contextmanager
 def silent(on: bool = True) -> Iterator[None]:
-    """No progress output inside, for tools whose standard output is read by a program."""
+    """Suppress progress output inside the block, for tools whose standard output is read by a program.
+
+    Args:
+        on: False changes nothing.
+    """
     global _quiet
     before, _quiet = _quiet, on or _quiet
     try:
@@ -32,8 +41,13 @@ def silent(on: bool = True) -> Iterator[None]:
 
 
 def say(text: str, once: bool = False) -> None:
-    """Print a line as it is, on the main process and outside ``silent``; ``once`` leaves out what was said before."""
-    if not is_main_process() or _quiet or (once and text in _said):
+    """Print a line as it is, on the main process and outside ``silent``.
+
+    Args:
+        text: the line.
+        once: skip a line that was already printed with ``once``.
+    """
+    if not _is_main_process() or _quiet or (once and text in _said):
         return
     if once:
         _said.add(text)
@@ -41,7 +55,13 @@ def say(text: str, once: bool = False) -> None:
 
 
 class Bar:
-    """Context manager: ``advance()`` once per unit of work. Only the main process prints."""
+    """A progress bar as a context manager; call ``advance`` once per unit of work. Only the main process prints.
+
+    Args:
+        description: text in front of the bar.
+        total: units of work.
+        done: units that were done before, as in a resumed run.
+    """
 
     def __init__(self, description: str, total: int, done: int = 0) -> None:
         self.description, self.total, self.done = description, total, done
@@ -51,7 +71,7 @@ class Bar:
 
     def __enter__(self) -> Bar:
         self._start = self._spoke = time.monotonic()
-        if not is_main_process() or _quiet:
+        if not _is_main_process() or _quiet:
             return self
         if console.is_terminal:
             columns = (
@@ -69,7 +89,12 @@ class Bar:
         return self
 
     def advance(self, note: str = "", by: int = 1) -> None:
-        """One more unit is done, or ``by``; ``note`` is shown behind the bar (a loss, say)."""
+        """Count finished units of work.
+
+        Args:
+            note: text behind the bar (a loss, say).
+            by: number of units that were finished.
+        """
         self.done += by
         self._note = note
         if self._rich is not None:
@@ -95,7 +120,16 @@ class Bar:
 
 
 def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Iterate with a progress bar. ``total`` defaults to ``len(iterable)``."""
+    """Iterate with a progress bar.
+
+    Args:
+        iterable: what to iterate over.
+        description: text in front of the bar.
+        total: number of items; None takes ``len(iterable)``.
+
+    Raises:
+        ValueError: ``total`` is None and ``iterable`` has no length.
+    """
     if total is None:
         if not isinstance(iterable, Sized):
             raise ValueError(f"track({description!r}): the iterable has no length; pass total=.")

@@ -1,51 +1,9 @@
 #!/usr/bin/env python3
-"""What a config will cost before it is run: parameters, operations per image, and the time of each stage by a speed."""
+"""What a run will compute: the same as `symerge estimate`."""
 
-from __future__ import annotations
-
-import argparse
 import sys
 
-from rich.table import Table
-
-from symerge_dense.pipeline.cli import run_tool
-from symerge_dense.pipeline.config import load_config
-from symerge_dense.pipeline.profiling.estimate import forward_cost, image_size, workload
-from symerge_dense.progress import console
-
-
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config")
-    parser.add_argument(
-        "--images",
-        type=int,
-        nargs=3,
-        metavar=("TRAIN", "POOL", "TEST"),
-        default=(795, 654, 654),
-        help="images of the splits; default NYUv2's",
-    )
-    parser.add_argument("--tflops", type=float, default=20.0, help="sustained speed of your device, in TFLOP/s")
-    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
-    options = parser.parse_args()
-    if options.tflops <= 0 or min(options.images) < 1:
-        raise ValueError(f"--tflops {options.tflops} --images {options.images}: all must be positive.")
-    config = load_config(options.config, options.cfg_options)
-    cost = forward_cost(config, config.tasks, image_size(config))
-    heads = ", ".join(
-        f"{task} {cost.head_parameters[task]:.2f} M, {gflop:.1f} GFLOP" for task, gflop in cost.heads.items()
-    )
-    console.print(
-        f"{config.name} at {image_size(config)}: backbone {cost.backbone_parameters:.2f} M parameters, "
-        f"{cost.backbone:.1f} GFLOP an image; heads {heads}"
-    )
-    table = Table("stage", "TFLOP", "minutes", title=f"by {options.tflops:g} TFLOP/s; reading of data not counted")
-    stages = workload(config, dict(zip(("train", "unlabelled", "test"), options.images, strict=True)))
-    for stage, tflop in {**stages, "sum": sum(stages.values())}.items():
-        table.add_row(stage, f"{tflop:.0f}", f"{tflop / options.tflops / 60:.1f}")
-    console.print(table)
-
+from symerge_dense.commands.cli import tool
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main))
+    sys.exit(tool("estimate"))

@@ -1,48 +1,9 @@
 #!/usr/bin/env python3
-"""Bring a downloaded NYUv2 into the layout that configs read, or check a folder that has it."""
+"""Convert a downloaded NYUv2, or check a prepared folder: the same as `symerge prepare-data`."""
 
-from __future__ import annotations
-
-import argparse
 import sys
 
-from symerge_dense.pipeline.cli import run_tool
-
-PACKAGINGS = ("mat", "parquet", "nyud_mt", "nyudv2", "npy")
-
-
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    tools = parser.add_subparsers(dest="tool", required=True)
-    nyuv2 = tools.add_parser("nyuv2", help="convert; run it again after an interruption and it goes on")
-    nyuv2.add_argument("source", help="folder of the download")
-    nyuv2.add_argument("--from", dest="packaging", choices=PACKAGINGS, required=True, help="how it is packed")
-    nyuv2.add_argument("--out", help="folder to write; default data/nyuv2")
-    nyuv2.add_argument("--classes", type=int, choices=(13, 40), default=13)
-    nyuv2.add_argument("--size", nargs="+", metavar="SIDE", help="H W, or native; default 288 384, parquet native")
-    nyuv2.add_argument("--crop", choices=("none", "eigen"), help="eigen: rows 45..470, columns 41..600 of each frame")
-    nyuv2.add_argument("--normals", choices=("stored", "depth"), help="depth: computed from depth; default stored")
-    nyuv2.add_argument("--normal-axes", metavar="AXES", help="what the stored channels are: --normal-axes=x,-y,z")
-    nyuv2.add_argument("--splits", nargs="+", choices=("train", "val"), help="default both")
-    check = tools.add_parser("check", help="read every file of a prepared folder; exit code 1 where it finds faults")
-    check.add_argument("root")
-    check.add_argument("--classes", type=int, choices=(13, 40), default=13)
-    check.add_argument("--sheet", metavar="PATH.png", help="also draw some images with their labels")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Raises SystemExit with the check's exit code."""
-    options = vars(parse(arguments))
-    if options.pop("tool") == "check":
-        from symerge_dense.preparation.check.check import check_tool
-
-        sys.exit(check_tool(options["root"], options["classes"], options["sheet"]))
-    from symerge_dense.preparation.convert.convert import convert_tool
-
-    sys.exit(convert_tool(**options))
-
+from symerge_dense.commands.cli import tool
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main, "the same command goes on"))
+    sys.exit(tool("prepare-data"))

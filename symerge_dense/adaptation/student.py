@@ -1,7 +1,7 @@
-"""A multi-task model that learns from the experts on unlabelled images; what of it learns, its subclasses say.
+"""A multi-task model that learns from the experts on unlabelled images; subclasses say which parts learn.
 
-Objective: sum over tasks of the task's own loss between the model's output and the expert's output, or, where a method
-asks for it and the task predicts a distribution, the entropy of the model's output. All tasks look at the same images,
+Objective: the sum over tasks of the task's own loss between the model's output and the expert's, or, where a method
+asks for it and the task predicts a distribution, of the entropy of the model's output. All tasks see the same images,
 so a step is one backbone pass and one pass of each head.
 """
 
@@ -30,12 +30,14 @@ Groups = list[dict[str, Any]]  # of an optimizer
 class Student(BaseModel):
     """A multi-task model in training; everything is frozen but what a subclass frees in its constructor.
 
-    MMEngine builds the optimizer, and DDP wraps, before any hook runs: so what learns must be a parameter then. Of the
-    stages of a run the hook calls ``attach`` once, ``before_step`` and ``after_step`` around each step, and ``fold``
-    before the model is looked at from outside; ``unfold`` undoes it.
+    MMEngine builds the optimizer and the DDP wrapper before any hook runs, so all that learns must be a parameter by
+    then. ``SyMergeHook`` calls ``attach`` once, ``before_step`` and ``after_step`` around each step, and ``fold``
+    before the model is evaluated or saved; ``unfold`` undoes it.
 
     Args:
-        model: backbone and heads as they start. options: see SyMergeOptions.
+        model: backbone and heads as they start.
+        options: of the adaptation.
+        data_preprocessor: what MMEngine passes on; None stacks and moves batches.
     """
 
     loss_scale: Tensor
@@ -58,15 +60,26 @@ class Student(BaseModel):
         """Optimizer groups of all that learns, each with its learning rate and weight decay."""
 
     def attach(self, experts: Mapping[str, MultiTaskModel]) -> None:
-        """Take from the experts {task: expert} what the method needs; here, BatchNorm statistics of a weights policy.
+        """Take from the experts what the method needs; here, BatchNorm statistics of a policy that sees no images.
 
-        Raises ValueError if an expert is missing or its backbone does not fit.
+        Args:
+            experts: {task: expert}.
+
+        Raises:
+            ValueError: an expert is missing, or its backbone does not fit.
         """
         if self.options.batchnorm != "recalibrate":
             self.policy_statistics = self._policy_statistics(experts)
 
     def expert_of(self, task: str) -> MultiTaskModel:
-        """The expert of a task. Raises ValueError where there is none."""
+        """The expert of a task.
+
+        Args:
+            task: a task of the model.
+
+        Raises:
+            ValueError: the task has no expert.
+        """
         if task not in self.experts:
             raise ValueError(
                 f"there is no expert for {task!r} (there is one for {', '.join(self.experts) or 'none'}); "
@@ -85,11 +98,15 @@ class Student(BaseModel):
         return {}
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """Raw head outputs {task: (N,C,h,w)} of the active tasks for images (N,3,H,W) in 0..255."""
+        """Raw head outputs {task: (N,C,h,w)} of the active tasks.
+
+        Args:
+            image: (N,3,H,W) in 0..255.
+        """
         return self.model.raw_outputs(image, self.active)
 
     def fold(self) -> None:
-        """Put the weights in force into ``model``, for evaluation or export; here they already are."""
+        """Put the merged weights into ``model``, for evaluation or export; here they are there already."""
 
     def unfold(self) -> None:
         """Undo ``fold``."""
@@ -104,7 +121,11 @@ class Student(BaseModel):
         """Keep the weights: MMEngine would re-initialise a network that is already trained."""
 
     def train(self, mode: bool = True) -> Student:
-        """Training mode moves BatchNorm to batch statistics (if so chosen) and nothing else: no dropout."""
+        """Training mode only moves BatchNorm to batch statistics, if the options say so: there is no dropout.
+
+        Args:
+            mode: True for training, False for evaluation.
+        """
         super().train(False)
         self.training = mode
         for layer in batchnorms(self.model):
@@ -112,13 +133,22 @@ class Student(BaseModel):
         return self
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
-        """What a step can change: all that learns, loss scale, BatchNorm statistics."""
+        """What a step can change: trained parameters, loss scale, BatchNorm statistics."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         frozen = {name for name, _ in self.named_parameters()} - trained
         return {name: value for name, value in self.state_dict().items() if name not in frozen}
 
     def forward(self, image: Tensor, mode: str = "tensor", **batch: Any) -> Any:
-        """MMEngine entry point: 'tensor', 'predict' (as MultiTaskModel) or 'loss' ({'loss_<task>': scalar})."""
+        """MMEngine's entry point.
+
+        Args:
+            image: (N,3,H,W) in 0..255.
+            mode: 'tensor' or 'predict' as in MultiTaskModel, or 'loss'.
+            **batch: cached labels as ``label_<task>``, for 'loss'.
+
+        Returns:
+            For 'loss': {'loss_<task>': scalar, 'distance_<task>': the same before scaling, without gradient}.
+        """
         if mode == "predict":
             return self.model.to_image_size(self.outputs(image), image)
         if mode == "tensor":
@@ -130,7 +160,15 @@ class Student(BaseModel):
         return result
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
-        """One optimizer step; none where the confidence filter left nothing to learn from."""
+        """One optimizer step; none where the confidence filter left nothing to learn from.
+
+        Args:
+            data: a batch of the data loader.
+            optim_wrapper: MMEngine's, around the optimizer.
+
+        Returns:
+            The losses, for the log.
+        """
         with optim_wrapper.optim_context(self):
             losses = self(**self.data_preprocessor(data, True), mode="loss")
         total, logs = self.parse_losses(losses)
@@ -139,19 +177,36 @@ class Student(BaseModel):
         return logs
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Refuse a loss that is not finite before it reaches the optimizer (raises NonFiniteLoss)."""
+        """MMEngine's sum of the losses, and the losses for the log.
+
+        Args:
+            losses: by name.
+
+        Raises:
+            NonFiniteLoss: a loss is not finite; it never reaches the optimizer.
+        """
         check_finite(losses)
         total, logs = super().parse_losses(losses)
         return total, logs
 
     # -- objective --------------------------------------------------------------------------------------------------
     def distances(self, image: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Loss of every active task on images (N,3,H,W); ``batch`` holds cached labels as ``label_<task>``."""
+        """Loss of every active task.
+
+        Args:
+            image: (N,3,H,W) in 0..255.
+            batch: cached labels as ``label_<task>``; empty with online labels.
+        """
         labels = {t: batch[PREFIX + t] for t in self.active} if self.labeller is None else self.labeller(image)
         return self.task_losses(self.outputs(image), labels)
 
     def task_losses(self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Loss of each task between merged output and the expert's raw output, both at head resolution."""
+        """Loss of each task between the merged output and the expert's, both raw and at head resolution.
+
+        Args:
+            outputs: {task: (N,C,h,w)} of the merged model.
+            labels: {task: (N,C,h,w)} of the experts.
+        """
         return {
             task: self._distance(task, output, labels[task].to(output.device, torch.float32))
             for task, output in outputs.items()
@@ -173,7 +228,7 @@ class Student(BaseModel):
         return task.loss(output, target, valid=keep)
 
     def _policy_statistics(self, experts: Mapping[str, MultiTaskModel]) -> dict[str, Tensor]:
-        """BatchNorm statistics that follow from weights alone: the backbone's by policy, each head's its expert's."""
+        """BatchNorm statistics without images: the backbone's by policy, each head's from its expert."""
         policy, base = statistics_policy(self.options.batchnorm), self.model.backbone.state_dict()
         sources = {task: experts[task].backbone.state_dict() for task in self.model.tasks}
         found = {
@@ -191,11 +246,16 @@ class Student(BaseModel):
         return found
 
 
-# -- a backbone merged anew in every step, from base weights that stay as they are ------------------------------------
+# -- a backbone merged anew in every step, from fixed base weights ----------------------------------------------------
 class MergedStudent(Student):
-    """The backbone holds the base; ``merged_weights`` stand in for it in every pass, until ``fold`` puts them there.
+    """The backbone holds the base; every pass runs with ``merged_weights`` instead, which ``fold`` puts in its place.
 
-    ``specs`` are the backbone's parameters, which is what a merge may be given.
+    ``specs`` describes the backbone's parameters, which are what is merged.
+
+    Args:
+        model: backbone and heads as they start.
+        options: of the adaptation.
+        data_preprocessor: as in Student.
     """
 
     def __init__(self, model: MultiTaskModel, options: SyMergeOptions, data_preprocessor: Any = None) -> None:
@@ -209,7 +269,6 @@ class MergedStudent(Student):
         """Backbone parameters of the merged model, differentiable in what the merge learns."""
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """Raw head outputs {task: (N,C,h,w)} of the active tasks for images (N,3,H,W) in 0..255."""
         if self._base is not None:  # folded: the backbone already holds the merged weights
             return super().outputs(image)
         weights = {f"backbone.{name}": value for name, value in self.merged_weights().items()}
@@ -234,11 +293,12 @@ class MergedStudent(Student):
 
 # -- a backbone merged beforehand -------------------------------------------------------------------------------------
 class TrainedParts(Student):
-    """A network of which the named parts learn, and nothing else.
+    """Only the listed submodules are trained.
 
     Args:
         model: the network, its backbone merged already.
-        rates: {part: learning rate}; a part is a submodule of ``model``: 'backbone', 'heads', 'adapters'.
+        options: of the adaptation.
+        rates: {submodule of ``model``: learning rate}; submodules are 'backbone', 'heads' and 'adapters'.
     """
 
     def __init__(self, model: MultiTaskModel, options: SyMergeOptions, rates: Mapping[str, float]) -> None:
@@ -248,7 +308,7 @@ class TrainedParts(Student):
             model.get_submodule(part).requires_grad_(True)
 
     def parameter_groups(self) -> Groups:
-        """One group a part, with the options' weight decay."""
+        """One group per listed submodule, with the options' weight decay."""
         return [
             {
                 "params": list(self.model.get_submodule(part).parameters()),

@@ -97,8 +97,8 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """What MMEngine hands to metrics: class names."""
-        return {"classes": self.classes}
+        """What MMEngine hands to metrics: class names, and the tasks that are served."""
+        return {"classes": self.classes, "tasks": self.tasks}
 
     def resized_image(self, index: int) -> Array:
         """Image ``index`` at ``size``."""

@@ -9,7 +9,7 @@ import torch
 from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader
 
-from symerge_dense.evaluation.metric import TaskMetric
+from symerge_dense.evaluation.metric import DenseMetric
 from symerge_dense.evaluation.scores import Scores
 from symerge_dense.models.modes import evaluating
 from symerge_dense.progress import track
@@ -39,15 +39,13 @@ def evaluate(
     tasks: dict[str, DenseTask] = model.tasks
     if device is None:
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    metrics = [TaskMetric(task, protocol) for task in tasks.values()]
-    evaluator = Evaluator(metrics)
+    metric = DenseMetric(tasks, protocol)
+    evaluator = Evaluator(metric)
     with evaluating(model), torch.no_grad():
         for batch in track(loader, description):
             evaluator.process(model(batch["image"].to(device), mode="predict"), batch)
     flat: dict[str, float] = evaluator.evaluate(len(cast(Sized, loader.dataset)))
     return {
-        metric.task.name: {
-            name: Metric(flat[f"{metric.task.name}/{name}"], better) for name, better in metric.measure.metrics.items()
-        }
-        for metric in metrics
+        task: {name: Metric(flat[f"{task}/{name}"], better) for name, better in rule.metrics.items()}
+        for task, rule in metric.measures.items()
     }

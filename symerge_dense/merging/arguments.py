@@ -12,9 +12,20 @@ LARGEST = torch.finfo(torch.float32).max
 
 
 def check_within(method: str, what: str, value: float, interval: str, meaning: str) -> float:
-    """``value`` as a float, if it lies in ``interval``: two bounds in mathematical notation, such as '(0, 1]'.
+    """Check that a number lies in an interval.
 
-    Raises ValueError naming method, argument, value, interval and ``meaning`` (what the argument is) otherwise.
+    Args:
+        method: name of the method, for the message.
+        what: name of the argument, for the message.
+        value: the number.
+        interval: two bounds in mathematical notation, such as ``'(0, 1]'``.
+        meaning: what the argument is, for the message.
+
+    Returns:
+        ``value`` as a float.
+
+    Raises:
+        ValueError: ``value`` lies outside, or is no number; names method, argument, value, interval and meaning.
     """
     low, high = (float(bound) for bound in interval[1:-1].split(","))
     number = check_number(method, what, value)
@@ -25,14 +36,41 @@ def check_within(method: str, what: str, value: float, interval: str, meaning: s
 
 
 def check_count(method: str, what: str, value: int, least: int, meaning: str) -> int:
-    """``value``, if it is an integer of at least ``least``. Raises ValueError otherwise."""
+    """Check that a value is an integer of at least ``least``.
+
+    Args:
+        method: name of the method, for the message.
+        what: name of the argument, for the message.
+        value: the integer.
+        least: smallest value allowed.
+        meaning: what the argument is, for the message.
+
+    Returns:
+        ``value``.
+
+    Raises:
+        ValueError: ``value`` is no integer (booleans are none), or is too small.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{method}: {what} is {value!r}; it must be an integer of at least {least}: {meaning}.")
     return value
 
 
 def check_choice(method: str, what: str, value: str, known: Collection[str]) -> str:
-    """``value``, if it is one of ``known``. Raises ValueError with the nearest names otherwise."""
+    """Check that a value is one of the known ones.
+
+    Args:
+        method: name of the method, for the message.
+        what: name of the argument, for the message.
+        value: the name chosen.
+        known: all names allowed.
+
+    Returns:
+        ``value``.
+
+    Raises:
+        ValueError: ``value`` is not known; names the nearest ones.
+    """
     if value not in known:
         raise ValueError(did_you_mean(str(value), known, f"{what} of {method}"))
     return value
@@ -41,7 +79,21 @@ def check_choice(method: str, what: str, value: str, known: Collection[str]) -> 
 def check_per_task(
     method: str, what: str, value: float | Mapping[str, float], interval: str, meaning: str
 ) -> float | dict[str, float]:
-    """``check_within`` for one number that serves all tasks, or for each of {task: number}."""
+    """Check one number for all tasks, or one number per task, as ``check_within`` does.
+
+    Args:
+        method: name of the method, for the message.
+        what: name of the argument, for the message.
+        value: one number, or {task: number}.
+        interval: two bounds in mathematical notation, such as ``'(0, 1]'``.
+        meaning: what the argument is, for the message.
+
+    Returns:
+        A float, or {task: float}.
+
+    Raises:
+        ValueError: a number lies outside ``interval``, or is no number.
+    """
     if not isinstance(value, Mapping):
         return check_within(method, what, value, interval, meaning)
     return {
@@ -50,7 +102,20 @@ def check_per_task(
 
 
 def of_task(method: str, what: str, value: float | Mapping[str, float], task: str) -> float:
-    """The number of ``task``. Raises ValueError if there are numbers per task and none is its own."""
+    """Look up the number of one task.
+
+    Args:
+        method: name of the method, for the message.
+        what: name of the argument, for the message.
+        value: one number for all tasks, or {task: number}.
+        task: the task.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: there are numbers per task and none for this one.
+    """
     if not isinstance(value, Mapping):
         return value
     if task not in value:
@@ -62,7 +127,19 @@ def of_task(method: str, what: str, value: float | Mapping[str, float], task: st
 
 
 def check_number(method: str, what: str, value: float) -> float:
-    """``value`` as a float. Raises ValueError naming the method and argument if it is no number that float32 holds."""
+    """Check that a value is a number that float32 can hold.
+
+    Args:
+        method: name of the method, for the message.
+        what: name of the argument, for the message.
+        value: the number.
+
+    Returns:
+        ``value`` as a float.
+
+    Raises:
+        ValueError: it is no number, not finite, or too large.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST:
         raise ValueError(f"{method}: {what} is {value!r}; it must be a finite number of at most {LARGEST:.4g}.")
     return float(value)

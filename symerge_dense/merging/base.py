@@ -1,4 +1,4 @@
-"""What a static merging method is: per tensor, from base and experts to the merged weight."""
+"""The interface of a static merging method: base and experts in, merged weight out, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -18,18 +18,23 @@ ALL_KINDS: Mapping[Kind, Treatment] = dict.fromkeys(sorted(WEIGHT_KINDS), "metho
 
 
 class Merger(ABC):
-    """A static merging method: weights in, weights out. One subclass per file, registered in ``MERGERS``.
+    """A static merging method. One paper per file in ``methods/``, registered in ``MERGERS``.
 
-    ``treats`` says what each kind of weight gets: 'method' (``merge``), 'mean' (the experts' mean) or 'base';
-    running statistics and counters never come here. ``passes`` is the number of times ``observe`` sees every tensor
-    under 'method' before the merge, for methods with a global threshold or norm. ``needs`` names per-expert tensors
-    beside the weights ('gram', 'fisher') that ``run`` must be given. A ``per_task`` method gives every task its own
-    weights: ``Operands.task`` is the one wanted, and ``extra_bits`` is what each task costs beside the shared weights,
-    in bits per weight. An ``elementwise`` method treats every element of a tensor alone, in ``observe`` and ``merge``,
-    and so is handed large tensors in flat parts, in any order and by several threads at once; if it also ``exposes``
-    NaN and infinite weights, every one of an expert making the result NaN or infinite, only results are looked at, and
-    inputs when one of these is wrong. All but ``name`` may be set per instance. Constructor arguments are kept under
-    their own names, any other state under a name with an underscore.
+    All attributes but ``name`` may be set per instance. Constructor arguments are kept under their own names, any other
+    state under a name with a leading underscore.
+
+    Attributes:
+        name: name in the registry and in tables.
+        needs: per-expert tensors beside the weights ('gram', 'fisher') that ``run`` must be given as extras.
+        per_task: every task gets its own weights; ``Operands.task`` is the one wanted.
+        extra_bits: bits per weight that each task costs beside the shared weights, for ``per_task`` methods.
+        treats: what each kind of weight gets: 'method' (``merge``), 'mean' (the experts' mean) or 'base'. Running
+            statistics and counters never reach a merger.
+        passes: how often ``observe`` sees every tensor under 'method' before the merge, for global thresholds or norms.
+        elementwise: ``observe`` and ``merge`` treat every element of a tensor alone. Large tensors then come in flat
+            parts, in any order and from several threads at once.
+        exposes: every NaN or infinite weight of an expert makes the result NaN or infinite. An ``elementwise`` method
+            that exposes has only its results checked, and the inputs when a result is bad.
     """
 
     name: ClassVar[str]
@@ -42,22 +47,47 @@ class Merger(ABC):
     exposes: bool = False
 
     def begin(self, specs: list[TensorSpec], tasks: tuple[str, ...]) -> None:  # noqa: B027 - nothing to do by default
-        """Forget former runs. ``specs`` are the tensors under 'method', in the order in which they will come."""
+        """Forget former runs and prepare for a new one.
+
+        Args:
+            specs: the tensors under 'method', in the order in which they will come.
+            tasks: the experts' names, in the order in which they are merged.
+        """
 
     def reads(self, number: int) -> Reading:
-        """What statistics pass ``number`` must see: 'all', a 'sample' (flat runs of elements), or 'nothing'."""
+        """What a statistics pass must see: 'all', a 'sample' (flat runs of elements), or 'nothing'.
+
+        Args:
+            number: number of the pass, from 0.
+        """
         return "all"
 
     def observe(self, number: int, operands: Operands) -> None:
-        """See one tensor in statistics pass ``number`` (from 0). Must be written where ``passes`` > 0."""
+        """See one tensor in a statistics pass. To be overridden where ``passes`` > 0.
+
+        Args:
+            number: number of the pass, from 0.
+            operands: base and experts of one tensor, or of a flat part of it.
+        """
         raise NotImplementedError(f"{type(self).__name__} announces {self.passes} statistics passes but observes none")
 
     def end_pass(self, number: int) -> None:  # noqa: B027 - nothing to do by default
-        """Statistics pass ``number`` has seen every tensor."""
+        """Finish a statistics pass, which has seen every tensor.
+
+        Args:
+            number: number of the pass, from 0.
+        """
 
     @abstractmethod
     def merge(self, operands: Operands) -> Tensor:
-        """The merged weight (not the delta), of the base's shape and data type, in memory of its own."""
+        """Merge one tensor, or a flat part of one.
+
+        Args:
+            operands: base and experts of the tensor.
+
+        Returns:
+            The merged weight (not the delta), of the base's shape and data type, in memory of its own.
+        """
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -66,7 +96,15 @@ class Merger(ABC):
 
 
 def treatment_of(merger: Merger, kind: Kind) -> Treatment | None:
-    """What a kind of tensor gets; None for the running statistics of BatchNorm, which have a policy of their own."""
+    """What a merger gives to a kind of tensor.
+
+    Args:
+        merger: the method.
+        kind: kind of the tensor, see ``TensorSpec``.
+
+    Returns:
+        'method', 'mean' or 'base'; None for BatchNorm's running statistics, which have a policy of their own.
+    """
     if kind == "bn_stat":
         return None
     return "base" if kind == "counter" else merger.treats[kind]

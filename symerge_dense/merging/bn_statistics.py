@@ -1,8 +1,7 @@
-"""BatchNorm running statistics and counters on weights alone: they never reach a merger.
+"""Policies for BatchNorm running statistics and counters, from the weights alone; these never reach a merger.
 
-A merge rule that extrapolates can turn a variance negative, and huge counts or variances would drown its thresholds;
-so statistics get a policy of their own. Re-estimation on images starts from one of these and is the engine's work,
-which may add names to ``STATISTICS``.
+A merge rule that extrapolates can turn a variance negative, and huge counts or variances would dominate its
+thresholds. So statistics have policies of their own. Re-estimation on images (``models.batchnorm``) starts from one.
 """
 
 from __future__ import annotations
@@ -20,12 +19,24 @@ StatisticsPolicy: TypeAlias = Callable[[str, TensorSource, Mapping[str, TensorSo
 
 
 def pretrained(name: str, base: TensorSource, experts: Mapping[str, TensorSource]) -> Tensor:
-    """The base's own statistic."""
+    """The base's own statistic.
+
+    Args:
+        name: name of the statistic in the state dict.
+        base: tensors of the base.
+        experts: {task: tensors}.
+    """
     return base[name].clone()
 
 
 def mean(name: str, base: TensorSource, experts: Mapping[str, TensorSource]) -> Tensor:
-    """The mean of the experts' statistics."""
+    """The mean of the experts' statistics.
+
+    Args:
+        name: name of the statistic in the state dict.
+        base: tensors of the base; gives the data type.
+        experts: {task: tensors}.
+    """
     return _mean(name, experts).to(base[name].dtype)
 
 
@@ -33,6 +44,11 @@ def moments(name: str, base: TensorSource, experts: Mapping[str, TensorSource]) 
     """Moments of the experts' features pooled: mu = mean mu_t, var = mean(var_t + mu_t^2) - mu^2.
 
     The variance is computed as mean var_t + mean (mu_t - mu)^2, which is the same and cannot become negative.
+
+    Args:
+        name: name of the statistic in the state dict; a variance also reads the ``running_mean`` beside it.
+        base: tensors of the base; gives the data type.
+        experts: {task: tensors}.
     """
     path, dot, leaf = name.rpartition(".")
     result = _mean(name, experts)
@@ -48,7 +64,14 @@ STATISTICS: dict[str, StatisticsPolicy] = {"pretrained": pretrained, "mean": mea
 
 
 def statistics_policy(name: str) -> StatisticsPolicy:
-    """The policy called ``name``. Raises ValueError with the nearest names if there is none."""
+    """The policy of a name.
+
+    Args:
+        name: a key of ``STATISTICS``.
+
+    Raises:
+        ValueError: there is no such policy; names the nearest ones.
+    """
     if name not in STATISTICS:
         raise ValueError(did_you_mean(name, STATISTICS, "BatchNorm statistics policy"))
     return STATISTICS[name]

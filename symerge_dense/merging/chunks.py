@@ -1,4 +1,4 @@
-"""Large tensors in parts, for methods that treat every element alone: which, which make a sample, and who works."""
+"""Large tensors in flat parts, for methods that treat every element alone: slices, samples and worker threads."""
 
 from __future__ import annotations
 
@@ -8,24 +8,40 @@ from threading import Barrier
 
 import torch
 
-PART = 1 << 17  # elements to merge at a time: those of all experts at once should fit a processor's cache
-READ = 1 << 19  # to look at, of one expert after the other; more of them outweigh Python's share
+PART = 1 << 17  # elements merged at a time: those of all experts together should fit a processor's cache
+READ = 1 << 19  # elements read at a time, one expert after the other: more than PART, to hide Python's overhead
 WINDOW, STEP, WINDOWS = 1 << 15, 16, 1 << 9  # a sample is every 16th element of 512 windows, about one million
-LEAST = 1 << 18  # elements of a model from which a sample saves work
-MOST_WORKERS = 4  # more would wait for each other's Python
+LEAST = 1 << 18  # elements of a model above which a sample saves work
+MOST_WORKERS = 4  # more would only wait for the interpreter lock
 
 
 def parts(count: int, size: int) -> Iterator[slice]:
-    """Slices of ``size`` elements that cover a flat tensor of ``count`` elements."""
+    """Cut a flat tensor into slices.
+
+    Args:
+        count: elements of the tensor.
+        size: elements of a slice; the last may have fewer.
+
+    Yields:
+        Slices that cover the tensor.
+    """
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 
 
 def windows(start: int, count: int, total: int) -> Iterator[slice]:
-    """The sampled slices of a flat tensor that takes places ``start`` to ``start + count`` of ``total`` in a row.
+    """The sampled slices of one flat tensor among all tensors of a model laid end to end.
 
-    Windows lie evenly over all ``total`` elements, so that a tensor weighs by its size; small ones may get none. That
-    a window is read in one go spares a disk.
+    Windows are spread evenly over all ``total`` elements, so a tensor counts by its size and a small one may get none.
+    Each window is one contiguous read, which is cheap on a disk.
+
+    Args:
+        start: place of the tensor's first element among all.
+        count: elements of the tensor.
+        total: elements of all tensors.
+
+    Yields:
+        Slices of the tensor with step ``STEP``.
     """
     every = max(WINDOW, total // WINDOWS)
     for place in range(start // every * every, start + count, every):
@@ -37,8 +53,8 @@ def windows(start: int, count: int, total: int) -> Iterator[slice]:
 class Workers:
     """Context manager: threads that work on parts, as many as PyTorch would use within one operation.
 
-    Each computes alone: the threads of an operation wait for each other, which for small parts on a busy machine costs
-    more than the work. They start when they are first needed.
+    Each thread computes alone. Threads within one operation wait for each other, which for small parts on a busy
+    machine costs more than the work itself. The threads start when they are first needed.
     """
 
     def __init__(self) -> None:
@@ -53,7 +69,12 @@ class Workers:
             self._executor.shutdown(cancel_futures=True)
 
     def each(self, work: Callable[[slice], None], slices: Iterable[slice]) -> None:
-        """Call ``work`` with every slice; of several errors the one of the first slice is raised."""
+        """Call a function with every slice; of several errors, the one of the first slice is raised.
+
+        Args:
+            work: the function; called from several threads at once.
+            slices: its arguments, one for each call.
+        """
         if self._count > 1 and self._executor is None:
             self._executor = self._start()
         for _ in map(work, slices) if self._executor is None else self._executor.map(work, slices):
@@ -63,8 +84,8 @@ class Workers:
         before, all_there = torch.get_num_threads(), Barrier(self._count + 1)
 
         def alone() -> None:
-            torch.get_num_threads()  # a thread's first call takes over the setting of the last one who set it
-            torch.set_num_threads(1)  # for this thread, but new ones and MKL take it over, too: undone below
+            torch.get_num_threads()  # a thread's first call adopts the last setting of any thread
+            torch.set_num_threads(1)  # this thread's; new threads and MKL adopt it too, so it is undone below
             all_there.wait()
 
         executor = ThreadPoolExecutor(self._count, "merge", alone)

@@ -1,9 +1,9 @@
 """Exact order statistics of numbers that are never in memory together: the global thresholds of TIES, PCB and others.
 
-A quantile over all weights of a model would need them in one vector. Here a sample brackets the wanted number, and one
-reading of the stream counts what lies below the bracket and, float by float, what lies inside: that tells the number
-exactly. Where the sample misled, or there is none, the bracket becomes all floats, counted in 65,536 bins, and then the
-bin that holds the rank, float by float. Floats are counted by integer keys that keep their order.
+A quantile over all weights of a model would need them in one vector. Here a sample brackets the wanted number. One
+reading of the stream then counts what lies below the bracket and, float by float, what lies inside, which gives the
+number exactly. Where the sample misled, or there is none, the bracket becomes all floats, counted in 65,536 bins; a
+further reading counts the bin that holds the rank, float by float. Floats are counted by integer keys in their order.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ from torch import Tensor
 Reading: TypeAlias = Literal["all", "sample", "nothing"]
 Bracket: TypeAlias = tuple[int, int]  # least and largest key
 FLOATS: Bracket = (-0x7F800001, 0x7F800000)  # keys of -inf and inf
-TABLE = 1 << 21  # a bracket of up to so many keys has a count for each
-BITS = 16  # of the number of counts of a wider one
+TABLE = 1 << 21  # a bracket of at most so many keys has one count per key
+BITS = 16  # log2 of the number of bins of a wider bracket
 PENDING = 1 << 19  # keys gathered before they are counted: every counting walks the whole table
-LEAST, ENOUGH = 1 << 14, 1 << 22  # numbers that make a sample, and from which it grows no further
-MARGIN = 0.003  # share of the sample on either side of the wanted rank, beside chance: weights of a row are alike
+LEAST, ENOUGH = 1 << 14, 1 << 22  # a smaller sample is not used; a larger one grows no further
+MARGIN = 0.003  # share of the sample on either side of a rank, beyond chance: neighbouring weights are alike
 
 
 class OrderStatistics:
-    """The numbers at chosen ranks of a stream, after ``readings`` readings of it; ``reads`` tells what each must see.
+    """The numbers at chosen ranks of a stream, known after at most ``readings`` readings of it.
 
-    ``ranks`` gets the length of the stream, or of a sample, and returns the wanted ranks, from 0 (the smallest) to
-    length - 1. Numbers are taken as float32: whoever compares float64 numbers with a result rounds them likewise, or
-    ties with the threshold come apart. With a NaN among them the result is undefined.
+    Before each reading ``reads`` tells what it must see. Numbers are taken as float32: round float64 numbers to float32
+    before comparing them with a result, or ties with the threshold are split. A NaN makes the result undefined.
+
+    Args:
+        ranks: gets the length of the stream, or of a sample, and returns the wanted ranks, from 0 (the smallest) to
+            length - 1.
     """
 
     readings = 4
@@ -47,15 +50,26 @@ class OrderStatistics:
         self._tables: dict[Bracket, _Table] = {}
 
     def reads(self, number: int) -> Reading:
-        """What reading ``number`` must see: a sample (or nothing, which is slower), all, or nothing as all is known."""
+        """What a reading must see.
+
+        Args:
+            number: number of the reading, from 0.
+
+        Returns:
+            'sample' for the first (leaving it out is allowed but slower), then 'all', or 'nothing' once all is known.
+        """
         if number == 0:
             return "sample"
         return "all" if self._tables else "nothing"
 
     def read(self, number: int, values: Tensor) -> None:
-        """Take a part of the stream, or of the sample, in reading ``number``.
+        """Take a part of the stream, or of the sample.
 
-        Parts may have any shape and come in any order, from several threads at once.
+        Parts may come in any order, from several threads at once.
+
+        Args:
+            number: number of the reading, from 0.
+            values: the numbers, of any shape.
         """
         flat = values.reshape(-1).float()
         if number == 0 and sum(map(len, self._sample)) < ENOUGH:
@@ -66,9 +80,12 @@ class OrderStatistics:
             table.count(flat)
 
     def close(self, number: int) -> None:
-        """Reading ``number`` is over. After the last, ``values`` are there, in the order of the ranks.
+        """Finish a reading. After the last, ``values`` holds the numbers in the order of the ranks.
 
         An empty stream has no ranks and no values.
+
+        Args:
+            number: number of the reading, from 0.
         """
         if number == 0:
             self._seek(self._guess())
@@ -89,7 +106,7 @@ class OrderStatistics:
         self._tables = {bracket: _Table(*bracket) for bracket in brackets or [FLOATS] if bracket[0] < bracket[1]}
 
     def _guess(self) -> list[Bracket]:
-        """A bracket for every rank, from the sample; none where that is too small."""
+        """A bracket for every rank, from the sample; none where the sample is too small."""
         sample = np.concatenate([np.empty(0, np.float32), *self._sample])
         self._sample.clear()
         count = len(sample)
@@ -104,10 +121,10 @@ class OrderStatistics:
 
 
 class _Table:
-    """What one reading tells of a bracket: how many numbers lie below it, and how many in each of its bins."""
+    """The counts of one reading for one bracket: how many numbers lie below it, and how many in each of its bins."""
 
     def __init__(self, low: int, high: int) -> None:
-        self.low, self.high = low, high - (high == -1)  # which would be the key of -0.0, but zeros have the key 0
+        self.low, self.high = low, high - (high == -1)  # -1 would be the key of -0.0, but both zeros have the key 0
         self.shift = 0 if high - low < TABLE else (high - low).bit_length() - BITS
         self.counts = np.zeros((high - low >> self.shift) + 1, np.int64)
         self.below = 0
@@ -131,7 +148,7 @@ class _Table:
                 self._enter()
 
     def narrow(self, rank: int) -> Bracket:
-        """The bracket of one bin that holds ``rank``; the floats below or above if it is not inside."""
+        """The bracket of the bin that holds ``rank``; the floats below or above where the rank is not inside."""
         self._enter()
         rank -= self.below
         reached = self.counts.cumsum()
@@ -155,7 +172,11 @@ class _Table:
 
 
 def most(readings: Collection[Reading]) -> Reading:
-    """The reading that serves all of ``readings``."""
+    """The reading that serves several statistics at once.
+
+    Args:
+        readings: what each of them must see.
+    """
     return "all" if "all" in readings else "sample" if "sample" in readings else "nothing"
 
 

@@ -1,4 +1,4 @@
-"""The shared backbone: any timm network as a pyramid of feature maps, and where its first weights come from.
+"""The shared backbone: any timm network as a pyramid of feature maps, and the loading of its base weights.
 
 Shape legend: N images, C channels, H x W image size, h x w feature size.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import timm
 import torch
+from einops import rearrange
 from mmengine.dist import is_main_process
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from symerge_dense.models.timm_weights import create, download, for_features
 from symerge_dense.models.weight_files import MatchReport, has_record, match_report, read_metadata, state_hash
 from symerge_dense.registry import did_you_mean
 
-# Arguments of timm that load files or change what a backbone is; weights come through load_base alone.
+# Arguments of timm that load files or change what a backbone is; only load_base may load weights.
 RESERVED = (
     "pretrained",
     "pretrained_cfg",
@@ -36,12 +37,14 @@ RESERVED = (
     "exportable",
 )
 LEVELS = 4
-# What the names of a backbone's tensors begin with in files of whole networks: ours, LibMTL's, OpenMMLab's.
+# Prefixes of the backbone's tensors in files of whole networks: ours, LibMTL's, OpenMMLab's.
 PREFIXES = ("backbone.body.", "encoder.", "backbone.")
 
 
 class TimmBackbone(nn.Module):
     """A timm network that gives feature maps.
+
+    ``channels`` and ``strides`` have one entry per feature map. The weights start random; ``load_base`` loads others.
 
     Args:
         name: timm model, for example 'resnet50' or 'vit_small_patch14_dinov2.lvd142m'.
@@ -49,11 +52,18 @@ class TimmBackbone(nn.Module):
             or four evenly spaced blocks of a plain transformer.
         output_stride: coarsest stride, 8, 16 or 32, of networks that can trade stride for dilation.
         img_size: (H, W) that a transformer's position embedding is made for.
-        timm_args: further arguments of the timm model.
+        **timm_args: further arguments of the timm model.
 
-    ``channels`` and ``strides`` have one entry per feature map. The weights start random: see ``load_base``.
-    Raises ValueError for an unknown name, arguments that the network does not take, and an image size that the
-    patches do not divide.
+    Raises:
+        ValueError: an unknown name, an argument that the network does not take, or an image size that the patches do
+            not divide.
+
+    Example:
+        >>> backbone = TimmBackbone("resnet18", out_indices=(2, 4))
+        >>> backbone.channels, backbone.strides
+        ([128, 512], [8, 32])
+        >>> [tuple(level.shape) for level in backbone(torch.zeros(2, 3, 64, 96))]
+        [(2, 128, 8, 12), (2, 512, 2, 3)]
     """
 
     def __init__(
@@ -86,14 +96,23 @@ class TimmBackbone(nn.Module):
         return plain
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Feature maps (N,C,h,w), finest first, of normalised images (N,3,H,W)."""
+        """Feature maps (N,C,h,w), finest first.
+
+        Args:
+            image: normalised images (N,3,H,W).
+
+        Raises:
+            ValueError: an image size for which the position embedding is not made, or that the patches do not divide.
+        """
         if (embed := self._embed()) is not None:
             _check_image(embed, *image.shape[-2:])
         features: list[Tensor] = list(self.body(image))
-        return [feature.permute(0, 3, 1, 2).contiguous() for feature in features] if self.channels_last else features
+        if self.channels_last:
+            return [rearrange(feature, "n h w c -> n c h w").contiguous() for feature in features]
+        return features
 
     def _embed(self) -> PatchEmbed | None:
-        """A transformer's patch embedding; looked up, since a second reference would be saved twice."""
+        """A transformer's patch embedding, looked up: as an attribute it would be saved twice."""
         owner = getattr(self.body, "model", self.body)
         embed = getattr(owner, "patch_embed", None)
         return embed if isinstance(embed, PatchEmbed) else None
@@ -162,12 +181,21 @@ def load_base(
     random_init: bool = False,
     allow_partial: bool = False,
 ) -> str:
-    """Give the backbone its shared base weights; returns the sha256 of the resulting state.
+    """Load the shared base weights into a backbone, from exactly one source, and print what matched.
 
-    Exactly one source: ``checkpoint`` (a timm or torchvision ``.pth`` or ``.safetensors``, or a whole network, ours or
-    a foreign one, of which the backbone is taken), ``pretrained`` (timm's download) or ``random_init`` (keep what is
-    there). Prints what matched. Raises ValueError where the file does not fill the backbone completely, unless
-    ``allow_partial``, and where the download fails.
+    Args:
+        backbone: changed in place.
+        checkpoint: source: a timm or torchvision ``.pth`` or ``.safetensors``, or a whole network, ours or a foreign
+            one, of which the backbone is taken.
+        pretrained: source: timm's download.
+        random_init: source: the weights that the backbone has already.
+        allow_partial: accept a file that does not fill the whole backbone.
+
+    Returns:
+        sha256 of the resulting state.
+
+    Raises:
+        ValueError: no source or several, a file that does not fill the backbone, or a failed download.
     """
     if sum((checkpoint is not None, pretrained, random_init)) != 1:
         raise ValueError(
@@ -213,12 +241,22 @@ def load_weights(
     allow_partial: bool = False,
     grid: tuple[int, int] | None = None,
 ) -> MatchReport:
-    """Load tensors of ``source`` (named in messages) into the backbone, print the report and return it.
+    """Load tensors into a backbone, and print what matched.
 
-    Of a whole network's tensors, those under 'backbone.body.', 'encoder.' or 'backbone.' are taken.
-    A position embedding of another grid is resampled; ``grid`` (patches high, wide) says which it has, by default the
-    one of timm's pretrained weights or a square. Raises ValueError on anything less than a full match, unless
-    ``allow_partial``: then tensors that do not match keep their values.
+    Args:
+        backbone: changed in place.
+        state: its tensors by name, or a whole network's: then those under 'backbone.body.', 'encoder.' or 'backbone.'
+            are taken. A position embedding of another grid is resampled.
+        source: where the tensors come from, for messages.
+        allow_partial: leave tensors that do not match as they are, instead of raising.
+        grid: (patches high, wide) of the given position embedding; by default the grid of timm's pretrained weights
+            or a square.
+
+    Returns:
+        The printed report.
+
+    Raises:
+        ValueError: nothing matches, or, without ``allow_partial``, anything less than a full match.
     """
     wanted = backbone.body.state_dict()
     state = with_timm_stem(_inside(state, wanted), wanted)

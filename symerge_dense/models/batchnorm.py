@@ -1,7 +1,7 @@
 """BatchNorm statistics of a merged network, re-estimated on unlabelled images.
 
-Averaged or copied running statistics belong to no network that exists; on dense tasks they cost as much as the choice
-of the merging method. Re-estimation shows the merged network a few unlabelled images and pools exact moments.
+Averaged or copied running statistics do not fit the merged weights; on dense tasks they cost as much as the choice of
+the merging method. Re-estimation shows the merged network a few unlabelled images and pools exact moments.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -17,12 +18,20 @@ from symerge_dense.models.modes import evaluating
 
 
 def batchnorms(module: nn.Module) -> list[_BatchNorm]:
-    """The BatchNorm layers of ``module`` that keep running statistics, in module order."""
+    """The BatchNorm layers of a network that keep running statistics, in module order.
+
+    Args:
+        module: the network.
+    """
     return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
 def statistics(module: nn.Module) -> list[Tensor]:
-    """Running means and variances of all BatchNorm layers: the tensors themselves, not copies."""
+    """Running means and variances of all BatchNorm layers: the tensors themselves, not copies.
+
+    Args:
+        module: the network.
+    """
     named = dict(module.named_buffers())
     return [value for name, value in named.items() if name.endswith(("running_mean", "running_var"))]
 
@@ -36,7 +45,7 @@ class _Moments:
         self.count = torch.zeros((), dtype=torch.float64, device=layer.weight.device)
 
     def observe(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].detach().transpose(0, 1).flatten(1).double()
+        x = rearrange(inputs[0].detach(), "n c ... -> c (n ...)").double()
         self.sums += torch.stack([x.sum(1), x.square().sum(1)])
         self.count += x.shape[1]
 
@@ -49,7 +58,7 @@ class _Moments:
 
 @contextmanager
 def _batch_statistics(model: nn.Module, layers: list[_BatchNorm]) -> Iterator[None]:
-    """Evaluation mode, but ``layers`` normalise with the batch and leave their statistics alone; all restored after."""
+    """Evaluation mode, except that ``layers`` normalise with the batch and keep their statistics; undone on leaving."""
     with evaluating(model):
         for layer in layers:
             layer.training, layer.track_running_stats = True, False
@@ -74,12 +83,19 @@ def _show(model: nn.Module, images: Tensor) -> None:
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set every running mean and variance to the pooled moments of the layer's input over ``batches`` of images.
+    """Set every running mean and variance to the pooled moments of the layer's input over all images.
 
     While estimating, each layer normalises with its batch, so that deeper layers see the activations of a network
-    whose statistics fit. The variance is the unbiased one of all pixels of all images, as BatchNorm keeps it. The
-    module's train/eval mode is left as found. Does nothing on a network without BatchNorm. Under a distributed
-    launcher every process sees all the images: what a layer sees depends on the composition of its batches.
+    whose statistics fit. The variance is the unbiased one over all pixels of all images, as BatchNorm keeps it. What a
+    layer sees depends on how the images are batched, so under a distributed launcher every process is given all of
+    them. A network without BatchNorm is left alone.
+
+    Args:
+        model: changed in place; its train/eval mode is left as found.
+        batches: images, each batch (N,3,H,W).
+
+    Raises:
+        ValueError: a batch of one image meets a BatchNorm layer behind a pooling over the whole image.
     """
     layers = batchnorms(model)
     if not layers:

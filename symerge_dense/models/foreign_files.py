@@ -1,7 +1,7 @@
 """Reading checkpoints that other programs wrote: their weights, and plain values about them, but none of their code.
 
-Nothing of another package is imported or run: every name on the list of harmless ones becomes an empty stand-in that
-swallows whatever the file says about it. A name that is not on the list makes the reader refuse the file.
+Nothing of another package is imported or run. Every name on the list of harmless ones becomes an empty stand-in, which
+ignores what the file says about it. A name that is not on the list makes the reader refuse the file.
 """
 
 from __future__ import annotations
@@ -146,9 +146,13 @@ REFUSED = r"GLOBAL (\S+) (?:was not|whose module)|unrecognized function|Can only
 
 @dataclass(frozen=True)
 class Foreign:
-    """A checkpoint: its tensors by name, and the ``meta`` entry that OpenMMLab's files have beside them.
+    """A checkpoint that another program wrote.
 
-    ``nested``: the tensors stood under a key such as 'state_dict', with other entries around them.
+    Args:
+        path: the file.
+        state: its tensors by name.
+        meta: the ``meta`` entry that OpenMMLab's files have beside the tensors; empty where there is none.
+        nested: whether the tensors stood under a key such as 'state_dict', with other entries around them.
     """
 
     path: Path
@@ -160,8 +164,15 @@ class Foreign:
 def read_foreign(path: str | Path) -> Foreign:
     """Read a ``torch.save`` or ``.safetensors`` file; harmless objects in it become inert stand-ins.
 
-    A 'module.' in front of all names is removed. Raises UnsafeFileError, naming the object and the remedy, for any
-    other pickled object, and ValueError as ``read_state`` does.
+    Args:
+        path: the file.
+
+    Returns:
+        The checkpoint; a 'module.' in front of its tensor names is removed.
+
+    Raises:
+        UnsafeFileError: any other pickled object; the message names it and the remedy.
+        ValueError: as ``read_state`` does.
     """
     path = Path(path)
     if path.suffix == ".safetensors":

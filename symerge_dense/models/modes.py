@@ -1,4 +1,4 @@
-"""One place where networks are put into evaluation mode for a while, and brought back to the modes they had."""
+"""Context managers that put networks into evaluation mode for a while, and restore modes and devices."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import nn
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; on leaving, every submodule has its own former mode back.
+    """Evaluation mode inside; on leaving, every submodule has its former mode back.
 
-    Each submodule is restored alone: a part that was frozen in evaluation mode stays so.
+    Each submodule is restored on its own: a part that was frozen in evaluation mode stays so.
 
     Args:
         *modules: networks; their weights and devices are left as they are.
@@ -29,7 +29,7 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def left_alone(modules: Collection[nn.Module]) -> Iterator[None]:
-    """On leaving, the networks are on the devices and in the modes in which they came.
+    """On leaving, the networks are back on their former devices and in their former modes.
 
     Args:
         modules: networks with at least one parameter each.

@@ -23,7 +23,15 @@ STEM = {**{f"stem.{index}.": f"conv1.{index}." for index in (0, 1, 3, 4, 6)}, "s
 
 
 def depth_of(names: Iterable[str], source: str) -> int:
-    """18, 34, 50, 101 or 152, by the tensors' names. Raises ValueError, naming ``source``, for any other network."""
+    """Depth of a ResNet by its tensors' names: 18, 34, 50, 101 or 152.
+
+    Args:
+        names: of the backbone's tensors.
+        source: where they come from, for messages.
+
+    Raises:
+        ValueError: the names belong to another network.
+    """
     names = set(names)
     blocks = {found.groups() for name in names if (found := re.match(r"layer(\d+)\.(\d+)\.", name))}
     counts = tuple(count for _, count in sorted(Counter(layer for layer, _ in blocks).items()))
@@ -43,9 +51,15 @@ def depth_of(names: Iterable[str], source: str) -> int:
 
 
 def resnet_spec(state: Mapping[str, Tensor], output_stride: int, source: str) -> dict[str, Any]:
-    """Arguments of the TimmBackbone that the tensors belong to; ``output_stride`` 8, 16 or 32 (as it is undilated).
+    """Arguments of the TimmBackbone that the tensors belong to.
 
-    Raises ValueError, naming ``source``, where timm has no such network.
+    Args:
+        state: the backbone's tensors by name.
+        output_stride: 8, 16 or 32; 32 is the undilated network.
+        source: where the tensors come from, for messages.
+
+    Raises:
+        ValueError: timm has no such network.
     """
     depth = depth_of(state, source)
     deep = "stem.0.weight" in state
@@ -60,7 +74,15 @@ def resnet_spec(state: Mapping[str, Tensor], output_stride: int, source: str) ->
 
 
 def with_timm_stem(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
-    """The tensors with OpenMMLab's deep stem under timm's names, where these are ``wanted``; else as they are."""
+    """Rename the tensors of OpenMMLab's deep stem to timm's names.
+
+    Args:
+        state: a backbone's tensors by name.
+        wanted: tensor names of timm's network.
+
+    Returns:
+        The renamed tensors; as they are, where ``state`` has no deep stem or ``wanted`` none of its names.
+    """
     if "stem.7.weight" not in state or "conv1.6.weight" not in wanted:
         return dict(state)
     old = {name: next((part for part in STEM if name.startswith(part)), "") for name in state}

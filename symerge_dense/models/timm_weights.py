@@ -1,4 +1,4 @@
-"""timm's side of the backbone: building networks, and bringing checkpoints into the form of feature extractors."""
+"""timm's side of the backbone: building networks, and giving checkpoints the tensor names of feature extractors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 
 def create(name: str, timm_args: Mapping[str, Any], **more: Any) -> Any:
-    """``timm.create_model`` with ValueError, naming the model, where its arguments do not fit."""
+    """``timm.create_model`` without pretrained weights.
+
+    Args:
+        name: timm model.
+        timm_args: its arguments, as the user gave them.
+        **more: further arguments, set by this package.
+
+    Raises:
+        ValueError: an argument does not fit the network; the message names the network.
+    """
     try:
         return timm.create_model(name, pretrained=False, **timm_args, **more)
     except (TypeError, AssertionError, RuntimeError, LookupError, AttributeError) as error:
@@ -24,7 +33,15 @@ def create(name: str, timm_args: Mapping[str, Any], **more: Any) -> Any:
 
 
 def download(name: str, timm_args: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Pretrained tensors of the complete network ``name``, through timm's hub. Raises ValueError where it fails."""
+    """Pretrained tensors of a complete network, from timm's hub.
+
+    Args:
+        name: timm model.
+        timm_args: its arguments.
+
+    Raises:
+        ValueError: the download fails.
+    """
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, **timm_args)
     except Exception as error:  # whatever the hub's client and its network stack raise
@@ -43,12 +60,25 @@ def for_features(
     wanted: Mapping[str, Tensor],
     grid: tuple[int, int] | None = None,
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """A checkpoint's tensors under the names of the feature extractor, and the names of those it has no use for.
+    """Rename a checkpoint's tensors to the names of a feature extractor.
 
-    ``wanted`` is the extractor's state. Tensors of the complete network that the extractor lacks (classifier, last
-    norm, levels above the last output) are dropped; tensors that no part of the network knows keep their names, for
-    the report. timm's own filter renames old layouts and resamples position embeddings; it believes in square grids,
-    so where the embedding's ``grid`` (patches high, wide) is known, that is used.
+    timm's own filter renames old layouts and resamples position embeddings. It assumes square grids, so a known
+    ``grid`` is resampled here instead.
+
+    Args:
+        state: the checkpoint's tensors by name.
+        name: timm model.
+        timm_args: its arguments.
+        wanted: the extractor's state.
+        grid: (patches high, wide) of the position embedding, where it is known.
+
+    Returns:
+        The renamed tensors, and the names of those that were dropped: tensors of the complete network that the
+        extractor lacks (classifier, last norm, levels above the last output). Tensors that the network does not know
+        keep their names, for the report.
+
+    Raises:
+        ValueError: the tensors do not suit the network, or its arguments do not fit.
     """
     with torch.device("meta"):  # names and shapes only
         complete = create(name, timm_args)
@@ -89,6 +119,9 @@ def _timm_layout(state: Mapping[str, Tensor], complete: nn.Module) -> Mapping[st
 
 
 def _extractor_name(key: str, wanted: Mapping[str, Tensor]) -> str:
-    """timm wraps transformers as 'model', hooked networks as 'body', and joins the first two levels of stages."""
+    """The extractor's name of a tensor of the complete network.
+
+    timm wraps transformers as 'model' and hooked networks as 'body', and joins the first two parts of a stage's name.
+    """
     candidates = (key, f"model.{key}", f"body.{key}", key.replace(".", "_", 1))
     return next((candidate for candidate in candidates if candidate in wanted), key)

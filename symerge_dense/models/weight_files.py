@@ -1,4 +1,4 @@
-"""Weights in files: reading them without trust, naming them by their content, and how they meet those of a model."""
+"""Weights in files: reading them without trust, hashing them, and comparing them with those of a model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ class UnsafeFileError(ValueError):
 
 
 def listing(names: Iterable[str]) -> str:
-    """'3: a, b, c', shortened to the first ten."""
+    """Count and names as one text, such as '3: a, b, c'; after the first ten, only how many more there are.
+
+    Args:
+        names: what to list.
+    """
     every = list(names)
     rest = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
     return f"{len(every)}: {', '.join(every[:SHOWN])}{rest}" if every else "0"
@@ -40,8 +44,13 @@ def listing(names: Iterable[str]) -> str:
 def read_plain(path: str | Path) -> Any:
     """Content of a ``torch.save`` file of tensors and plain values, on the CPU.
 
-    Raises UnsafeFileError for anything else that is pickled in it, CorruptFileError where it is damaged (checked
-    against the checksums of the file), ValueError where there is no such file.
+    Args:
+        path: the file.
+
+    Raises:
+        UnsafeFileError: it holds any other pickled object.
+        CorruptFileError: it is damaged; its checksums are verified.
+        ValueError: there is no such file.
     """
     path = existing(path)
     try:
@@ -74,42 +83,48 @@ def _refusal(path: Path, error: Exception) -> ValueError:
 
 
 def existing(path: str | Path) -> Path:
-    """``path``, which must be a file (ValueError)."""
+    """Check that a file exists, and return its path.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: there is no such file; the message lists files of the same type in its folder.
+    """
     path = Path(path)
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob(f"*{path.suffix}"))[:SHOWN] if path.parent.is_dir() else []
-        raise ValueError(
-            f"there is no file {path}. "
-            + (
-                f"Its folder holds: {', '.join(near)}."
-                if near
-                else f"Its folder {path.parent} holds no {path.suffix} file."
-            )
-        )
+        found = f"holds: {', '.join(near)}" if near else f"{path.parent} holds no {path.suffix} file"
+        raise ValueError(f"there is no file {path}. Its folder {found}.")
     return path
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Tensors by name of a ``.safetensors`` file or a ``torch.save`` file (also nested under 'state_dict' or 'model').
+    """Tensors by name of a ``.safetensors`` file or a ``torch.save`` file.
 
-    Raises ValueError, naming the file and the remedy, where it is missing, damaged, holds pickled objects or no
-    tensors, or where a tensor is not finite.
+    Args:
+        path: the file; in a ``torch.save`` file the tensors may be nested under 'state_dict' or 'model'.
+
+    Raises:
+        ValueError: the file is missing, damaged, holds pickled objects or no tensors, or a tensor is not finite; the
+            message names the file and the remedy.
     """
     path = existing(path)
-    if path.suffix == ".safetensors":
-        state = _read_safetensors(path)
-    else:
-        content = read_plain(path)
-        state = _tensors(content, path)
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _tensors(read_plain(path), path)
     refuse_non_finite(state, str(path))
     return state
 
 
 def map_state(path: str | Path) -> dict[str, Tensor]:
-    """``read_state`` of a ``torch.save`` file that may be larger than memory: values are read where they are used.
+    """``read_state`` of a ``torch.save`` file that may be larger than memory: values are read when they are used.
 
-    Neither checksums nor values are looked at. What PyTorch wrote before version 1.6 cannot be mapped and is read
-    whole. Raises ValueError as ``read_state`` does.
+    Neither checksums nor values are checked. Files of PyTorch before 1.6 cannot be mapped and are read whole.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: as ``read_state`` does.
     """
     path = existing(path)
     try:
@@ -130,11 +145,7 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     while isinstance(content, Mapping) and any(isinstance(content.get(key), Mapping) for key in CONTAINERS):
         content = next(content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping))
     items = content.items() if isinstance(content, Mapping) else ()
-    state = {
-        name.removeprefix("module."): value
-        for name, value in items
-        if isinstance(name, str) and isinstance(value, Tensor)
-    }
+    state = {k.removeprefix("module."): v for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
     odd = [name for name, value in state.items() if value.layout != torch.strided or value.is_meta]
     if odd:
         raise ValueError(f"{path}: {listing(odd)} sparse, or without values (device meta); save dense tensors.")
@@ -148,7 +159,11 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def has_record(path: str | Path) -> bool:
-    """Is this a model file of this package?"""
+    """Whether a file is a model file of this package.
+
+    Args:
+        path: the file.
+    """
     if Path(path).suffix != ".safetensors":
         return False
     with safe_open(existing(path), framework="pt") as file:
@@ -158,7 +173,11 @@ def has_record(path: str | Path) -> bool:
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """The record of a model file, without reading its weights.
 
-    Raises ValueError for a missing or damaged file, one that is not of this package, and one of a newer format.
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: the file is missing or damaged, is not of this package, or has a newer format.
     """
     path = existing(path)
     try:
@@ -182,7 +201,15 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def refuse_non_finite(state: Mapping[str, Tensor], owner: str) -> None:
-    """Raise ValueError naming the tensors of ``owner`` that hold NaN or infinity."""
+    """Refuse tensors that hold NaN or infinity.
+
+    Args:
+        state: tensors by name.
+        owner: whose they are, for the message.
+
+    Raises:
+        ValueError: a tensor is not finite; the message names it.
+    """
     bad = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if bad:
         raise ValueError(
@@ -191,7 +218,11 @@ def refuse_non_finite(state: Mapping[str, Tensor], owner: str) -> None:
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
-    """sha256 (64 hex digits) over names, dtypes, shapes and bytes of all tensors; independent of order and device."""
+    """sha256 (64 hex digits) over names, dtypes, shapes and bytes of all tensors; independent of order and device.
+
+    Args:
+        state: tensors by name.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
@@ -200,16 +231,28 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-# -- how the tensors of a file meet those of a model ------------------------------------------------------------------
+# -- comparing the tensors of a file with those of a model ------------------------------------------------------------
 def part_of(name: str) -> str:
-    """The part of a multi-task model that a tensor belongs to: 'backbone', 'heads.depth', ..."""
+    """The part of a multi-task model that a tensor belongs to: 'backbone', 'heads.depth', ...
+
+    Args:
+        name: of the tensor in the model's state.
+    """
     first, *rest = name.split(".")
     return f"{first}.{rest[0]}" if first == "heads" and rest else first
 
 
 @dataclass(frozen=True)
 class MatchReport:
-    """How tensors of a file meet those of a model, by name. ``dropped``: known, of no use to this model."""
+    """Which tensors of a file and of a model fit together, by name.
+
+    Args:
+        matched: in both, of the same shape.
+        missing: in the model alone.
+        unexpected: in the file alone.
+        wrong_shape: in both, of different shapes; each entry gives the two shapes.
+        dropped: in the file, known, but of no use to this model.
+    """
 
     matched: tuple[str, ...]
     missing: tuple[str, ...] = ()
@@ -219,14 +262,13 @@ class MatchReport:
 
     @property
     def full(self) -> bool:
-        """Every tensor of the model found, with its shape, and nothing unknown left over."""
+        """Whether every tensor of the model was found with its shape, and nothing unknown is left over."""
         return not (self.missing or self.unexpected or self.wrong_shape)
 
     def __str__(self) -> str:
         kinds = {kind: getattr(self, kind) for kind in self.__dataclass_fields__}
-        parts = sorted({part_of(name) for names in kinds.values() for name in names})
         lines = []
-        for part in parts:
+        for part in sorted({part_of(name) for names in kinds.values() for name in names}):
             mine = {kind: [n for n in names if part_of(n.split(" ")[0]) == part] for kind, names in kinds.items()}
             rest = [
                 f"{kind.replace('_', ' ')} {listing(names)}"
@@ -238,9 +280,14 @@ class MatchReport:
 
 
 def match_report(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], dropped: Iterable[str] = ()) -> MatchReport:
-    """Compare tensors ``given`` by a file with those ``wanted`` by a model. ``dropped`` is only passed on.
+    """Compare the tensors of a file with those of a model.
 
     BatchNorm counters (``num_batches_tracked``) that a file lacks do not count as missing: old files have none.
+
+    Args:
+        given: tensors of the file.
+        wanted: tensors of the model.
+        dropped: names for the report's entry of that name; only passed on.
     """
     wrong = [name for name in wanted if name in given and given[name].shape != wanted[name].shape]
     missing = [n for n in wanted if n not in given and not n.endswith("num_batches_tracked")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import hashlib
 import json
@@ -16,7 +15,8 @@ from mmengine.config import Config
 from symerge_dense.adaptation.options import SyMergeOptions, make_options
 from symerge_dense.engine.runner import PASSED_ON
 from symerge_dense.pipeline.config_checks import check_keys, check_sections, explained
-from symerge_dense.registry import DATASETS, HEADS, TASKS, TRANSFORMS, Registry, did_you_mean, import_plugins
+from symerge_dense.pipeline.config_files import custom_imports, find_config, parse_overrides
+from symerge_dense.registry import DATASETS, HEADS, TASKS, TRANSFORMS, Registry, import_plugins
 
 Spec = dict[str, Any]
 RUNNER_KEYS = (*PASSED_ON, "custom_imports", "val_interval")
@@ -137,13 +137,22 @@ def config_hash(*values: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), seed: int | None = None) -> RunConfig:
-    """Read a config file and apply ``key.subkey=value`` overrides. Raises ValueError for anything that is not known."""
-    path = Path(path)
-    if not path.is_file():
-        near = [str(p) for p in Path("configs").rglob("*.py") if "_base_" not in p.parts]
-        raise ValueError(did_you_mean(str(path), near, "config file"))
-    values = _read(path, parse_overrides(overrides))
+def load_config(
+    path: str | Path, overrides: Sequence[str] | Mapping[str, Any] = (), seed: int | None = None
+) -> RunConfig:
+    """Read and check a config.
+
+    Args:
+        path: a file, or the name of a config that comes with the package.
+        overrides: ``{'key.subkey': value}``, or words ``key.subkey=value`` of a command line.
+        seed: of the adaptation, in place of the config's.
+
+    Raises:
+        ValueError: anything in it that is not known or cannot be.
+    """
+    path = find_config(path)
+    changes = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)
+    values = _read(path, dict(changes))
     known = [f.name for f in dataclasses.fields(RunConfig) if f.name != "name"]
     values = {key: value for key, value in values.items() if isinstance(value, dict | list | tuple | str | int | float)}
     runner = {key: values.pop(key) for key in RUNNER_KEYS if key in values}
@@ -155,14 +164,6 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), seed: int | Non
     if seed is not None:
         values["seed"] = seed
     return RunConfig(name=path.stem, **_with_classes(values), runner=runner)
-
-
-def custom_imports(spec: Any) -> list[str]:
-    """The modules that MMEngine's ``custom_imports=dict(imports=[...])`` names. Raises ValueError for another form."""
-    if not isinstance(spec, Mapping) or not set(spec) <= {"imports", "allow_failed_imports"}:
-        raise ValueError(f"custom_imports={spec!r}: write custom_imports=dict(imports=['my_lab.saliency']).")
-    named = spec.get("imports", [])
-    return [named] if isinstance(named, str) else list(named)
 
 
 def _with_classes(values: Spec) -> Spec:
@@ -188,17 +189,3 @@ def _read(path: Path, overrides: Spec) -> Spec:
         return {key: plain(value) for key, value in config.items() if not key.startswith("_")}
     except Exception as error:  # the file is a program: it can fail in any way
         raise ValueError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
-
-
-def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """``['a.b=1', 'c=x']`` as {'a.b': 1, 'c': 'x'}; values are Python literals where they can be read as such."""
-    parsed: dict[str, Any] = {}
-    for item in overrides:
-        key, separator, text = item.partition("=")
-        if not separator or not key:
-            raise ValueError(f"--cfg-options {item!r}: write key.subkey=value, for example adaptation.rounds=100.")
-        try:
-            parsed[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            parsed[key] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
-    return parsed

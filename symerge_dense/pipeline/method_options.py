@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from symerge_dense.merging.base import Merger
+from symerge_dense.pipeline.config_files import literal
 from symerge_dense.registry import MERGERS, did_you_mean
 
 T = TypeVar("T")
-_WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
 def method_of(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Merger:
@@ -41,7 +40,7 @@ def built(kind: Callable[..., T], name: str, options: Mapping[str, Any]) -> T:
 def of_methods(words: Sequence[str]) -> dict[str, dict[str, Any]]:
     """['iso_c.conv=mean', ...] as {'iso_c': {'conv': 'mean'}, ...}. Raises ValueError for other words."""
     found: dict[str, dict[str, Any]] = {}
-    for key, value in _pairs(words, "METHOD.OPTION=VALUE", "iso_c.conv=mean").items():
+    for key, value in pairs(words, "METHOD.OPTION=VALUE", "iso_c.conv=mean").items():
         name, dot, option = key.partition(".")
         if not dot:
             raise ValueError(f"{key!r} names no method; write METHOD.OPTION=VALUE, for example iso_c.conv=mean.")
@@ -66,25 +65,25 @@ def flags(words: Sequence[str]) -> dict[str, str]:
 
 def settings(words: Sequence[str]) -> dict[str, str]:
     """['density=0.2', ...] as {'density': '0.2', ...}. Raises ValueError for other words."""
-    return _pairs(words, "OPTION=VALUE", "density=0.2")
-
-
-def literal(text: str) -> Any:
-    """'0.2' as 0.2, "{'a': 1}" as a dict, 'true' as True, 'none' as None; what is no literal stays text."""
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return pairs(words, "OPTION=VALUE", "density=0.2")
 
 
 def named(words: Sequence[str]) -> dict[str, str]:
     """['depth=a.safetensors', ...] as {'depth': 'a.safetensors', ...}. Raises ValueError for other words."""
-    return _pairs(words, "NAME=FILE", "depth=runs/depth.safetensors")
+    return pairs(words, "NAME=FILE", "depth=runs/depth.safetensors")
 
 
-def _pairs(words: Sequence[str], form: str, example: str) -> dict[str, str]:
+def pairs(words: Sequence[str], form: str, example: str) -> dict[str, str]:
+    """Words of a command line as a dict.
+
+    Args:
+        words: ``['a=1', ...]``, every name once.
+        form: what a word should look like, for the message.
+        example: one, for the message.
+
+    Raises:
+        ValueError: a word of another form.
+    """
     found: dict[str, str] = {}
     for word in words:
         name, _, value = word.partition("=")

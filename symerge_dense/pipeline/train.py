@@ -15,7 +15,7 @@ from mmengine.dist import is_main_process
 from safetensors.torch import save_file
 
 from symerge_dense.adaptation.method import Adapted
-from symerge_dense.evaluation.delta_m import delta_by_task
+from symerge_dense.evaluation.delta_m import delta_by_task, published_metrics
 from symerge_dense.evaluation.scores import Scores, scores_to_json
 from symerge_dense.fileio import atomic_write
 from symerge_dense.merging.methods.average import Average
@@ -55,6 +55,7 @@ class TrainRun:
             "seed": self.config.seed,
             **run_facts(),
             "delta_m_metrics": headlines,
+            "published_metrics": {task: published_metrics(TASKS[task]) for task in self.config.tasks},
         }
         self.scores: dict[str, Scores] = {}
 

@@ -1,1 +1,1 @@
-"""From the packagings that NYUv2 is published in to one layout on disk, and the check that what lies there is sound."""
+"""Prepare data: convert the published packagings of NYUv2 to one layout on disk, and check a prepared set."""

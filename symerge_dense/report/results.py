@@ -3,6 +3,8 @@
 ::
 
     config, seed, commit, versions, device                          what was run, and where
+    delta_m_metrics: {task: metric}                                 the headline of each task
+    published_metrics: {task: [metric, ...]}                        its metrics in Delta_m by several metrics
     experts, average, task_arithmetic, initial, merged              one row of the table each:
         tasks: {task: {metric: {value, higher_is_better}}}
     delta_m: {row: {mean, task, ...}}                               percent against the experts, positive is better

@@ -1,4 +1,4 @@
-"""One's own runs in Markdown: every metric over the seeds, and beside the numbers of a paper."""
+"""Finished runs in Markdown: every metric over the seeds, and the same beside the numbers of a paper."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from symerge_dense.evaluation.delta_m import DEFINITIONS, delta_m
+from symerge_dense.evaluation.delta_m import DEFINITIONS, Compared, delta_m
 from symerge_dense.evaluation.scores import scores_from_json
+from symerge_dense.progress import say
 from symerge_dense.report.paper_numbers import PublishedColumn, PublishedTable
 from symerge_dense.report.results import ROWS
 from symerge_dense.report.seeds import Results, pooled, spread
@@ -18,7 +19,18 @@ PAPER_DEFINITIONS = ("task_mean", "metric_mean")
 
 
 def seeds_table(title: str, runs: Sequence[Results]) -> str:
-    """Every row and metric of ``runs`` (one configuration) as mean ± standard deviation, Delta_m by all definitions."""
+    """Every row and metric as mean ± standard deviation over the runs, and Delta_m by every definition.
+
+    Args:
+        title: stands above the table.
+        runs: records of one configuration that differ in their seed.
+
+    Returns:
+        Markdown.
+
+    Raises:
+        ValueError: ``runs`` is empty, or the metrics of its runs differ.
+    """
     mean = pooled(runs)
     metrics = [
         (task, metric, entry["higher_is_better"])
@@ -35,9 +47,20 @@ def seeds_table(title: str, runs: Sequence[Results]) -> str:
 
 
 def comparison(title: str, runs: Sequence[Results], paper: PublishedTable) -> str:
-    """The paper's table with a column for ``runs`` beside each of its own. Raises ValueError where they lack a metric.
+    """A paper's table with a column for ``runs`` beside each of its own.
 
     Delta_m is computed here for both, from the columns of the table.
+
+    Args:
+        title: name of the runs, above the table.
+        runs: records of one configuration that differ in their seed.
+        paper: the published table.
+
+    Returns:
+        Markdown.
+
+    Raises:
+        ValueError: ``runs`` is empty, lacks a metric of the paper, or the metrics of its runs differ.
     """
     mean = pooled(runs)
     for column in paper.columns:
@@ -59,19 +82,33 @@ def comparison(title: str, runs: Sequence[Results], paper: PublishedTable) -> st
 
 
 def protocol(run: Results) -> str:
-    """The conventions by which the run was measured."""
+    """Name of the conventions by which a run was measured.
+
+    Args:
+        run: its record.
+    """
     evaluation = (run["config"] or {}).get("evaluation") or {}
     return str(evaluation.get("protocol", "default"))
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of a heading and rows; the first column is text, the others are numbers."""
+    """A Markdown table.
+
+    Args:
+        lines: the heading, then the rows. The first column is text, the others are numbers.
+    """
     rule = ["---", *("---:" for _ in lines[0][1:])]
     return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:])) + "\n"
 
 
 def number(entry: Mapping[str, Any], decimals: int | None = None, sign: str = "") -> str:
-    """'43.20 ± 0.10' of an entry's value and std; a dash where it is undefined."""
+    """A value with its standard deviation as text, '43.20 ± 0.10'; a dash where it is undefined.
+
+    Args:
+        entry: ``value`` (None: undefined) and, with several runs, ``std``.
+        decimals: None for 4 below 1, 3 below 10, else 2.
+        sign: '+' to print the sign of positive values as well.
+    """
     value = entry["value"]
     if value is None or not math.isfinite(value):
         return UNDEFINED
@@ -101,7 +138,8 @@ def _printed(values: Sequence[float], spreads: Sequence[float] | None) -> Iterat
 def _paper_delta(paper: PublishedTable, row: str, definition: str) -> str:
     if row == "experts":
         return UNDEFINED
-    return number({"value": _change(paper.tasks(row), paper.tasks("experts"), definition)}, 1, "+")
+    known = _columns_by_task(paper.columns)
+    return number({"value": _change(paper.tasks(row), paper.tasks("experts"), definition, known)}, 1, "+")
 
 
 def _delta(runs: Sequence[Results], row: str, definition: str, columns: Sequence[PublishedColumn] = ()) -> str:
@@ -109,7 +147,13 @@ def _delta(runs: Sequence[Results], row: str, definition: str, columns: Sequence
     if row == "experts":
         return UNDEFINED
     changes = [
-        _change(_only(run[row]["tasks"], columns), _only(run["experts"]["tasks"], columns), definition) for run in runs
+        _change(
+            _only(run[row]["tasks"], columns),
+            _only(run["experts"]["tasks"], columns),
+            definition,
+            _columns_by_task(columns) or _recorded(run),
+        )
+        for run in runs
     ]
     return number(spread(changes), 2 if not columns else 1, "+")
 
@@ -125,9 +169,27 @@ def _only(tasks: Tasks, columns: Sequence[PublishedColumn]) -> Tasks:
     }
 
 
-def _change(tasks: Tasks, reference: Tasks, definition: Any) -> float:
-    """Mean Delta_m; NaN where it is undefined (a reference of 0)."""
+def _columns_by_task(columns: Sequence[PublishedColumn]) -> dict[str, Compared]:
+    """The metrics that a paper's table has of each task."""
+    found: dict[str, Compared] = {}
+    for column in columns:
+        known = found.get(column.task, Compared(column.metric, ()))
+        found[column.task] = known._replace(delta_metrics=(*known.delta_metrics, column.metric))
+    return found
+
+
+def _recorded(run: Results) -> dict[str, Compared]:
+    """What the record itself says of its tasks, whose modules need not be imported then; older records say nothing."""
+    headlines, published = run.get("delta_m_metrics") or {}, run.get("published_metrics") or {}
+    return {
+        task: Compared(headline, tuple(published[task])) for task, headline in headlines.items() if task in published
+    }
+
+
+def _change(tasks: Tasks, reference: Tasks, definition: Any, known: Mapping[str, Compared]) -> float:
+    """Mean Delta_m; NaN, with a remark, where it is undefined (a reference of 0) or nothing is known of a task."""
     try:
-        return delta_m(scores_from_json(tasks), scores_from_json(reference), definition)["mean"]
-    except ValueError:
+        return delta_m(scores_from_json(tasks), scores_from_json(reference), definition, known)["mean"]
+    except ValueError as error:
+        say(f"no Delta_m: {error}", once=True)
         return math.nan

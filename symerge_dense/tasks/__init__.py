@@ -1,1 +1,1 @@
-"""What a dense task is and the tasks themselves, one file each."""
+"""The dense task contract and the tasks themselves, one file each."""

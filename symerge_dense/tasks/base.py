@@ -1,4 +1,4 @@
-"""What a dense task is: the contract that data, training, adaptation, metrics and pictures are written against.
+"""The dense task contract, which data, training, adaptation, metrics and pictures are written against.
 
 Shape legend: N images, C channels, H x W image size, h x w a head's own resolution, K entries of a statistics row.
 """
@@ -20,12 +20,14 @@ Array = NDArray[Any]
 class DenseTask(ABC):
     """A dense prediction task: one value or vector per pixel.
 
-    Class attributes say what never changes: ``name`` (registry key, sample key, table heading), ``metrics``
-    (metric name -> True where higher is better, in table order), ``headline`` (the metric that enters Delta_m) and
-    ``delta_metrics`` (the published ones, which enter Delta_m where a definition of it takes several; None: all).
-    ``source`` names the data set's target that ``derive`` makes this task's labels from; None is the task's own name.
-    ``interpolation`` is how a target may be resized: 'nearest', or 'masked' (bilinear over valid neighbours only).
-    ``channels`` is C, the width that a head of this task must give.
+    Attributes:
+        name: registry key, sample key and table heading.
+        metrics: metric name -> True where higher is better, in table order.
+        headline: the metric that enters Delta_m.
+        delta_metrics: the published metrics, which enter Delta_m where its definition takes several; None means all.
+        interpolation: how a target may be resized: 'nearest', or 'masked' (bilinear over valid neighbours only).
+        source: the data set's target that ``derive`` makes this task's labels from; None means the task's own name.
+        channels: C, the number of channels that a head of this task must give.
     """
 
     name: ClassVar[str]
@@ -39,22 +41,41 @@ class DenseTask(ABC):
     # -- learning ---------------------------------------------------------------------------------------------------
     @abstractmethod
     def valid(self, target: Tensor) -> Tensor:
-        """Pixels that carry a label: bool (N,H,W), for a batch of ground truth as the data set gives it."""
+        """Pixels that carry a label.
+
+        Args:
+            target: a batch of ground truth, as the data set gives it.
+
+        Returns:
+            bool (N,H,W).
+        """
 
     @abstractmethod
     def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Loss of every pixel, (N,h,w), of a raw head output (N,C,h,w).
+        """Loss of every pixel, computed in float32.
 
-        ``target`` is ground truth at the same h x w, or what ``self_label`` returned, in any float precision. Values
-        at invalid pixels are finite and of no meaning; ``loss`` masks them. A soft label's loss is the divergence
-        from it (0 at a match). Computed in float32.
+        Values at invalid pixels are finite but meaningless; ``loss`` masks them. The loss of a soft label is the
+        divergence from it (0 at a match).
+
+        Args:
+            output: raw head output (N,C,h,w).
+            target: ground truth at the same h x w, or what ``self_label`` returned, in any float precision.
+
+        Returns:
+            (N,h,w).
         """
 
     def loss(self, output: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Mean ``pixel_loss`` over ``valid`` pixels (N,h,w), a scalar; 0 with a zero gradient where none is valid.
+        """Mean ``pixel_loss`` over valid pixels, a scalar; 0 with a zero gradient where no pixel is valid.
 
-        ``valid=None`` asks ``self.valid(target)``: right for ground truth. A self-label is valid everywhere: pass
-        ``torch.ones`` or the confidence filter's choice. Raises ValueError where output and target do not fit.
+        Args:
+            output: raw head output (N,C,h,w).
+            target: ground truth or a self-label, at the same h x w.
+            valid: bool (N,h,w), the pixels that count. None takes ``self.valid(target)``, which is right for ground
+                truth. A self-label is valid everywhere: pass ``torch.ones`` or the confidence filter's choice.
+
+        Raises:
+            ValueError: output and target do not fit (see ``check``).
         """
         self.check(output, target)
         mask = self.valid(target) if valid is None else valid
@@ -63,50 +84,102 @@ class DenseTask(ABC):
 
     @abstractmethod
     def self_label(self, expert_output: Tensor, soft: bool = True) -> Tensor:
-        """An expert's raw output (N,C,h,w) as the label that the merged model learns from.
+        """The label that the merged model learns from, made of an expert's raw output.
 
-        Regression: the prediction itself, (N,C,h,w). Classification: soft (N,C,h,w) probabilities, or hard, the
-        decision in the layout and dtype of ground truth (segmentation int64 (N,h,w), edges float (N,1,h,w) of 0/1).
         The label must survive a round trip through float16 (a hard class id: through any integer type that holds it).
+
+        Args:
+            expert_output: raw head output (N,C,h,w) of the expert.
+            soft: whether a classification task gives probabilities; regression ignores it.
+
+        Returns:
+            Regression: the prediction itself, (N,C,h,w). Classification: soft (N,C,h,w) probabilities, or the hard
+            decision in the layout and dtype of ground truth (segmentation int64 (N,h,w), edges float (N,1,h,w) of 0/1).
         """
 
     def confidence(self, output: Tensor) -> Tensor | None:
-        """Confidence in [0,1] per pixel (N,h,w) of a raw output, or None where the task has no such notion."""
+        """Confidence in [0,1] per pixel, or None where the task has no such notion.
+
+        Args:
+            output: raw head output (N,C,h,w).
+
+        Returns:
+            (N,h,w), or None.
+        """
         return None
 
     def entropy(self, output: Tensor) -> Tensor | None:
-        """Entropy in nats per pixel (N,h,w) of a raw output, or None where the task predicts no distribution."""
+        """Entropy in nats per pixel, or None where the task predicts no distribution.
+
+        Args:
+            output: raw head output (N,C,h,w).
+
+        Returns:
+            (N,h,w), or None.
+        """
         return None
 
     def decide(self, output: Tensor) -> Tensor:
-        """Raw output (N,C,h,w) as the prediction that metrics and pictures use (class ids, metres, unit vectors)."""
+        """The prediction that metrics and pictures use (class ids, metres, unit vectors).
+
+        Args:
+            output: raw head output (N,C,h,w).
+        """
         return output
 
     # -- measuring --------------------------------------------------------------------------------------------------
     @abstractmethod
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:
-        """Additive per-image statistics, float64 (N,K), of raw output (N,C,H,W) against ground truth.
+        """Additive statistics of each image; sums over any split of a data set, in any order, give the same metrics.
 
-        Row sums over any split of a data set, in any order, give the same metrics; K does not depend on the image.
+        Args:
+            output: raw head output (N,C,H,W).
+            target: ground truth of the same size.
+
+        Returns:
+            float64 (N,K); K does not depend on the image.
         """
 
     @abstractmethod
     def summarize(self, total: Tensor) -> dict[str, Metric]:
-        """Metrics of summed statistics (K,), keyed and ordered as ``metrics``; NaN where nothing was valid."""
+        """Metrics of summed statistics.
+
+        Args:
+            total: sum of the rows of ``statistics``, (K,).
+
+        Returns:
+            Metrics keyed and ordered as ``metrics``; NaN where nothing was valid.
+        """
 
     def remarks(self, total: Tensor) -> list[str]:
-        """Sentences that a reader of the metrics of summed statistics (K,) must know; none by default."""
+        """Sentences that a reader of the metrics must know; none by default.
+
+        Args:
+            total: sum of the rows of ``statistics``, (K,).
+        """
         return []
 
     def table(self, *values: float) -> dict[str, Metric]:
-        """``values``, in the order of ``metrics``, with their names and directions."""
+        """Metrics with their names and directions.
+
+        Args:
+            *values: one value per entry of ``metrics``, in its order.
+        """
         return {
             name: Metric(float(value), better)
             for (name, better), value in zip(self.metrics.items(), values, strict=True)
         }
 
     def check(self, output: Tensor, target: Tensor) -> None:
-        """Raise ValueError unless output is (N,C,h,w) with this task's C and the target has the same N and h x w."""
+        """Check that an output and a target fit the task and each other.
+
+        Args:
+            output: raw head output; must be (N,C,h,w) with this task's C.
+            target: ground truth or a self-label; must have the same N and h x w.
+
+        Raises:
+            ValueError: one of the shapes does not fit.
+        """
         if output.ndim != 4 or output.shape[1] != self.channels:
             raise ValueError(
                 f"task {self.name!r} takes an output of shape (N, {self.channels}, h, w), got "
@@ -125,26 +198,50 @@ class DenseTask(ABC):
         """The value that marks a pixel without label."""
 
     def derive(self, target: Array) -> Array:
-        """This task's target, in the same layout rules, from the data set's target named by ``source``."""
+        """This task's target, made from the data set's target that ``source`` names.
+
+        Args:
+            target: the data set's target, (H,W) or (H,W,C).
+
+        Returns:
+            This task's target, in the same layout rules.
+        """
         return target
 
     def flip(self, target: Array) -> Array:
-        """Value change under a horizontal mirror; the pixels themselves are already mirrored."""
+        """Change the values for a horizontal mirror; the pixels themselves are already mirrored.
+
+        Args:
+            target: mirrored target, (H,W) or (H,W,C).
+        """
         return target
 
     def zoom(self, target: Array, scale: float) -> Array:
-        """Value change under a zoom by ``scale`` >= 1; the pixels themselves are already zoomed."""
+        """Change the values for a zoom; the pixels themselves are already zoomed.
+
+        Args:
+            target: zoomed target, (H,W) or (H,W,C).
+            scale: zoom factor >= 1.
+        """
         return target
 
     # -- looking ----------------------------------------------------------------------------------------------------
     def limits(self, target: Tensor) -> tuple[float, float] | None:
-        """Colour range of ONE image's target, to give every panel of a row; None where the task's range is fixed."""
+        """Colour range for every panel of one image's row; None where the task's range is fixed.
+
+        Args:
+            target: target of ONE image, as in a sample.
+        """
         return None
 
     @abstractmethod
     def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
-        """A decided prediction or a target of ONE image (a row of ``decide``, a sample's entry) as uint8 (H,W,3) RGB.
+        """Paint a decided prediction or a target of ONE image; invalid pixels are black.
 
-        Invalid pixels are black. ``limits`` is the value range that the colours span, for tasks without a fixed one;
-        None takes the image's own.
+        Args:
+            prediction: a row of ``decide``, or a sample's entry.
+            limits: value range that the colours span, for tasks without a fixed one; None takes the image's own.
+
+        Returns:
+            uint8 (H,W,3) RGB.
         """

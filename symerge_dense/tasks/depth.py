@@ -22,6 +22,12 @@ class Depth(Positive, BatchMeans, EigenDepth):
 
     Metrics over all valid pixels of the data set: ``abs`` mean |p-g| (m), ``rel`` mean |p-g|/g (fraction), ``rmse``
     (m), ``delta1`` percent of pixels with max(p/g, g/p) < 1.25 (Eigen et al. 2014, arXiv 1406.2283, section 3.2).
+
+    >>> task = Depth()
+    >>> truth = torch.tensor([[[[2.0, 4.0, 0.0]]]])  # (N,1,H,W); the last pixel has no label
+    >>> total = task.statistics(truth + 0.5, truth).sum(0)
+    >>> {name: metric.value for name, metric in task.summarize(total).items()}
+    {'abs': 0.5, 'rel': 0.1875, 'rmse': 0.5, 'delta1': 50.0}
     """
 
     name: ClassVar[str] = "depth"
@@ -30,24 +36,47 @@ class Depth(Positive, BatchMeans, EigenDepth):
     channels: int = 1
 
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:
-        """Rows [valid pixels, sum |e|, sum |e|/g, sum e^2, pixels within a factor 1.25]."""
+        """Rows [valid pixels, sum |e|, sum |e|/g, sum e^2, pixels within a factor 1.25].
+
+        Args:
+            output: predicted metres (N,1,H,W).
+            target: true metres (N,1,H,W).
+        """
         return _sums(output, target, self.valid(target))
 
     def summarize(self, total: Tensor) -> dict[str, Metric]:
-        """abs (m), rel (fraction), rmse (m), delta1 (percent)."""
+        """Metrics abs (m), rel (fraction), rmse (m), delta1 (percent).
+
+        Args:
+            total: sum of the rows of ``statistics``, (5,).
+        """
         absolute, relative, square, close = (total[1:] / total[0]).tolist()
         return self.table(absolute, relative, square**0.5, 100 * close)
 
     def mtan_statistics(self, output: Tensor, target: Tensor) -> Tensor:
-        """As ``statistics``, of pixels whose target is not 0, a negative one included."""
+        """The same sums as ``statistics``, over pixels whose target is not 0; a negative one counts.
+
+        Args:
+            output: predicted metres (N,1,H,W).
+            target: true metres (N,1,H,W).
+        """
         return _sums(output, target, labelled(target))
 
     def mtan_summarize(self, total: Tensor) -> dict[str, Metric]:
-        """As ``summarize``; the family publishes ``abs`` and ``rel`` only."""
+        """The same metrics as ``summarize``; the family publishes ``abs`` and ``rel`` only.
+
+        Args:
+            total: sum of the rows of ``mtan_statistics``, (5,).
+        """
         return self.summarize(total)
 
     def zoom(self, target: Array, scale: float) -> Array:
-        """What looks ``scale`` times larger is that much nearer."""
+        """Divide by ``scale``: what looks that many times larger is that many times nearer.
+
+        Args:
+            target: metres (H,W).
+            scale: zoom factor >= 1.
+        """
         return (target / scale).astype(target.dtype)
 
 
@@ -57,7 +86,7 @@ def _sums(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def _errors(prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """|e|, |e|/g, e^2, and 1 for within a factor 1.25, else 0, of every pixel."""
+    """Of every pixel: |e|, |e|/g, e^2, and 1 within a factor 1.25, else 0."""
     error = (prediction - truth).abs()
     positive = prediction.clamp(min=SMALLEST_DEPTH)
     close = torch.maximum(positive / truth, truth / positive) < 1.25

@@ -26,6 +26,12 @@ class Edges(DenseTask):
     With weight w, p = 0.5 stands for an edge probability of 1 / (1 + w); the F1-optimal threshold is half the best F1
     (Lipton et al. 2014, arXiv 1402.1892), hence the default. Metrics at p > 0.5 over all valid pixels of the data
     set, in percent: ``f1``, ``precision``, ``recall``.
+
+    Args:
+        positive_weight: weight of an edge pixel, > 0; 1 weighs all pixels alike.
+
+    Raises:
+        ValueError: ``positive_weight`` is not a positive finite number.
     """
 
     name: ClassVar[str] = "edges"
@@ -34,17 +40,25 @@ class Edges(DenseTask):
     channels: int = 1
 
     def __init__(self, positive_weight: float = 3.0) -> None:
-        """``positive_weight`` > 0; 1 weighs all pixels alike."""
         if not 0 < positive_weight < float("inf"):
             raise ValueError(f"positive_weight={positive_weight} must be a positive number; 1 weighs all pixels alike.")
         self.positive_weight = positive_weight
 
     def valid(self, target: Tensor) -> Tensor:
-        """Between 0 and 1."""
+        """Pixels whose target is between 0 and 1.
+
+        Args:
+            target: (N,1,H,W).
+        """
         return ((target >= 0) & (target <= 1))[:, 0]
 
     def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Weighted Bernoulli divergence of sigmoid(output) from the target, >= 0."""
+        """Weighted Bernoulli divergence of sigmoid(output) from the target, >= 0.
+
+        Args:
+            output: logits (N,1,h,w).
+            target: 0, 1 or a probability, (N,1,h,w).
+        """
         logit, label = output[:, 0].float(), target[:, 0].float()
         label = label.where(self.valid(target), label.new_zeros(()))
         cross_entropy = F.binary_cross_entropy_with_logits(logit, label, reduction="none")
@@ -52,31 +66,60 @@ class Edges(DenseTask):
         return (1 + (self.positive_weight - 1) * label) * (cross_entropy - label_entropy)
 
     def self_label(self, expert_output: Tensor, soft: bool = True) -> Tensor:
-        """Edge probability, or the 0/1 decision, float32 (N,1,h,w)."""
+        """Edge probability, or the 0/1 decision, float32 (N,1,h,w).
+
+        Args:
+            expert_output: logits (N,1,h,w).
+            soft: True gives the probability, False the decision.
+        """
         output = expert_output.detach()
         return output.float().sigmoid() if soft else self.decide(output)
 
     def confidence(self, output: Tensor) -> Tensor:
-        """Probability of the likelier answer, 0.5..1."""
+        """Probability of the likelier answer, 0.5..1, (N,h,w).
+
+        Args:
+            output: logits (N,1,h,w).
+        """
         return output[:, 0].float().abs().sigmoid()
 
     def entropy(self, output: Tensor) -> Tensor:
-        """Bernoulli entropy, 0..log 2."""
+        """Bernoulli entropy, 0..log 2, (N,h,w).
+
+        Args:
+            output: logits (N,1,h,w).
+        """
         logit = output[:, 0].float()
         return -(logit.sigmoid() * F.logsigmoid(logit) + (-logit).sigmoid() * F.logsigmoid(-logit))
 
     def decide(self, output: Tensor) -> Tensor:
-        """1 where the edge probability is above 0.5, else 0; float32 (N,1,h,w)."""
+        """1 where the edge probability is above 0.5, else 0; float32 (N,1,h,w).
+
+        Args:
+            output: logits (N,1,h,w).
+        """
         return (output > 0).float()
 
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:
-        """Rows [true positives, false positives, false negatives]; a target above 0.5 is an edge."""
+        """Rows [true positives, false positives, false negatives]; a target above 0.5 is an edge.
+
+        Args:
+            output: logits (N,1,H,W).
+            target: (N,1,H,W).
+        """
         mask, predicted, edge = self.valid(target), output[:, 0] > 0, target[:, 0] > 0.5
         outcomes = (predicted & edge, predicted & ~edge, ~predicted & edge)
         return torch.stack([masked_sum(outcome.double(), mask) for outcome in outcomes], dim=1)
 
     def summarize(self, total: Tensor) -> dict[str, Metric]:
-        """Percent; NaN for a precision without predicted edges, a recall without true ones, an f1 without either."""
+        """Metrics f1, precision, recall in percent.
+
+        Args:
+            total: sum of the rows of ``statistics``, (3,).
+
+        Returns:
+            NaN for a precision without predicted edges, a recall without true edges, an f1 without either.
+        """
         hit, false, missed = total.double()
         return self.table(
             *(
@@ -91,7 +134,12 @@ class Edges(DenseTask):
         return float(INVALID_LABEL)
 
     def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
-        """Dark lines on white paper; ``limits`` is not used."""
+        """Dark lines on white paper.
+
+        Args:
+            prediction: 0/1 decision or target (1,H,W).
+            limits: not used.
+        """
         value = prediction.detach().float().cpu()
         level = (PAPER + (INK - PAPER) * value[0].nan_to_num().clamp(0, 1)).round().byte()
         level = level.where(self.valid(value[None])[0], level.new_zeros(()))

@@ -17,11 +17,20 @@ class Intrinsic(Regression):
     interpolation: ClassVar[Literal["nearest", "masked"]] = "masked"
 
     def decide(self, output: Tensor) -> Tensor:
-        """The output, limited to the possible range 0..1."""
+        """The output, clamped to the possible range 0..1.
+
+        Args:
+            output: raw head output (N,C,h,w).
+        """
         return output.clamp(0, 1)
 
     def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
-        """The value itself, 0..1 as 0..255; one channel as grey. ``limits`` is not used."""
+        """The value itself, 0..1 as 0..255; one channel as grey.
+
+        Args:
+            prediction: (C,H,W) with C = 1 or 3.
+            limits: not used.
+        """
         value = prediction.detach().float().cpu()
         valid = self.valid(value[None])[0]
         pixels = value.where(valid, value.new_zeros(())).clamp(0, 1).mul(255).round().byte()

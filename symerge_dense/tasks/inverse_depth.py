@@ -27,25 +27,47 @@ class InverseDepth(Positive, BatchMeans):
     channels: int = 1
 
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:
-        """Rows [valid pixels, sum |e|, sum |e|/g]."""
+        """Rows [valid pixels, sum |e|, sum |e|/g].
+
+        Args:
+            output: predicted inverse depth (N,1,H,W).
+            target: true inverse depth (N,1,H,W).
+        """
         return _sums(output, target, self.valid(target))
 
     def summarize(self, total: Tensor) -> dict[str, Metric]:
-        """abs (the target's unit), rel (fraction)."""
+        """Metrics abs (the target's unit), rel (fraction).
+
+        Args:
+            total: sum of the rows of ``statistics``, (3,).
+        """
         return self.table(*(total[1:] / total[0]).tolist())
 
     def mtan_statistics(self, output: Tensor, target: Tensor) -> Tensor:
-        """As ``statistics``, of pixels whose target is not 0, a negative one included."""
+        """The same sums as ``statistics``, over pixels whose target is not 0; a negative one counts.
+
+        Args:
+            output: predicted inverse depth (N,1,H,W).
+            target: true inverse depth (N,1,H,W).
+        """
         return _sums(output, target, labelled(target))
 
     def mtan_summarize(self, total: Tensor) -> dict[str, Metric]:
-        """As ``summarize``."""
+        """The same metrics as ``summarize``.
+
+        Args:
+            total: sum of the rows of ``mtan_statistics``, (3,).
+        """
         return self.summarize(total)
 
     def zoom(self, target: Array, scale: float) -> Array:
-        """What looks ``scale`` times larger is that much nearer.
+        """Multiply by ``scale``: what looks that many times larger is that many times nearer.
 
         Some public copies of MTAN's augmentation divide here, as if these were metres.
+
+        Args:
+            target: inverse depth (H,W).
+            scale: zoom factor >= 1.
         """
         return (target * scale).astype(target.dtype)
 

@@ -1,4 +1,4 @@
-"""One number of a table."""
+"""A measured number and its direction."""
 
 from __future__ import annotations
 

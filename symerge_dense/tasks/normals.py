@@ -1,4 +1,4 @@
-"""Surface normals: the unit vector that stands on the surface under a pixel."""
+"""Surface normals: the unit vector perpendicular to the surface under a pixel."""
 
 from __future__ import annotations
 
@@ -21,13 +21,22 @@ FINE_BINS = 18000  # of 0.01 degree each
 
 
 def unit(vectors: Tensor, eps: float = 1e-12) -> Tensor:
-    """(N,3,H,W) scaled to length 1; vectors shorter than ``eps`` are divided by ``eps``."""
+    """Scale vectors to length 1.
+
+    Args:
+        vectors: (N,3,H,W).
+        eps: vectors shorter than this are divided by it.
+    """
     # many times faster than torch.norm, which is slow along a dimension that is not the last
     return vectors * vectors.square().sum(dim=1, keepdim=True).clamp(min=eps * eps).rsqrt()
 
 
 def unit_truth(target: Tensor) -> Tensor:
-    """(N,3,H,W) target scaled to length 1; an entry that is not finite counts as 0."""
+    """Scale target vectors to length 1; an entry that is not finite counts as 0.
+
+    Args:
+        target: (N,3,H,W).
+    """
     return unit(target.nan_to_num(0.0, 0.0, 0.0))
 
 
@@ -52,46 +61,89 @@ class Normals(BatchMeans):
     channels: int = 3
 
     def valid(self, target: Tensor) -> Tensor:
-        """Length >= 0.5; a NaN or infinite entry never is."""
+        """Pixels whose vector has length >= 0.5; one with a NaN or infinite entry is never valid.
+
+        Args:
+            target: (N,3,H,W).
+        """
         square = target.float().square().sum(dim=1)
         return (square >= SHORTEST_NORMAL**2) & square.isfinite()
 
     def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """1 - cosine, in 0..2."""
+        """1 - cosine, in 0..2.
+
+        Args:
+            output: raw vectors (N,3,h,w) of any length.
+            target: ground truth or self-label (N,3,h,w).
+        """
         # eps bounds the gradient, which grows as 1/length, where an untrained head is close to zero
         return 1 - (unit(output.float(), eps=1e-3) * unit_truth(target.float())).sum(dim=1)
 
     def self_label(self, expert_output: Tensor, soft: bool = True) -> Tensor:
-        """The expert's unit vectors; ``soft`` makes no difference."""
+        """The expert's unit vectors.
+
+        Args:
+            expert_output: raw vectors (N,3,h,w).
+            soft: makes no difference.
+        """
         return self.decide(expert_output.detach())
 
     def decide(self, output: Tensor) -> Tensor:
-        """Unit vectors (N,3,h,w)."""
+        """Unit vectors (N,3,h,w).
+
+        Args:
+            output: raw vectors (N,3,h,w).
+        """
         return unit(output.float())
 
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:
-        """Rows [valid pixels, sum of angles (degrees), pixels under each threshold, histogram of 1800 bins]."""
+        """Rows [valid pixels, sum of angles (degrees), pixels under each threshold, histogram of 1800 bins].
+
+        Args:
+            output: raw vectors (N,3,H,W).
+            target: (N,3,H,W).
+        """
         return _sums(_angles(output, unit_truth(target.double())), self.valid(target), BINS)
 
     def summarize(self, total: Tensor) -> dict[str, Metric]:
-        """mean and median in degrees, within_11.25, within_22.5, within_30 in percent."""
+        """Metrics mean and median in degrees, within_11.25, within_22.5, within_30 in percent.
+
+        Args:
+            total: sum of the rows of ``statistics``, (K,).
+        """
         split = 2 + len(THRESHOLDS)
         mean, *within = (total[1:split] / total[0]).tolist()
         return self.table(mean, histogram_median(total[split:]), *(100 * share for share in within))
 
     def mtan_statistics(self, output: Tensor, target: Tensor) -> Tensor:
-        """As ``statistics``, with MTAN's mask and 0.01-degree bins: the median is within 0.005 degree of the exact one.
+        """The same sums as ``statistics``, with MTAN's mask and a histogram of 0.01-degree bins.
 
-        The target counts as it is, however short. A zero prediction is 90 degrees off; the family's own code gives NaN.
+        The median is within 0.005 degree of the exact one. The target is used as it is, however short. A zero prediction
+        is 90 degrees off; the family's own code gives NaN.
+
+        Args:
+            output: raw vectors (N,3,H,W).
+            target: (N,3,H,W).
         """
         return _sums(_angles(output, target.double()), labelled(target), FINE_BINS)
 
     def mtan_summarize(self, total: Tensor) -> dict[str, Metric]:
-        """As ``summarize``. FusionBench's median is the lower of both middle values, here it is their mean."""
+        """The same metrics as ``summarize``.
+
+        FusionBench's median is the lower of the two middle values, here it is their mean.
+
+        Args:
+            total: sum of the rows of ``mtan_statistics``, (K,).
+        """
         return self.summarize(total)
 
     def mtan_batch(self, output: Tensor, target: Tensor) -> list[float]:
-        """As ``mtan_statistics`` has it, but the median is exact: a batch can be sorted."""
+        """Metrics of one batch by the rules of ``mtan_statistics``, with an exact median: a batch can be sorted.
+
+        Args:
+            output: raw vectors (N,3,H,W).
+            target: (N,3,H,W).
+        """
         angle = _angles(output, target.double())[labelled(target)].cpu()
         median = float(np.median(angle.numpy())) if angle.numel() else float("nan")
         within = [float(100 * (angle < limit).double().mean()) for limit in THRESHOLDS]
@@ -103,13 +155,21 @@ class Normals(BatchMeans):
         return 0.0
 
     def flip(self, target: Array) -> Array:
-        """A mirrored surface leans the other way: x changes its sign."""
+        """Change the sign of x: a mirrored surface leans the other way.
+
+        Args:
+            target: mirrored normals (H,W,3).
+        """
         mirrored = target.copy()
         mirrored[..., 0] *= -1
         return mirrored
 
     def renormalize(self, target: Array) -> Array:
-        """(H,W,3) with its vectors scaled to length 1 after they were mixed; one below 0.5 or not finite becomes 0."""
+        """Scale vectors to length 1 after they were mixed; one shorter than 0.5 or not finite becomes 0.
+
+        Args:
+            target: (H,W,3).
+        """
         vectors = np.asarray(target, np.promote_types(target.dtype, np.float32))
         x, y, z = np.moveaxis(vectors, -1, 0)  # each by itself: four times faster than np.linalg.norm and a division
         square = x * x + y * y + z * z
@@ -120,7 +180,12 @@ class Normals(BatchMeans):
         return result.astype(target.dtype, copy=False)
 
     def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
-        """Red right, green up, blue towards the viewer, -1..1 as 0..255; ``limits`` is not used."""
+        """Red right, green up, blue towards the viewer, -1..1 as 0..255.
+
+        Args:
+            prediction: (3,H,W).
+            limits: not used.
+        """
         vectors = prediction.detach().float().cpu()
         right, forward, up = unit_truth(vectors[None])[0]
         colors = torch.stack([right, up, -forward], dim=-1).add(1).mul(127.5).round().byte()
@@ -134,7 +199,7 @@ def _angles(output: Tensor, truth: Tensor) -> Tensor:
 
 
 def _sums(angle: Tensor, mask: Tensor, bins: int) -> Tensor:
-    """[pixels of ``mask``, sum of their angles, how many are under each threshold, their histogram], (N, 5 + bins)."""
+    """Rows [pixels of ``mask``, sum of their angles, number under each threshold, their histogram], (N, 5 + bins)."""
     sums = [masked_sum((angle < limit).double(), mask) for limit in THRESHOLDS]
     image = torch.arange(len(angle), device=angle.device).view(-1, 1, 1)
     cell = image * bins + (angle.nan_to_num(180.0) * (bins / 180)).long().clamp(max=bins - 1)
@@ -144,9 +209,15 @@ def _sums(angle: Tensor, mask: Tensor, bins: int) -> Tensor:
 
 
 def histogram_median(counts: Tensor) -> float:
-    """Median angle of a histogram over 0..180 degrees: the mean of both middle values, each put at its bin's centre.
+    """Median angle of a histogram: the mean of the two middle values, each taken at its bin's centre.
 
-    Off by at most half a bin, however far apart the two middle values lie. NaN for an empty histogram.
+    The error is at most half a bin, however far apart the two middle values lie.
+
+    Args:
+        counts: pixels per bin, over 0..180 degrees.
+
+    Returns:
+        degrees; NaN for an empty histogram.
     """
     number = int(counts.sum())
     if number == 0:

@@ -1,4 +1,4 @@
-"""What tasks share that predict a number, or a few, per pixel: L1 loss and mean absolute error."""
+"""What tasks that predict numbers share: L1 loss and mean absolute error."""
 
 from __future__ import annotations
 
@@ -22,27 +22,50 @@ class Regression(DenseTask):
     headline: ClassVar[str] = "abs"
 
     def valid(self, target: Tensor) -> Tensor:
-        """Every channel finite and >= 0."""
+        """Pixels whose every channel is finite and >= 0.
+
+        Args:
+            target: (N,C,H,W).
+        """
         return ((target >= 0) & target.isfinite()).all(dim=1)
 
     def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """L1, averaged over channels; 0 where the target is not finite."""
+        """L1, averaged over channels; 0 where the target is not finite.
+
+        Args:
+            output: raw head output (N,C,h,w).
+            target: ground truth or self-label (N,C,h,w).
+        """
         target = target.float()
         finite = target.isfinite()
         error = (output.float() - target.where(finite, target.new_zeros(()))).abs()
         return error.where(finite, error.new_zeros(())).mean(dim=1)
 
     def self_label(self, expert_output: Tensor, soft: bool = True) -> Tensor:
-        """The expert's prediction; ``soft`` makes no difference."""
+        """The expert's prediction.
+
+        Args:
+            expert_output: raw head output (N,C,h,w) of the expert.
+            soft: makes no difference.
+        """
         return expert_output.detach()
 
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:
-        """Rows [valid pixels, sum of absolute error (mean over channels)]."""
+        """Rows [valid pixels, sum of absolute error (mean over channels)].
+
+        Args:
+            output: raw head output (N,C,H,W).
+            target: (N,C,H,W).
+        """
         mask = self.valid(target)
         return pixel_sums(mask, self.pixel_loss(self.decide(output), target).double())
 
     def summarize(self, total: Tensor) -> dict[str, Metric]:
-        """Mean absolute error."""
+        """Metric ``abs``, the mean absolute error.
+
+        Args:
+            total: sum of the rows of ``statistics``, (2,).
+        """
         return self.table(float(total[1] / total[0]))
 
     @property
@@ -51,12 +74,21 @@ class Regression(DenseTask):
         return -1.0
 
     def limits(self, target: Tensor) -> tuple[float, float] | None:
-        """Smallest and largest valid value of the first channel, or None where no pixel is valid."""
+        """Smallest and largest valid value of the first channel, or None where no pixel is valid.
+
+        Args:
+            target: target of ONE image, (C,H,W).
+        """
         known = target[0][self.valid(target[None])[0]]
         return (float(known.min()), float(known.max())) if known.numel() else None
 
     def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
-        """The first channel on a colour scale, low yellow and high deep blue; ``limits`` in the target's unit."""
+        """The first channel on a colour scale, low yellow and high deep blue.
+
+        Args:
+            prediction: (C,H,W).
+            limits: lowest and highest value, in the target's unit; None takes those of ``prediction``.
+        """
         from matplotlib import colormaps  # slow to import, needed for pictures only
 
         value = prediction.detach().float().cpu()
@@ -71,7 +103,11 @@ class Positive(Regression):
     """A quantity that is positive wherever it is known; a target <= 0 or not finite is invalid."""
 
     def valid(self, target: Tensor) -> Tensor:
-        """Every channel finite and > 0."""
+        """Pixels whose every channel is finite and > 0.
+
+        Args:
+            target: (N,C,H,W).
+        """
         return ((target > 0) & target.isfinite()).all(dim=1)
 
     @property
@@ -81,10 +117,26 @@ class Positive(Regression):
 
 
 def pixel_sums(mask: Tensor, *values: Tensor) -> Tensor:
-    """Statistics float64 (N,1+len(values)): rows [pixels of ``mask`` (N,H,W), sum of each of ``values`` over them]."""
+    """Statistics of masked pixels: rows [pixels of ``mask``, sum of each of ``values`` over them].
+
+    Args:
+        mask: bool (N,H,W).
+        *values: (N,H,W) each.
+
+    Returns:
+        float64 (N, 1 + len(values)).
+    """
     return torch.stack([mask.sum((1, 2)).double(), *(masked_sum(value, mask) for value in values)], dim=1)
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum of (N,H,W) values where ``mask`` holds, per image (N,); what lies outside, NaN included, has no effect."""
+    """Sum of the masked pixels of each image; what lies outside the mask, NaN included, has no effect.
+
+    Args:
+        values: (N,H,W).
+        mask: bool (N,H,W).
+
+    Returns:
+        (N,).
+    """
     return values.where(mask, values.new_zeros(())).sum((1, 2))

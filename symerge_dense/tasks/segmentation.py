@@ -1,4 +1,4 @@
-"""Semantic segmentation: the class of the thing under a pixel."""
+"""Semantic segmentation: the class of every pixel."""
 
 from __future__ import annotations
 
@@ -38,7 +38,11 @@ GOLDEN = 0.6180339887  # successive multiples, modulo 1, never crowd: neighbours
 
 # -- colours for classes ----------------------------------------------------------------------------------------------
 def class_colors(classes: int) -> tuple[tuple[int, int, int], ...]:
-    """``classes`` distinct RGB colours, none of them black; always the same for the same number."""
+    """Distinct RGB colours, none of them black; always the same for the same number.
+
+    Args:
+        classes: number of colours.
+    """
     if classes == len(NYU13_COLORS):
         return NYU13_COLORS
     return tuple(_color(index) for index in range(classes))
@@ -55,11 +59,19 @@ def _color(index: int) -> tuple[int, int, int]:
 
 @TASKS.register_module()
 class Segmentation(MTANTask):
-    """``classes`` logits per pixel; targets int64 class ids 0..classes-1, 255 is invalid.
+    """Logits of ``classes`` classes per pixel; targets are int64 class ids 0..classes-1, 255 is invalid.
 
     Loss: cross-entropy; on a soft label its excess over the label's own entropy, KL(label || softmax(output)), which
     has the same gradient and is 0 at a match. Metrics in percent, from one confusion matrix of the whole data set:
     ``mIoU``, mean intersection over union of the classes that occur in truth or prediction, and ``pixel_accuracy``.
+
+    Args:
+        classes: number of classes C, 2..255.
+        class_names: one name per class; None takes those of a known list of that length, or 'class 0', 'class 1', ...
+        palette: one RGB colour (0..255) per class; None takes ``class_colors``.
+
+    Raises:
+        ValueError: ``classes`` is out of range, or ``class_names`` or ``palette`` has another length.
     """
 
     name: ClassVar[str] = "segmentation"
@@ -72,7 +84,6 @@ class Segmentation(MTANTask):
         class_names: Sequence[str] | None = None,
         palette: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        """``class_names`` and ``palette`` (RGB 0..255) have one entry per class; defaults are made from ``classes``."""
         if not 2 <= classes <= INVALID_LABEL:
             raise ValueError(
                 f"classes={classes} must be 2..{INVALID_LABEL}: {INVALID_LABEL} marks pixels without label."
@@ -89,11 +100,23 @@ class Segmentation(MTANTask):
         self._colors[:classes] = np.asarray(palette)
 
     def valid(self, target: Tensor) -> Tensor:
-        """Everything but 255."""
+        """Pixels whose target is not 255.
+
+        Args:
+            target: class ids (N,H,W).
+        """
         return target != INVALID_LABEL
 
     def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy of class ids (N,h,w), or divergence from probabilities (N,C,h,w), >= 0, in nats."""
+        """Cross-entropy of class ids, or divergence from probabilities, >= 0, in nats.
+
+        Args:
+            output: logits (N,C,h,w).
+            target: class ids (N,h,w), or probabilities (N,C,h,w).
+
+        Raises:
+            ValueError: a class id is neither 0..C-1 nor 255.
+        """
         if target.is_floating_point():
             return self._divergence(output, target)
         label = self._class_ids(target)
@@ -107,7 +130,7 @@ class Segmentation(MTANTask):
         return (torch.xlogy(label, label) - label * F.log_softmax(output.float(), dim=1)).sum(dim=1)
 
     def _class_ids(self, target: Tensor) -> Tensor:
-        """``target`` as int64. Raises ValueError for a label that is neither a class nor 255."""
+        """``target`` as int64; raises ValueError for a label that is neither a class nor 255."""
         label = target.long()
         unknown = (label < 0) | ((label >= self.channels) & (label != INVALID_LABEL))
         if unknown.any():
@@ -119,25 +142,50 @@ class Segmentation(MTANTask):
         return label
 
     def self_label(self, expert_output: Tensor, soft: bool = True) -> Tensor:
-        """Probabilities (N,C,h,w), or class ids int64 (N,h,w)."""
+        """Probabilities (N,C,h,w), or class ids int64 (N,h,w).
+
+        Args:
+            expert_output: logits (N,C,h,w).
+            soft: True gives probabilities, False class ids.
+        """
         output = expert_output.detach()
         return output.float().softmax(dim=1) if soft else self.decide(output)
 
     def confidence(self, output: Tensor) -> Tensor:
-        """Probability of the likeliest class, 1/C..1."""
+        """Probability of the likeliest class, 1/C..1, (N,h,w).
+
+        Args:
+            output: logits (N,C,h,w).
+        """
         return output.float().softmax(dim=1).amax(dim=1)
 
     def entropy(self, output: Tensor) -> Tensor:
-        """Entropy of the class distribution, 0..log C."""
+        """Entropy of the class distribution, 0..log C, (N,h,w).
+
+        Args:
+            output: logits (N,C,h,w).
+        """
         log_probability = output.float().log_softmax(dim=1)
         return -(log_probability.exp() * log_probability).sum(dim=1)
 
     def decide(self, output: Tensor) -> Tensor:
-        """Class ids int64 (N,h,w)."""
+        """Class ids int64 (N,h,w).
+
+        Args:
+            output: logits (N,C,h,w).
+        """
         return output.max(dim=1).indices  # on a CPU four times faster than argmax
 
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:
-        """Rows: the confusion matrix, flattened; entry truth * C + prediction counts pixels."""
+        """Rows: the flattened confusion matrix; entry truth * C + prediction counts pixels.
+
+        Args:
+            output: logits (N,C,H,W).
+            target: class ids (N,H,W).
+
+        Raises:
+            ValueError: a class id is neither 0..C-1 nor 255.
+        """
         label, cells = self._class_ids(target), self.channels**2
         image = torch.arange(len(label), device=label.device).view(-1, 1, 1)
         cell = image * cells + label * self.channels + self.decide(output)
@@ -145,37 +193,62 @@ class Segmentation(MTANTask):
         return counts.view(len(label), cells).double()
 
     def summarize(self, total: Tensor) -> dict[str, Metric]:
-        """mIoU and pixel_accuracy, percent."""
+        """Metrics mIoU and pixel_accuracy, percent.
+
+        Args:
+            total: sum of the rows of ``statistics``, (C * C,).
+        """
         iou, accuracy = self._shares(total)
         return self.table(float(100 * iou.nanmean()), 100 * accuracy)
 
     def _shares(self, total: Tensor) -> tuple[Tensor, float]:
-        """Intersection over union of each class (C,), NaN for an absent one, and the share of pixels that are right."""
+        """Intersection over union of each class (C,), NaN for an absent one, and the fraction of correct pixels."""
         matrix = total.view(self.channels, self.channels).double()
         hit = matrix.diagonal()
         return hit / (matrix.sum(0) + matrix.sum(1) - hit), float(hit.sum() / matrix.sum())
 
     def absent_classes(self, total: Tensor) -> list[str]:
-        """Names of the classes that occur neither in truth nor in prediction, so that mIoU leaves them out."""
+        """Names of the classes that occur neither in truth nor in prediction, so that mIoU leaves them out.
+
+        Args:
+            total: sum of the rows of ``statistics``, (C * C,).
+        """
         matrix = total.view(self.channels, self.channels)
         return [name for name, seen in zip(self.class_names, matrix.sum(0) + matrix.sum(1), strict=True) if seen == 0]
 
     def remarks(self, total: Tensor) -> list[str]:
-        """Names the absent classes."""
+        """Name the absent classes.
+
+        Args:
+            total: sum of the rows of ``statistics``, (C * C,).
+        """
         absent = self.absent_classes(total)
         return [f"mIoU leaves out what neither truth nor prediction has: {', '.join(absent)}"] if absent else []
 
     def mtan_statistics(self, output: Tensor, target: Tensor) -> Tensor:
-        """The confusion matrix of ``statistics``: over the whole data set, so that batches do not matter."""
+        """The confusion matrix of ``statistics``: it covers the whole data set, so that batches do not matter.
+
+        Args:
+            output: logits (N,C,H,W).
+            target: class ids (N,H,W).
+        """
         return self.statistics(output, target)
 
     def mtan_summarize(self, total: Tensor) -> dict[str, Metric]:
-        """mIoU, NaN as soon as one class is absent, and pixel_accuracy, percent."""
+        """Metrics mIoU, NaN as soon as one class is absent, and pixel_accuracy, percent.
+
+        Args:
+            total: sum of the rows of ``mtan_statistics``, (C * C,).
+        """
         iou, accuracy = self._shares(total)
         return self.table(float(100 * iou.mean()), 100 * accuracy)
 
     def mtan_remarks(self, total: Tensor) -> list[str]:
-        """Names the absent classes."""
+        """Name the absent classes.
+
+        Args:
+            total: sum of the rows of ``mtan_statistics``, (C * C,).
+        """
         absent = ", ".join(self.absent_classes(total))
         return [f"mIoU is NaN by the published rule: neither truth nor prediction has {absent}"] if absent else []
 
@@ -185,6 +258,11 @@ class Segmentation(MTANTask):
         return float(INVALID_LABEL)
 
     def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
-        """Each class in its palette colour; ``limits`` is not used."""
+        """Each class in its palette colour.
+
+        Args:
+            prediction: class ids (H,W).
+            limits: not used.
+        """
         picture: Array = self._colors[prediction.detach().cpu().numpy().astype(np.uint8)]
         return picture

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 
 from symerge_dense.adaptation.history import read_history
 from symerge_dense.engine.checkpointing import checkpoints
-from symerge_dense.evaluation.metric import TaskMetric
 from symerge_dense.models.multi_task import NonFiniteLoss
 
 TESTS = Path(__file__).parents[1]
@@ -83,7 +82,7 @@ def test_watching_validation_changes_nothing(tmp_path, schedule):
             "collate_fn": {"type": "default_collate"},
         },
         "val_cfg": {},
-        "val_evaluator": [TaskMetric(task) for task in tiny.tasks().values()],
+        "val_evaluator": {"type": "DenseMetric"},
         "val_interval": 4,
     }
     plain, _ = adapt_tiny(tmp_path / "a", schedule=schedule)

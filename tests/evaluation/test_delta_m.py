@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
-from symerge_dense.evaluation.delta_m import DEFINITIONS, delta_m
+from symerge_dense.evaluation.delta_m import DEFINITIONS, Compared, delta_m, published_metrics
 from symerge_dense.evaluation.scores import Scores, scores_from_json, scores_to_json
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.metric import Metric
@@ -108,6 +110,34 @@ def test_given_tasks_name_the_headline() -> None:
 
     scores = {"segmentation": nyuv2(52.0, 37.1, 0, 0, 0)["segmentation"]}
     assert delta_m(scores, INDIVIDUAL, tasks={"segmentation": Accurate()})["segmentation"] == pytest.approx(-50)
+
+
+def test_a_task_that_is_not_registered_is_compared_by_what_is_said_of_it() -> None:
+    scores: Scores = {"gloss": {"f": Metric(60.0, True), "mae": Metric(0.2, False), "speed": Metric(9.0, True)}}
+    reference: Scores = {"gloss": {"f": Metric(50.0, True), "mae": Metric(0.1, False), "speed": Metric(1.0, True)}}
+    known = {"gloss": Compared("f", ("f", "mae"))}
+    assert delta_m(scores, reference, tasks=known) == pytest.approx({"mean": 20, "gloss": 20})
+    assert delta_m(scores, reference, "task_mean", known)["gloss"] == pytest.approx((20 - 100) / 2)
+    with pytest.raises(ValueError, match="unknown task 'gloss'"):
+        delta_m(scores, reference)
+
+
+def test_published_metrics_of_a_task_are_its_choice_or_all() -> None:
+    assert published_metrics(TASKS["depth"]) == ["abs", "rel"] != list(TASKS["depth"].metrics)
+    assert published_metrics(Segmentation()) == list(Segmentation.metrics)
+    assert published_metrics(Compared("f", ("f", "mae"))) == ["f", "mae"]
+
+
+def test_known_tasks_are_compared_without_torch() -> None:
+    program = """
+import sys
+from symerge_dense.evaluation.delta_m import Compared, delta_m
+from symerge_dense.tasks.metric import Metric
+scores, reference = {"depth": {"abs": Metric(1.5, False)}}, {"depth": {"abs": Metric(1.0, False)}}
+print(delta_m(scores, reference, tasks={"depth": Compared("abs", ("abs",))}), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{'mean': -50.0, 'depth': -50.0} False"
 
 
 def test_nan_stays_in_sight() -> None:

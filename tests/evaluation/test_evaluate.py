@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from symerge_dense.evaluation.evaluate import evaluate
-from symerge_dense.evaluation.metric import TaskMetric
+from symerge_dense.evaluation.metric import DenseMetric
 from symerge_dense.progress import silent
 from symerge_dense.tasks.base import DenseTask
 from symerge_dense.tasks.depth import Depth
@@ -105,9 +105,9 @@ def test_a_metric_keeps_one_small_record_per_image_and_prints_absent_classes_onc
     assert absent
     expected = f"segmentation: mIoU leaves out what neither truth nor prediction has: {names}\n"
     for quiet, printed in ((True, ""), (False, expected), (False, "")):  # the last: a second model, the same remark
-        metric = TaskMetric(task)
+        metric = DenseMetric({"segmentation": task})
         metric.process({"segmentation": data.segmentation}, samples)
-        assert len(metric.results) == 7 and all(row.values().numel() <= 40 for row in metric.results)
+        assert len(metric.results) == 7 and all(row["segmentation"].values().numel() <= 40 for row in metric.results)
         with silent(quiet):
             values = metric.evaluate(7)
         assert set(values) == {"segmentation/mIoU", "segmentation/pixel_accuracy"} and metric.results == []
@@ -115,7 +115,7 @@ def test_a_metric_keeps_one_small_record_per_image_and_prints_absent_classes_onc
 
 
 def test_padding_images_are_cut_off() -> None:
-    data, metric = Scenes(), TaskMetric(Depth())
+    data, metric = Scenes(), DenseMetric({"depth": Depth()})
     outputs = torch.rand(7, 1, 6, 8)
     for index in [*range(7), 0]:  # a sampler pads with the first image
         metric.process({"depth": data.depth[index : index + 1]}, [{"depth": outputs[index]}])
@@ -123,15 +123,15 @@ def test_padding_images_are_cut_off() -> None:
     assert metric.evaluate(7)["depth/abs"] == pytest.approx(expected["abs"].value)
 
 
-@pytest.mark.parametrize("spec", [Depth(), {"type": Depth}, {"type": "depth"}])
+@pytest.mark.parametrize("spec", [Depth(), {"type": Depth}, {"type": "depth"}, {}])
 def test_a_task_may_be_named(spec: Any) -> None:
-    metric = TaskMetric(spec)
+    metric = DenseMetric({"depth": spec})
     Evaluator([metric]).process([{"depth": torch.ones(1, 2, 2)}], {"depth": torch.full((1, 1, 2, 2), 2.0)})
     assert metric.evaluate(1) == pytest.approx({"depth/abs": 1, "depth/rel": 0.5, "depth/rmse": 1, "depth/delta1": 0})
 
 
 def test_misuse_is_explained() -> None:
-    metric = TaskMetric(Depth())
+    metric = DenseMetric({"depth": {}})
     truth = {"depth": torch.ones(1, 1, 4, 4)}
     for batch, sample, words in [
         (truth, {"normals": torch.ones(3, 4, 4)}, "gives no output.*normals"),

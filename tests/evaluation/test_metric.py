@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from builders import tiny
+from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.evaluator import Evaluator
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from symerge_dense.evaluation.evaluate import evaluate
-from symerge_dense.evaluation.metric import TaskMetric
+from symerge_dense.evaluation.metric import DenseMetric
 from symerge_dense.evaluation.protocols import PROTOCOLS, measure
 from symerge_dense.pipeline.config_checks import check_protocol
 from symerge_dense.registry import TASKS
@@ -89,7 +92,7 @@ def test_mtan_depends_on_the_batch_size() -> None:
 
 
 def test_one_record_per_image_survives_the_cut_to_the_length_of_the_data_set() -> None:
-    metric = TaskMetric(Depth(), "mtan")
+    metric = DenseMetric({"depth": Depth()}, "mtan")
     for batch in loader(2):
         metric.process(batch, Constant(Depth())(batch["image"], "predict"))
     assert len(metric.results) == 3
@@ -97,7 +100,7 @@ def test_one_record_per_image_survives_the_cut_to_the_length_of_the_data_set() -
 
 
 def test_the_protocol_can_stand_in_a_configuration() -> None:
-    evaluator = Evaluator([{"type": TaskMetric, "task": {"type": "depth"}, "protocol": "mtan"}])
+    evaluator = Evaluator([{"type": DenseMetric, "tasks": {"depth": {"type": "depth"}}, "protocol": "mtan"}])
     evaluator.process([{"depth": torch.ones(1, 2, 2)}], {"depth": torch.full((1, 1, 2, 2), 2.0)})
     assert evaluator.evaluate(1)["depth/rel"] == 0.5
 
@@ -187,3 +190,69 @@ def test_a_config_with_another_protocol_or_task_is_refused_before_anything_is_bu
     ):
         with pytest.raises(ValueError, match=rf"evaluation\.protocol: .*{words}"):
             check_protocol(protocol, {"edges": {"type": "edges"}})
+
+
+# -- in MMEngine's evaluator ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("collate", [pseudo_collate, default_collate])
+@pytest.mark.parametrize("protocol", ["default", "mtan"])
+def test_lists_of_images_and_stacked_ones_give_what_evaluate_gives(collate: Any, protocol: str) -> None:
+    model = Constant(Depth(), Normals(), Segmentation(2))
+    metric = DenseMetric(protocol=protocol)
+    evaluator = Evaluator(metric)
+    evaluator.dataset_meta = {"classes": None, "tasks": model.tasks}
+    for start in (0, 2):
+        batch = collate(scenes()[start : start + 2])
+        evaluator.process(model(batch["image"], "predict"), batch)
+    assert [sorted(row) for row in metric.results] == [sorted(model.tasks)] * 3
+    found = evaluator.evaluate(3)
+    expected = {
+        f"{task}/{name}": value.value
+        for task, values in evaluate(model, loader(2), "scenes", protocol=protocol).items()
+        for name, value in values.items()
+    }
+    assert found == pytest.approx(expected, nan_ok=True) and list(found) == list(expected)
+
+
+def test_it_is_found_by_its_name_and_takes_the_tasks_of_the_data_set() -> None:
+    with DefaultScope.overwrite_default_scope("symerge_dense"):
+        evaluator = Evaluator({"type": "DenseMetric", "protocol": "eigen"})
+    (metric,) = evaluator.metrics
+    assert type(metric) is DenseMetric and metric.tasks == {}
+    evaluator.dataset_meta = tiny.TinySet({"depth": {}, "segmentation": {"classes": 4}}).metainfo
+    assert list(metric.tasks) == ["depth", "segmentation"] and "log10" in metric.measures["depth"].metrics
+    given = DenseMetric({"normals": {}})
+    given.dataset_meta = {"tasks": {"depth": Depth()}}
+    assert list(given.tasks) == ["normals"]
+
+
+def test_two_protocols_in_one_evaluator_are_told_apart_by_a_prefix() -> None:
+    metrics = [DenseMetric({"depth": {}}), DenseMetric({"depth": {}}, "mtan", prefix="mtan")]
+    evaluator, model = Evaluator(metrics), Constant(Depth())
+    for batch in loader(2):
+        evaluator.process(model(batch["image"], "predict"), batch)
+    found = evaluator.evaluate(3)
+    assert found["depth/abs"] == pytest.approx(1) and found["mtan/depth/abs"] == pytest.approx((1 / 5 + 3) / 2)
+
+
+@pytest.mark.parametrize("metainfo", [None, {}, {"classes": None, "tasks": {}}])
+def test_without_tasks_it_says_where_to_name_them(metainfo: Any) -> None:
+    with pytest.raises(ValueError, match=r"list them in the data set's tasks, or give the metric tasks="):
+        DenseMetric().dataset_meta = metainfo
+    with pytest.raises(ValueError, match=r"list them in the data set's tasks"):
+        DenseMetric().process({"depth": torch.ones(1, 1, 2, 2)}, [{"depth": torch.ones(1, 2, 2)}])
+    with pytest.raises(ValueError, match=r"tasks=\['depth'\]"):
+        DenseMetric(["depth"])  # type: ignore[arg-type]
+
+
+def test_what_a_protocol_does_not_cover_is_refused_when_the_data_set_is_known() -> None:
+    with pytest.raises(ValueError, match="task 'edges' has no convention under protocol 'mtan'"):
+        DenseMetric(protocol="mtan").dataset_meta = {"tasks": {"edges": Edges()}}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_no_name_of_a_metric_could_join_an_objective(protocol: str) -> None:
+    """MMEngine adds up whatever a model returns under a key with 'loss' in it, and saves the smallest as the best."""
+    for name in TASKS:
+        task = TASKS[name]()
+        if isinstance(task, PROTOCOLS[protocol].covers) or PROTOCOLS[protocol].others is not None:
+            assert not [metric for metric in measure(task, protocol).metrics if "loss" in f"{name}/{metric}"]

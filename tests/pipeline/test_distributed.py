@@ -11,9 +11,9 @@ import torch
 from builders.pipeline_tiny import ENV, ROOT, TASKS, write_config
 
 from symerge_dense.adaptation.history import read_history
+from symerge_dense.commands.cli import run_tool
 from symerge_dense.models.checkpoint import load_model
 from symerge_dense.models.multi_task import NonFiniteLoss, check_finite
-from symerge_dense.pipeline.cli import run_tool
 from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.train import train
 from symerge_dense.report.results import read_results

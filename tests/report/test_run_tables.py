@@ -3,6 +3,8 @@
 import copy
 import json
 import statistics
+import subprocess
+import sys
 
 import pytest
 from builders.pipeline_tiny import tool
@@ -102,6 +104,66 @@ def test_a_run_without_a_papers_task_is_refused():
         del run[row]["tasks"]["normals"]
     with pytest.raises(ValueError, match="run has no normals/mean"):
         comparison("run", [run], PAPER)
+
+
+def renamed(run, task, name):
+    """A copy of ``run`` that calls a task by another name."""
+    run = copy.deepcopy(run)
+    for row in ROWS:
+        run[row]["tasks"] = {name if key == task else key: entry for key, entry in run[row]["tasks"].items()}
+    return run
+
+
+FACTS = {
+    "delta_m_metrics": {"segmentation": "mIoU", "surface": "abs", "normals": "mean"},
+    "published_metrics": {"segmentation": ["mIoU", "pixel_accuracy"], "surface": ["abs", "rel"], "normals": ["mean"]},
+}
+
+
+def test_a_task_of_another_package_has_its_delta_m_without_its_module(capsys):
+    """No task is called surface here: the record says which of its metrics count."""
+    foreign = renamed(record(), "depth", "surface")
+    known = cells(seeds_table("run", [record()]).split("\n\n")[1])
+    table = cells(seeds_table("run", [{**foreign, **FACTS}]).split("\n\n")[1])
+    for definition in ("headline", "task_mean", "metric_mean"):
+        column = f"Δm {definition} % ↑"
+        assert [line[column] for line in table.values()] == [line[column] for line in known.values()]
+        assert table["SyMerge"][column] != "–"
+    assert capsys.readouterr().out == ""
+    by_rmse = {**FACTS, "delta_m_metrics": {**FACTS["delta_m_metrics"], "surface": "rmse"}}
+    table = cells(seeds_table("run", [{**foreign, **by_rmse}]).split("\n\n")[1])
+    assert float(table["SyMerge"]["Δm headline % ↑"]) == pytest.approx((-2.0 + 0.0 - 100 / 24) / 3, abs=0.006)
+
+
+def test_a_record_without_published_metrics_needs_the_registry_and_says_so(capsys):
+    old = {**renamed(record(), "depth", "surface"), "delta_m_metrics": FACTS["delta_m_metrics"]}
+    table = cells(seeds_table("run", [old]).split("\n\n")[1])
+    assert table["SyMerge"]["Δm headline % ↑"] == "–"
+    assert "no Delta_m: unknown task 'surface'" in capsys.readouterr().out
+
+
+def test_tables_of_finished_runs_need_no_torch(tmp_path):
+    for seed in (0, 1):
+        run = {**renamed(record(seed, seed), "depth", "surface"), **FACTS}
+        (tmp_path / f"{seed}.json").write_text(json.dumps(run))
+        facts = {key: {"depth" if task == "surface" else task: of for task, of in FACTS[key].items()} for key in FACTS}
+        (tmp_path / f"depth{seed}.json").write_text(json.dumps({**record(seed, seed), **facts}))
+    program = """
+import sys
+import symerge_dense.report.table
+from symerge_dense.report.paper_numbers import PUBLISHED
+from symerge_dense.report.run_tables import comparison, seeds_table
+from symerge_dense.report.seeds import read_runs
+print(seeds_table("mine", read_runs(sys.argv[1:3])))
+print(comparison("mine", read_runs(sys.argv[3:5]), PUBLISHED["nyuv2-symerge"]))
+print("torch" in sys.modules)
+"""
+    files = [tmp_path / name for name in ("0.json", "1.json", "depth0.json", "depth1.json")]
+    done = subprocess.run([sys.executable, "-c", program, *map(str, files)], capture_output=True, text=True, check=True)
+    *tables, torch_is_there = done.stdout.strip().splitlines()
+    assert torch_is_there == "False"
+    assert "\n".join(tables).startswith(seeds_table("mine", read_runs(files[:2])))
+    assert comparison("mine", read_runs(files[2:]), PAPER).strip() in "\n".join(tables)
 
 
 def test_an_undefined_metric_is_a_dash_and_not_a_crash():

@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import h5py
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 
 from symerge_dense.datasets.base import Array, source_of
 from symerge_dense.datasets.class_names import NYU40, NYU40_TO_13
 from symerge_dense.datasets.nyuv2.frames import NYUFrames
 from symerge_dense.datasets.nyuv2.normals import ARCHIVE, FOLDER, decode_normals, normals_folder
-from symerge_dense.datasets.nyuv2.readers import read_mat, read_picture
+from symerge_dense.datasets.nyuv2.readers import optional_import, read_mat, read_picture
 from symerge_dense.datasets.targets import INVALID_LABEL, NYU_FRAME, known_depth
 from symerge_dense.datasets.transforms import TargetRule
 from symerge_dense.registry import DATASETS
@@ -78,12 +76,14 @@ class LabeledMat:
         return np.ascontiguousarray(stored.T)
 
     def _open(self) -> Any:
+        h5py = optional_import("h5py", self.path.name)
         try:
             return h5py.File(self.path, "r", locking="best-effort")
         except OSError as error:
             raise ValueError(f"{self.path}: not a readable MATLAB 7.3 (HDF5) file ({error}); {REMEDY}.") from error
 
     def _array(self, file: Any, name: str) -> Any:
+        h5py = optional_import("h5py", self.path.name)
         wanted, found = ARRAYS[name], None
         try:
             if isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -241,8 +241,9 @@ def _class_table(path: Path) -> NDArray[np.int64]:
 
 def _check_13(path: Path) -> None:
     """Raise ValueError unless class13Mapping.mat says what ``NYU40_TO_13`` says."""
+    matlab = optional_import("scipy.io", path.name)
     try:
-        struct = scipy.io.loadmat(path, variable_names=["classMapping13"], simplify_cells=False)["classMapping13"]
+        struct = matlab.loadmat(path, variable_names=["classMapping13"], simplify_cells=False)["classMapping13"]
         found = np.asarray(struct["labels13"][0, 0], np.int64).ravel() - 1
     except Exception as error:  # scipy lets through whatever the damage leads to
         raise ValueError(

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from symerge_dense.datasets.nyuv2.readers import optional_import
 
 Array = NDArray[Any]
 BUFFER = 1 << 20  # bytes; without it Arrow reads the whole column of a row group, in a shard of one group all of it
@@ -38,9 +37,10 @@ class RowGroup(NamedTuple):
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turns what Arrow raises inside into a ValueError that names ``path``."""
+    arrow = optional_import("pyarrow", path.name)
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path}: not a readable Parquet file ({str(error).strip()[:200]}); fetch this file again."
         ) from error
@@ -54,7 +54,8 @@ def row_groups(files: Sequence[Path], columns: Mapping[str, ColumnType]) -> list
     groups: list[RowGroup] = []
     first = 0
     for path in files:
-        with readable(path), pq.ParquetFile(path) as file:
+        parquet = optional_import("pyarrow.parquet", path.name)
+        with readable(path), parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
             counts = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
         for name, wanted in columns.items():
@@ -71,11 +72,12 @@ def _check_column(path: Path, schema: Any, name: str, wanted: ColumnType) -> Non
             f"{path}: no column {name!r}, only {', '.join(schema.names) or 'none'}; fetch this file again "
             "or leave out the task that needs it."
         )
+    types = optional_import("pyarrow.types", path.name)
     stored = kind = getattr(schema.field(name).type, "storage_type", schema.field(name).type)
     depth = 0
-    while hasattr(kind, "value_type") and not pa.types.is_dictionary(kind):
+    while hasattr(kind, "value_type") and not types.is_dictionary(kind):
         kind, depth = kind.value_type, depth + 1
-    fits = pa.types.is_floating(kind) if wanted.numbers == "floating point" else pa.types.is_integer(kind)
+    fits = types.is_floating(kind) if wanted.numbers == "floating point" else types.is_integer(kind)
     if depth != wanted.depth or not fits:
         raise ValueError(
             f"{path}: column {name!r} holds {stored}, expected {wanted.depth} nested lists of "
@@ -88,7 +90,8 @@ class _Cursor:
 
     def __init__(self, group: RowGroup, column: str) -> None:
         self.process, self.group, self.index = os.getpid(), group, group.first - 1
-        file = pq.ParquetFile(group.path, buffer_size=BUFFER, pre_buffer=False)
+        parquet = optional_import("pyarrow.parquet", group.path.name)
+        file = parquet.ParquetFile(group.path, buffer_size=BUFFER, pre_buffer=False)
         self.rows = file.iter_batches(batch_size=1, row_groups=[group.number], columns=[column], use_threads=False)
         self.row: Any = None
 
@@ -144,6 +147,8 @@ class ParquetColumn:
 
 def _unnest(row: Any) -> Array:
     """The array of a one-row Arrow array of nested lists. Raises ValueError for unequal lengths and missing values."""
+    import pyarrow.compute as pc  # there: it made the row
+
     values, shape = getattr(row, "storage", row), []
     while hasattr(values.type, "value_type"):
         lengths = pc.unique(pc.list_value_length(values)).to_pylist()

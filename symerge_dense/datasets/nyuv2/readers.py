@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import struct
 import zlib
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,6 +16,27 @@ from symerge_dense.datasets.mtan_layout import REMEDY
 from symerge_dense.datasets.targets import INVALID_LABEL
 
 BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+def optional_import(module: str, name: str) -> Any:
+    """A module of a package that only the extra ``convert`` installs.
+
+    Args:
+        module: dotted name, for example ``'scipy.io'``.
+        name: the file that it is needed for, for the message.
+
+    Raises:
+        ValueError: the package is not installed; says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.split(".")[0]
+        if str(error.name).split(".")[0] != package:  # it is there, and lacks something of its own
+            raise
+        raise ValueError(
+            f"{package} is needed to read {name}; install it with pip install 'symerge-dense[convert]'."
+        ) from error
 
 
 def _pixels(path: Path, wanted: Literal["RGB", "ids"]) -> NDArray[Any]:
@@ -50,9 +71,10 @@ def read_class_map(path: Path) -> NDArray[Any]:
 
 def read_mat(path: Path, name: str) -> NDArray[Any]:
     """Array ``name`` of a MATLAB file (before version 7.3). Raises ValueError naming the file, and what is in it."""
+    matlab = optional_import("scipy.io", path.name)
     try:
-        content = scipy.io.loadmat(path, variable_names=[name], appendmat=False)
-        held = None if name in content else [entry[0] for entry in scipy.io.whosmat(path, appendmat=False)]
+        content = matlab.loadmat(path, variable_names=[name], appendmat=False)
+        held = None if name in content else [entry[0] for entry in matlab.whosmat(path, appendmat=False)]
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; {REMEDY}.") from None
     except Exception as error:  # scipy lets through whatever the damage leads to

@@ -1,4 +1,7 @@
-"""mmsegmentation's decode heads as heads of ours. The only file that imports mmseg, and only when one is built."""
+"""mmsegmentation's decode heads as heads of this package.
+
+Only this file imports mmseg, and only when such a head is built.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from torch import Tensor, nn
 from symerge_dense.models.heads.base import Head
 from symerge_dense.registry import HEADS, did_you_mean
 
-# What the adapter sets itself, and what would load files or bring a second loss.
+# Options that the adapter sets itself, or that would load files or add a second loss.
 RESERVED = (
     "in_channels",
     "channels",
@@ -34,15 +37,21 @@ PROBE = 64  # image size of the one forward pass that finds out in which order t
 class MMSegHead(Head):
     """A ``BaseDecodeHead`` of ``mmseg.models.decode_heads``, by class name.
 
+    The output has the resolution at which the decode head works. Dropout stays as the class has it.
+
     Args:
+        in_channels: of the backbone's features, finest first.
+        strides: of the same features.
+        channels: output channels of the task.
         decode_head: for example 'FCNHead', 'UPerHead', 'SegformerHead', 'PSPHead', 'ASPPHead', 'FPNHead'.
         in_index: the feature it reads, or a list of features for heads that read several.
         width: channels inside the head (mmseg calls them ``channels``).
         pre_final: submodule that adapts as 'pre_final'; by default the last ConvModule that runs before ``conv_seg``.
-        options: further arguments of the mmseg class. ``norm_cfg`` is BatchNorm unless said otherwise.
+        **options: further arguments of the mmseg class; ``norm_cfg`` is BatchNorm by default.
 
-    Dropout stays as the class has it. Raises ValueError for unknown classes, for heads without ``conv_seg`` or with
-    more than one output, and for options that do not fit.
+    Raises:
+        ValueError: an unknown class, a head without ``conv_seg`` or with more than one output, or an option that does
+            not fit.
     """
 
     name: ClassVar[str] = "MMSegHead"
@@ -72,7 +81,6 @@ class MMSegHead(Head):
             self.layers["pre_final"] = tuple(self.layer_modules(pre_final))
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """At the resolution at which the decode head works."""
         output = self.head(features)
         if not isinstance(output, Tensor):
             raise ValueError(
@@ -83,7 +91,7 @@ class MMSegHead(Head):
 
     @torch.no_grad()
     def _last_before_predictor(self, in_channels: Sequence[int], strides: Sequence[int]) -> tuple[str, ...]:
-        """Run once on zeros and see which ConvModule was the last before conv_seg."""
+        """Run once on zeros to find the last ConvModule before conv_seg."""
         from mmcv.cnn import ConvModule
 
         ran: list[str] = []
@@ -108,7 +116,7 @@ class MMSegHead(Head):
 
 
 def _refuse_unsafe(options: Any, decode_head: str) -> None:
-    """mmengine imports and calls dotted names, and loads files, that a config names; a checkpoint must not do that."""
+    """Refuse options that name code or files: mmengine would import, call and load them, which no checkpoint may do."""
     items = options.items() if isinstance(options, dict) else enumerate(options) if isinstance(options, list) else ()
     for key, value in items:
         if key in RESERVED:

@@ -15,11 +15,14 @@ from symerge_dense.registry import HEADS
 
 @HEADS.register_module()
 class DeepLab(Head):
-    """torchvision's DeepLabv3 head on the last feature (Chen et al. 2017, arXiv 1706.05587).
+    """torchvision's DeepLabv3 head on the last feature, at its resolution (Chen et al. 2017, arXiv 1706.05587).
 
     Its tensor names ('0.convs.0.0.weight', '4.bias', ...) are those of torchvision's DeepLabHead.
 
     Args:
+        in_channels: of the backbone's features, finest first.
+        strides: of the same features.
+        channels: output channels of the task.
         atrous_rates: dilation of the three parallel convolutions.
     """
 
@@ -38,7 +41,6 @@ class DeepLab(Head):
         self.layers = {"final": ("4",), "pre_final": ("1", "2")}
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """At the last feature's resolution."""
         output = features[-1]
         for module in self.children():
             output = module(output)
@@ -49,8 +51,15 @@ class DeepLab(Head):
 class MultiScale(Head):
     """A light head on all features, after the semantic FPN of Kirillov et al. 2019 (arXiv 1901.02446).
 
-    Every feature is brought to ``width`` channels (1x1) and, bilinearly, to the finest resolution; their sum goes
-    through a 3x3 convolution with BatchNorm and ReLU to the 1x1 predictor.
+    A 1x1 convolution brings every feature to ``width`` channels, bilinear upsampling to the finest resolution. Their
+    sum goes through a 3x3 convolution with BatchNorm and ReLU to the 1x1 predictor. The output has the resolution of
+    the first (finest) feature.
+
+    Args:
+        in_channels: of the backbone's features, finest first.
+        strides: of the same features.
+        channels: output channels of the task.
+        width: channels inside the head.
     """
 
     name: ClassVar[str] = "MultiScale"
@@ -64,7 +73,6 @@ class MultiScale(Head):
         self.layers = {"final": ("predict",), "pre_final": ("conv", "norm")}
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """At the first (finest) feature's resolution."""
         size = features[0].shape[-2:]
         maps = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
         total = maps[0]
@@ -76,10 +84,15 @@ class MultiScale(Head):
 
 @HEADS.register_module()
 class Linear(Head):
-    """One 1x1 convolution on the last feature: linear evaluation, as of DINOv2 (Oquab et al. 2023, arXiv 2304.07193).
+    """One 1x1 convolution on the last feature, at its resolution.
+
+    It is the linear evaluation of DINOv2 (Oquab et al. 2023, arXiv 2304.07193).
 
     Args:
-        norm: BatchNorm of the feature before it, as there.
+        in_channels: of the backbone's features, finest first.
+        strides: of the same features.
+        channels: output channels of the task.
+        norm: put BatchNorm before the convolution, as DINOv2 does.
     """
 
     name: ClassVar[str] = "Linear"
@@ -91,6 +104,5 @@ class Linear(Head):
         self.layers = {"final": ("predict",), "pre_final": ()}
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """At the last feature's resolution."""
         output: Tensor = self.predict(self.norm(features[-1]))
         return output

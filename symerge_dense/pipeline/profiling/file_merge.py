@@ -106,7 +106,7 @@ def plain_pass(inputs: Sequence[Path], out: Path) -> None:
         file.close()
 
 
-def measure(folder: Path, contender: str, threads: int) -> Cost:
+def measure_merge(folder: Path, contender: str, threads: int) -> Cost:
     """Cost of ``contender``, 'plain pass' or a method, on the checkpoints in ``folder``.
 
     Raises ValueError with what it printed if it fails.

@@ -180,7 +180,7 @@ def peak_memory(arguments: tuple[Any, ...], name: str) -> float:
             ) from error
 
 
-def measure(
+def measure_step(
     config: RunConfig, batch_size: int, size: tuple[int, int], rounds: int, device: torch.device
 ) -> dict[str, Any]:
     """Median seconds of each contender over ``rounds`` interleaved rounds, their ratios, and peak memory of each.

@@ -1,1 +1,1 @@
-"""Is a prepared data set sound? Every file is read once."""
+"""Check a prepared data set. Every file is read once."""

@@ -1,4 +1,4 @@
-"""Is a prepared NYUv2 sound? Every file of it is read once; faults are collected, not raised."""
+"""Check a prepared NYUv2. Every file is read once; faults are collected, not raised."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ FULL = {"train": 795, "val": 654}  # images of NYUv2's official splits
 
 # -- one split --------------------------------------------------------------------------------------------------------
 class SplitCheck:
-    """Checks the split in folder ``path``: ``faults``, ``warnings``, ``facts``, and the ``contents`` per folder.
+    """Checks one split. The results are ``faults``, ``warnings``, ``facts``, and the ``contents`` of each folder.
 
-    Every file is read once. The axes of the normals are judged on ``samples`` evenly spaced images.
+    Args:
+        path: folder of the split. Every file in it is read once.
+        class_names: names of the label classes, in the order of their numbers.
+        samples: number of evenly spaced images on which the axes of the normals are judged.
     """
 
     def __init__(self, path: Path, class_names: tuple[str, ...], samples: int) -> None:
@@ -54,7 +57,7 @@ class SplitCheck:
         self._conclude()
 
     def _read(self, folder: str, number: int) -> Array | None:
-        """One file in memory; None, and a fault unless it was one before, where it is missing or not as it should."""
+        """One file in memory. None if it is missing, and None with a fault if it is unreadable or of a wrong shape."""
         path = self.path / folder / f"{number}.npy"
         if number not in self.numbers[folder] or self.frame is None:
             return None
@@ -110,13 +113,19 @@ SAMPLES = 24
 def check(root: str | Path, classes: int = 13, samples: int = SAMPLES) -> Report:
     """Check a set in the layout ``root/{train,val}/{image,label,depth,normal}/{0,1,2,...}.npy``.
 
-    Names, shapes, values and units of all files; by their edges, whether the folders belong together number by number;
-    by the depth, on ``samples`` images per split, whether the normals use the axes (x right, z forward, y up).
+    Checked are names, shapes, values and units of all files. Edges tell whether files of the same number show the same
+    scene. The depth tells whether the normals use the axes (x right, z forward, y up).
 
     Args:
+        root: folder of the prepared set.
         classes: number of classes of the labels, 13 or 40.
+        samples: images per split on which the axes of the normals are judged.
 
-    Raises ValueError where ``root`` has neither split, or for another number of classes.
+    Returns:
+        What was found. Faults are in it and are not raised.
+
+    Raises:
+        ValueError: ``root`` has neither split, or ``classes`` is another number.
     """
     root = Path(root)
     if classes not in (13, 40):
@@ -137,7 +146,19 @@ def check(root: str | Path, classes: int = 13, samples: int = SAMPLES) -> Report
 
 
 def check_tool(root: str, classes: int = 13, sheet: str | None = None) -> int:
-    """Check, print the report, draw a contact sheet to ``sheet``; 1 where faults were found, else 0."""
+    """Check a set and print the report.
+
+    Args:
+        root: folder of the prepared set.
+        classes: number of classes of the labels, 13 or 40.
+        sheet: PNG file for a contact sheet; None: do not draw one.
+
+    Returns:
+        Exit code: 1 if faults were found, else 0.
+
+    Raises:
+        ValueError: as ``check``.
+    """
     report = check(root, classes)
     report.print()
     if sheet is not None:
@@ -149,7 +170,7 @@ def check_tool(root: str, classes: int = 13, sheet: str | None = None) -> int:
 
 
 def _folders(splits: list[SplitCheck]) -> Table:
-    """A line per folder: how many files, of which dtype, values from where to where, how many invalid."""
+    """A line per folder: number of files, dtypes, lowest and highest value, share of invalid pixels."""
     table = Table("folder", "files", "dtype", "lowest", "highest", "without label", title="Files")
     for split in splits:
         for folder, content in split.contents.items():

@@ -1,4 +1,4 @@
-"""A contact sheet of a prepared set: images beside their labels, to look at before anything is trained on them."""
+"""A contact sheet of a prepared set: images beside their labels, to look at before training."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ Array = NDArray[Any]
 
 # -- what a sheet shows: a few evenly spaced images with their labels -------------------------------------------------
 class Line(NamedTuple):
-    """One image: its number, a picture uint8 (H,W,3) per folder (None: cannot be drawn), the classes in it."""
+    """One image of a contact sheet.
+
+    Args:
+        number: of its files.
+        pictures: uint8 (H,W,3) by folder; None: it cannot be drawn.
+        classes: label classes that occur in it.
+    """
 
     number: int
     pictures: dict[str, Array | None]
@@ -35,7 +41,13 @@ class Line(NamedTuple):
 
 
 def read_lines(split: Path, count: int, task: Segmentation) -> list[Line]:
-    """At most ``count`` evenly spaced images of the split in folder ``split``, coloured as the tasks do it."""
+    """Evenly spaced images of a split, coloured as the tasks do it.
+
+    Args:
+        split: folder of the split.
+        count: number of images; fewer where the split has fewer.
+        task: gives the classes and their colours.
+    """
     numbers, length = list_numbers(split, Findings())
     if not any(numbers.values()):
         return []
@@ -52,7 +64,7 @@ def _line(split: Path, number: int, task: Segmentation) -> Line:
 
 
 def _read(path: Path, folder: str) -> Array | None:
-    """(H,W,C) float32 without NaN or infinity; None where the file is not such an array."""
+    """(H,W,C) float32, with 0 for NaN and infinity; None if the file is missing, unreadable or of another shape."""
     try:
         stored = read_array(path)
     except ValueError:
@@ -82,15 +94,23 @@ CELL, GAP, MARGIN, NUMBER, BLOCK_GAP = 1.55, 0.04, 0.12, 0.3, 0.1
 """Inches: a picture's width, between pictures, around all, for a line's number, between the splits."""
 HEADING, LEGEND_LINE, PATCH, LETTER = 0.46, 0.21, 0.34, 0.068
 """Inches: for the titles, a line of the legend, its colour with the space around it, a letter of it."""
-SMALLEST = 0.5  # of a picture's height and width, one to the other: a file of an odd shape must not tear the page
+SMALLEST = 0.5  # ratio of a picture's sides: a file of an odd shape must not spoil the page
 
 
 def contact_sheet(root: str | Path, path: str | Path, count: int = 12, classes: int = 13) -> None:
-    """Draw ``count`` evenly spaced images of ``root/{train,val}`` to a PNG: image | segmentation | depth | normals.
+    """Draw evenly spaced images of ``root/{train,val}`` to a PNG: image | segmentation | depth | normals.
 
-    Train stands at the left, val at the right, each line with its number; below, the colours of the classes that are
-    shown. A file that is missing, unreadable or of an odd shape leaves an empty frame. The PNG is written whole or not
-    at all. Raises ValueError for a ``count`` below 1 and where there is nothing to draw.
+    Train is at the left, val at the right, each line with its number. The colours of the classes that occur are below.
+    A file that is missing, unreadable or of an odd shape leaves an empty frame.
+
+    Args:
+        root: folder of the prepared set.
+        path: PNG file, written whole or not at all.
+        count: number of images, shared out among the splits.
+        classes: number of classes of the labels.
+
+    Raises:
+        ValueError: ``count`` is below 1, or there is nothing to draw.
     """
     if count < 1:
         raise ValueError(f"count={count}: a contact sheet needs at least one image.")

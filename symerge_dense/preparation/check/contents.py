@@ -1,4 +1,4 @@
-"""What the files of each folder must hold: one look at each file, then a look at what all of them have in common."""
+"""Check the contents of each folder: every file by itself, then all of them together."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from symerge_dense.datasets.targets import INVALID_LABEL, LONGEST_NORMAL, SHORTE
 from symerge_dense.preparation.check.findings import Findings
 
 Array = NDArray[Any]
-MOST_INVALID = 0.6  # share of a split's pixels; a task with more of them invalid is hardly taught
+MOST_INVALID = 0.6  # share of a split's pixels; with more of them invalid, a task hardly learns
 
 
 class Content(ABC):
-    """The files of one folder of a split. ``take`` each, then ``close``.
+    """The files of one folder of a split. Call ``take`` for each file, then ``close``.
 
-    ``files`` and ``dtypes`` taken so far; ``low`` and ``high`` of their finite values; ``invalid`` of ``pixels``.
+    ``files`` and ``dtypes`` count what was taken so far, ``low`` and ``high`` are the extremes of its finite values,
+    and ``invalid`` of its ``pixels`` carry no label.
+
+    Args:
+        path: the folder.
+        faults: faults are added here.
+        warnings: warnings are added here.
     """
 
     folder: ClassVar[str]
@@ -32,7 +38,12 @@ class Content(ABC):
         self.low, self.high = np.inf, -np.inf
 
     def take(self, path: Path, array: Array) -> None:
-        """Look at one file (H,W) or (H,W,C) of a numeric dtype."""
+        """Check one file.
+
+        Args:
+            path: the file, for messages.
+            array: its contents (H,W) or (H,W,C), of a numeric dtype.
+        """
         self.files += 1
         self.dtypes.add(str(array.dtype))
         finite = np.isfinite(array)
@@ -48,10 +59,18 @@ class Content(ABC):
 
     @abstractmethod
     def inspect(self, path: Path, array: Array) -> NDArray[np.bool_]:
-        """Note the faults of one finite file and return its valid pixels (H,W)."""
+        """Add the faults of one file.
+
+        Args:
+            path: the file, for messages.
+            array: its contents (H,W) or (H,W,C), all finite.
+
+        Returns:
+            Its valid pixels, bool (H,W).
+        """
 
     def close(self) -> None:
-        """Note what only shows in all files together."""
+        """Add what only all files together show."""
         if len(self.dtypes) > 1:
             self.warnings.add(self.path, f"files of several dtypes: {', '.join(sorted(self.dtypes))}")
         if self.invalid > MOST_INVALID * self.pixels:
@@ -65,11 +84,17 @@ class Content(ABC):
 
 # -- image/ -----------------------------------------------------------------------------------------------------------
 SLACK = 1e-3  # of the range, for values that were resampled
-COLD = 5  # of 255: mean blue above mean red by more; NYUv2's warm lamps make it 22 the other way
+COLD = 5  # of 255, by which mean blue may exceed mean red; in NYUv2, with its warm lamps, red exceeds blue by 22
 
 
 class Images(Content):
-    """RGB in 0..1 as floats, or 0..255 as integers."""
+    """RGB in 0..1 as floats, or 0..255 as integers.
+
+    Args:
+        path: the folder.
+        faults: faults are added here.
+        warnings: warnings are added here.
+    """
 
     folder: ClassVar[str] = "image"
     task: ClassVar[str] = "image"
@@ -79,7 +104,12 @@ class Images(Content):
         self._colours = np.zeros(3)
 
     def inspect(self, path: Path, array: Array) -> NDArray[np.bool_]:
-        """Every pixel is valid."""
+        """Add the faults of one file. Every pixel is valid.
+
+        Args:
+            path: the file, for messages.
+            array: its contents (H,W,3), all finite.
+        """
         highest = 1.0 if array.dtype.kind == "f" else 255.0
         low, high = float(array.min()), float(array.max())
         if low < -SLACK * highest or high > (1 + SLACK) * highest:
@@ -90,12 +120,12 @@ class Images(Content):
 
     @property
     def mean_colour(self) -> tuple[float, float, float]:
-        """Mean (R, G, B) over all images, of 255."""
+        """Mean (R, G, B) over all images, each 0..255."""
         red, green, blue = self._colours / max(self.files, 1)
         return float(red), float(green), float(blue)
 
     def close(self) -> None:
-        """More blue than red hints at BGR order."""
+        """Warn of more blue than red, which hints at BGR order."""
         super().close()
         red, green, blue = self.mean_colour
         if blue > red + COLD:
@@ -107,11 +137,18 @@ class Images(Content):
 
 
 # -- label/ -----------------------------------------------------------------------------------------------------------
-NAMED = 3  # that many wrong labels get a line each, more of them share one
+NAMED = 3  # up to this many different wrong labels get a line each; more of them share one
 
 
 class Labels(Content):
-    """Class numbers 0..C-1 of ``class_names``; -1 and 255 are invalid. ``counts``: pixels per class."""
+    """Class numbers 0..C-1; -1 and 255 are invalid. ``counts`` are the pixels of each class.
+
+    Args:
+        path: the folder.
+        faults: faults are added here.
+        warnings: warnings are added here.
+        class_names: names of the C classes, in the order of their numbers.
+    """
 
     folder: ClassVar[str] = "label"
     task: ClassVar[str] = "segmentation"
@@ -123,7 +160,12 @@ class Labels(Content):
         self._wrong: dict[float, list[Path]] = {}
 
     def inspect(self, path: Path, array: Array) -> NDArray[np.bool_]:
-        """Pixels that carry one of the classes are valid."""
+        """Add the faults of one file. Pixels of one of the classes are valid.
+
+        Args:
+            path: the file, for messages.
+            array: its contents (H,W), all finite.
+        """
         labels = array.reshape(array.shape[:2])
         valid = (labels >= 0) & (labels < len(self.counts)) & (labels == np.floor(labels))
         self.counts += np.bincount(labels[valid].astype(np.int64), minlength=len(self.counts))
@@ -132,7 +174,7 @@ class Labels(Content):
         return valid
 
     def close(self) -> None:
-        """Wrong labels, and classes that never occur."""
+        """Add wrong labels, and warn of classes that never occur."""
         super().close()
         allowed = f"allowed are -1..{len(self.counts) - 1}, and 255 for invalid"
         if len(self._wrong) <= NAMED:
@@ -152,15 +194,21 @@ class Labels(Content):
 # -- depth/ and normal/ -----------------------------------------------------------------------------------------------
 UNITS = {100: "centimetres", 1000: "millimetres", 10000: "tenths of a millimetre"}
 USUAL_DEPTH = 2.8  # metres, NYUv2's mean
-FARTHEST = 20.0  # metres; no room's median is farther, and no centimetres' median is nearer
-NEAREST = 0.3  # metres; a set whose median is nearer is not in metres
+FARTHEST = 20.0  # metres; a room's median is less, and a median stored in centimetres is a greater number
+NEAREST = 0.3  # metres; a set with a smaller median is not in metres
 STRETCH = 0.05  # of a unit vector's length, by which a file's median may be off
 MANY = 0.01  # of a file's pixels
-STEP = 3  # pixels between those that a median is taken of
+STEP = 3  # a median is taken of every third row and column
 
 
 class Depths(Content):
-    """Metres; 0 is invalid."""
+    """Depth in metres; 0 is invalid.
+
+    Args:
+        path: the folder.
+        faults: faults are added here.
+        warnings: warnings are added here.
+    """
 
     folder: ClassVar[str] = "depth"
     task: ClassVar[str] = "depth"
@@ -170,7 +218,12 @@ class Depths(Content):
         self._medians: list[float] = []
 
     def inspect(self, path: Path, array: Array) -> NDArray[np.bool_]:
-        """Pixels with a positive depth are valid."""
+        """Add the faults of one file. Pixels with a positive depth are valid.
+
+        Args:
+            path: the file, for messages.
+            array: its contents (H,W) or (H,W,1), all finite.
+        """
         depth = array.reshape(array.shape[:2])
         if depth.min() < 0:
             self.faults.add(path, "negative depth; 0 marks pixels without one", f"down to {depth.min():g}")
@@ -184,30 +237,39 @@ class Depths(Content):
         return valid
 
     def close(self) -> None:
-        """A median too small for metres."""
+        """Warn of a median too small for metres."""
         super().close()
         if self._medians and self.median < NEAREST:
             self.warnings.add(self.path, f"median {self.median:.3g}: hardly metres; inverse depth, or scaled to 0..1?")
 
     @property
     def median(self) -> float:
-        """Median over the files of their medians, in stored units; NaN without a valid pixel."""
+        """Median of the files' medians, in stored units; NaN without a valid pixel."""
         return float(np.median(self._medians)) if self._medians else float("nan")
 
 
 def nearest_unit(median: float) -> int:
-    """What to divide by so that ``median`` comes closest to an ordinary room's, in ratio: 100, 1000 or 10000."""
+    """Divisor that brings a median depth closest, in ratio, to that of an ordinary room: 100, 1000 or 10000.
+
+    Args:
+        median: in stored units.
+    """
     return min(UNITS, key=lambda divisor: abs(np.log(median / divisor / USUAL_DEPTH)))
 
 
 class Normals(Content):
-    """Unit vectors; shorter than 0.5 is invalid."""
+    """Unit vectors; shorter than 0.5 is invalid. The constructor's arguments are those of ``Content``."""
 
     folder: ClassVar[str] = "normal"
     task: ClassVar[str] = "normals"
 
     def inspect(self, path: Path, array: Array) -> NDArray[np.bool_]:
-        """Vectors of at least 0.5 are valid."""
+        """Add the faults of one file. Vectors of length 0.5 and more are valid.
+
+        Args:
+            path: the file, for messages.
+            array: its contents (H,W,3), all finite.
+        """
         vectors = array.astype(np.float32)
         lengths = np.sqrt(np.einsum("hwc,hwc->hw", vectors, vectors))
         valid: NDArray[np.bool_] = lengths >= SHORTEST_NORMAL

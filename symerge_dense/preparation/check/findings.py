@@ -1,4 +1,4 @@
-"""What a check has to say: faults and warnings, those of many files as one line, and the words for what was found."""
+"""The report of a check: faults and warnings, with equal ones of many files as one line, and their wording."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from symerge_dense.progress import console
 
 
 class Fault(NamedTuple):
-    """What is wrong, and where: a file or a folder, the first of ``files`` with the same fault."""
+    """What is wrong, and where.
+
+    Args:
+        path: a file or a folder; the first of several.
+        text: what is wrong.
+        files: number of files with the same fault.
+    """
 
     path: Path
     text: str
@@ -28,26 +34,40 @@ class Fault(NamedTuple):
 
 
 class Findings:
-    """Collects what is wrong with many files; the same words about files of one folder become one ``Fault``."""
+    """Collects faults. The same text about several files of one folder becomes one ``Fault``."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[Path, str], Fault] = {}
 
     def add(self, path: Path, text: str, lead: str = "") -> None:
-        """``text`` must be the same for the same fault; ``lead`` goes before it and may differ (the first is kept)."""
+        """Add a fault.
+
+        Args:
+            path: the file or folder.
+            text: what is wrong, in the same words for the same fault.
+            lead: put before ``text``; may differ between files, and the first one is kept.
+        """
         first = Fault(path, f"{lead}: {text}" if lead else text, 0)
         known = self._groups.get((path.parent, text), first)
         self._groups[path.parent, text] = known._replace(files=known.files + 1)
 
     @property
     def faults(self) -> list[Fault]:
-        """In the order of their first file."""
+        """All faults, in the order of their first file."""
         return list(self._groups.values())
 
 
 @dataclass
 class Report:
-    """What ``check`` found. A set with ``faults`` should not be used; ``warnings`` and ``facts`` are for a human."""
+    """What ``check`` found.
+
+    Args:
+        root: folder of the set.
+        faults: a set with any should not be used.
+        warnings: for a person to judge.
+        facts: sentences about the set.
+        tables: files and classes, for a terminal.
+    """
 
     root: Path
     faults: list[Fault] = field(default_factory=list)
@@ -56,7 +76,7 @@ class Report:
     tables: list[Table] = field(default_factory=list)
 
     def print(self) -> None:
-        """Tables, facts, warnings, faults and the verdict, to the terminal or the log."""
+        """Print tables, facts, warnings, faults and the verdict to the terminal or the log."""
         for table in self.tables:
             console.print(table)
         for fact in self.facts:
@@ -80,7 +100,14 @@ def _line(mark: str, text: str) -> None:
 
 # -- from evidence to words: the axes and the numbering of a split ----------------------------------------------------
 def note_axes(path: Path, found: Diagnosis, faults: Findings, warnings: Findings) -> None:
-    """Other axes than ours in the normals under ``path`` are a fault where the evidence is good, else a warning."""
+    """Add a fault if the normals have other axes than expected, or a warning if that is uncertain.
+
+    Args:
+        path: folder of the normals.
+        found: the diagnosis of their axes.
+        faults: a fault is added here.
+        warnings: a warning is added here.
+    """
     if found.sure and found.best == EXPECTED:
         return
     if not found.sure:
@@ -96,12 +123,22 @@ def note_axes(path: Path, found: Diagnosis, faults: Findings, warnings: Findings
 
 
 def axes_fact(found: Diagnosis) -> str:
-    """One line for the report."""
+    """One line of the report about the axes of the normals.
+
+    Args:
+        found: the diagnosis of the axes.
+    """
     return f"normal axes: {found}, {found.pixels} pixels compared"
 
 
 def note_pairing(split: Path, found: Pairing, faults: Findings) -> None:
-    """Folders out of step with the others are faults, and so are folders that resemble none of the others."""
+    """Add a fault for every folder that is shifted against the others or resembles none of them.
+
+    Args:
+        split: folder of the split.
+        found: the comparison of its folders.
+        faults: faults are added here.
+    """
     others = [f"{folder}/" for folder in found.offsets if folder not in found.shifted]
     for folder in found.shifted:
         offset = found.offsets[folder]
@@ -121,7 +158,11 @@ def note_pairing(split: Path, found: Pairing, faults: Findings) -> None:
 
 
 def pairing_fact(found: Pairing) -> str:
-    """One line for the report."""
+    """One line of the report about the numbering of the folders.
+
+    Args:
+        found: the comparison of the folders.
+    """
     if found.images < FEWEST:
         return f"pairing: {found.images} complete images, too few to compare the folders' edges (at least {FEWEST})"
     if found.shifted or found.strangers:

@@ -1,4 +1,4 @@
-"""Which files of a split there are, which are missing, and what size its frames have."""
+"""List the files of a split: which exist, which are missing, and the size of the frames."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ CHANNEL_LIMIT = 4  # a dimension up to this is taken for channels, a larger one 
 
 
 def list_numbers(split: Path, faults: Findings) -> tuple[Numbers, int]:
-    """Numbers of the readable names per folder (absent folders left out), and how many numbers there should be.
+    """Numbers of the files in each folder, and how many numbers there should be.
 
-    A split runs from 0 to the highest number that at least half of its folders have: below that every number is
-    wanted in every folder, above it none.
+    A split runs from 0 to the highest number that at least half of its folders have. Up to there, every folder must
+    have every number; beyond it, none.
+
+    Args:
+        split: folder of the split.
+        faults: missing folders, missing and extra files and odd names are added here.
+
+    Returns:
+        ``{folder: numbers}`` without folders that do not exist, and the number of images.
     """
     if not split.is_dir():
         faults.add(split, "folder missing; a set has train/ and val/")
@@ -55,21 +62,35 @@ def _check_numbers(folder: Path, numbers: set[int], count: int, faults: Findings
 
 
 def frame_size(split: Path, numbers: Numbers) -> tuple[int, int] | None:
-    """(H, W) that most files of a split agree on, channels aside, from their headers; None where none is readable."""
+    """Image size (H, W) that most files of a split have, read from their headers.
+
+    Args:
+        split: folder of the split.
+        numbers: of its files, by folder.
+
+    Returns:
+        None if no file is readable.
+    """
     votes: Counter[tuple[int, ...]] = Counter()
     for folder, known in numbers.items():
         for number in known:
             try:
                 shape = read_array(split / folder / f"{number}.npy").shape
             except ValueError:
-                continue  # the pass over the contents names it
+                continue  # reading the contents will report it
             votes[tuple(side for side in shape if side > CHANNEL_LIMIT)] += 1
     sizes = [(size[0], size[1]) for size, _ in votes.most_common() if len(size) == 2]
     return sizes[0] if sizes else None
 
 
 def shape_fault(folder: str, shape: tuple[int, ...], frame: tuple[int, int]) -> str:
-    """What is wrong with the shape of a file of ``folder``; empty where nothing is."""
+    """What is wrong with the shape of a file, or an empty text.
+
+    Args:
+        folder: 'image', 'label', 'depth' or 'normal'.
+        shape: of the stored array.
+        frame: image size (H, W) of the split.
+    """
     channels = CHANNELS[folder]
     if shape in [(*frame, *last) for last in channels]:
         return ""

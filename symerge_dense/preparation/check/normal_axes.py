@@ -1,4 +1,4 @@
-"""Do stored normals use the axes they should? Asked of the depth: the same surfaces, seen by geometry alone."""
+"""Find the axes of stored normals by comparing them with normals computed from the depth."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from symerge_dense.datasets.targets import LONGEST_NORMAL, known_depth, known_no
 
 Array = NDArray[Any]
 WORDS = {"x": "x right", "-x": "x left", "z": "z forward", "-z": "z backward", "y": "y up", "-y": "y down"}
-CLOSE = 25.0  # degrees of a median; NYUv2's own normals are about 5 to 9 off the ones from depth
-CLEAR = 5.0  # degrees between the means of the best axes and the next; less is no evidence (a scene of one wall, say)
-PIXELS = 2000  # of an image; neighbours say the same
-ENOUGH = 200  # pixels in all
+CLOSE = 25.0  # degrees, of the median; NYUv2's own normals differ by about 5 to 9 from those computed from depth
+CLEAR = 5.0  # degrees between the means of the best axes and the next; less is no evidence (a scene of one wall)
+PIXELS = 2000  # of an image; neighbours add nothing new
+ENOUGH = 200  # pixels of all images together
 EXPECTED = parse_axes("x,z,y")
 OPENCV = parse_axes("x,-y,z")
 CANDIDATES = tuple(
@@ -29,7 +29,11 @@ CANDIDATES = tuple(
 
 
 def written(axes: NormalAxes) -> str:
-    """As ``parse_axes`` reads it, one signed letter per stored channel: 'x,-y,z'."""
+    """Axes as ``parse_axes`` reads them: one signed letter per stored channel, 'x,-y,z'.
+
+    Args:
+        axes: of the normals.
+    """
     letters = {
         channel: "-" * (sign < 0) + letter
         for channel, sign, letter in zip(axes.channels, axes.signs, "xzy", strict=True)
@@ -38,12 +42,23 @@ def written(axes: NormalAxes) -> str:
 
 
 def in_words(axes: NormalAxes) -> str:
-    """What the stored channels 0, 1, 2 point to: '(x right, y down, z forward)'."""
+    """Directions of the stored channels 0, 1, 2: '(x right, y down, z forward)'.
+
+    Args:
+        axes: of the normals.
+    """
     return f"({', '.join(WORDS[letter] for letter in written(axes).split(','))})"
 
 
 def difference(axes: NormalAxes) -> str:
-    """What is wrong with axes other than ours, by stored channel: 'channel 2 is flipped'. Empty for ours."""
+    """How axes differ from the expected ones, by stored channel: 'channel 2 is flipped'.
+
+    Args:
+        axes: of the normals.
+
+    Returns:
+        An empty text for the expected axes.
+    """
     if axes == OPENCV:
         return "OpenCV's axes"
     told = []
@@ -61,9 +76,12 @@ def _and(channels: Sequence[int]) -> str:
 
 
 class Candidate(NamedTuple):
-    """Axes, and the angles in degrees between the normals read by them and those from depth.
+    """How well axes fit: angles in degrees between the stored normals, read by them, and those from depth.
 
-    The median says how good the normals are. The mean ranks: it hears a floor of a tenth of the pixels, too.
+    Args:
+        mean: ranks the candidates. Unlike the median, it notices a floor of a tenth of the pixels.
+        median: says how good the normals are.
+        axes: of the candidate.
     """
 
     mean: float
@@ -72,7 +90,12 @@ class Candidate(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """All 48 candidates, best first, judged on ``pixels`` pixels."""
+    """The axes of a set of normals, as far as they can be told.
+
+    Args:
+        ranking: all 48 candidates, best first.
+        pixels: number of pixels they were judged on.
+    """
 
     ranking: tuple[Candidate, ...]
     pixels: int
@@ -84,21 +107,21 @@ class Diagnosis(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Median angle of the best, degrees."""
+        """Median angle of the best axes, in degrees."""
         return self.ranking[0].median
 
     @property
     def margin(self) -> float:
-        """By how many degrees the second best is worse in the mean."""
+        """Difference in mean angle between the second best axes and the best, in degrees."""
         return self.ranking[1].mean - self.ranking[0].mean
 
     @property
     def sure(self) -> bool:
-        """True if the best fits well and the next clearly worse: without that, no verdict."""
+        """True if the best axes fit well and the next fit clearly worse. Otherwise there is no verdict."""
         return self.pixels >= ENOUGH and self.error < CLOSE and self.margin > CLEAR
 
     def __str__(self) -> str:
-        """The best, its error, the runner-up, the expected axes."""
+        """The best axes and their error, the second best, and the expected axes."""
         if not self.pixels:
             return "no pixel has both a normal and a surface in its depth"
         first, second = (
@@ -109,9 +132,15 @@ class Diagnosis(NamedTuple):
 
 
 def evidence(normal: Array, depth: Array, intrinsics: Intrinsics) -> Array:
-    """Unit vectors (n,2,3) where both are known: the stored normal, the one from depth. About 2000, evenly spaced.
+    """Pairs of a stored normal and a normal from depth, at pixels that have both.
 
-    ``normal`` (H,W,3) as stored, ``depth`` (H,W) or (H,W,1), in any unit: normals do not depend on it.
+    Args:
+        normal: (H,W,3) as stored.
+        depth: (H,W) or (H,W,1), in any unit: normals do not depend on it.
+        intrinsics: of the camera, at this size.
+
+    Returns:
+        Unit vectors (n,2,3) of about 2000 evenly spaced pixels, or fewer.
     """
     stored = known_normals(normal).reshape(-1, 3)
     derived = normals_from_depth(known_depth(depth).reshape(depth.shape[:2]), intrinsics).reshape(-1, 3)
@@ -122,7 +151,11 @@ def evidence(normal: Array, depth: Array, intrinsics: Intrinsics) -> Array:
 
 
 def judge(pairs: Sequence[Array]) -> Diagnosis:
-    """The 48 candidates against pooled ``evidence``."""
+    """Judge the 48 candidates on pooled pairs of normals.
+
+    Args:
+        pairs: arrays (n,2,3) that ``evidence`` returned.
+    """
     pooled = np.concatenate([np.zeros((0, 2, 3), np.float32), *pairs])
     return Diagnosis(tuple(sorted(_angles(pooled, axes) for axes in CANDIDATES)), len(pooled))
 
@@ -135,8 +168,13 @@ def _angles(pairs: Array, axes: NormalAxes) -> Candidate:
 
 
 def diagnose(normals: Iterable[Array], depths: Iterable[Array], intrinsics: Intrinsics) -> Diagnosis:
-    """Which of the 48 signed permutations of axes the stored normals use, judged by normals from depth.
+    """Find which of the 48 signed permutations of axes the stored normals use, judged by normals from depth.
 
-    ``normals`` (H,W,3) each, as stored; ``depths`` (H,W) each, of one camera. The valid pixels of all are pooled.
+    The valid pixels of all images are pooled.
+
+    Args:
+        normals: (H,W,3) each, as stored.
+        depths: (H,W) each, in the same order.
+        intrinsics: of the one camera that took all images.
     """
     return judge([evidence(normal, depth, intrinsics) for normal, depth in zip(normals, depths, strict=True)])

@@ -1,4 +1,4 @@
-"""Do the folders of a set show the same scenes under the same numbers? Asked of the edges, which all of them share."""
+"""Check that files of the same number show the same scene in every folder, by comparing their edges."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ from symerge_dense.datasets.targets import INVALID_LABEL, SHORTEST_NORMAL, bound
 
 Array = NDArray[Any]
 Strength = NDArray[np.float32]
-SIZE = (36, 48)  # rows, columns of an edge map: coarse enough to forgive labels that are drawn a few pixels off
-WORKING = 100  # rows that are enough to find edges at; larger files are thinned to no fewer
-SHARPEST = 0.2  # relative second difference of 1/depth from which a jump is a jump, however far
+SIZE = (36, 48)  # rows, columns of an edge map: coarse enough for labels that are drawn a few pixels off
+WORKING = 100  # rows that are enough to find edges; larger files are thinned, but not below this
+SHARPEST = 0.2  # relative second differences of 1/depth are cut off here: all larger jumps count alike
 
 
-# -- edge maps: what an image, its labels, its depth and its normals have in common -----------------------------------
+# -- edge maps --------------------------------------------------------------------------------------------------------
 def edge_map(folder: str, array: Array) -> Strength:
-    """Where a stored file of ``folder`` (image, label, depth, normal) changes: float32 (36,48), >= 0.
+    """Strength of the edges in a stored file.
 
-    Image: gradient of the luminance. Label: share of class borders. Depth: second differences of 1/depth, which are 0
-    on every plane, relative to it. Normals: length of the differences. Nothing is an edge beside an invalid pixel.
+    Image: gradient of the luminance. Label: share of class borders. Depth: second differences of 1/depth, relative to
+    1/depth; they are 0 on every plane. Normals: length of the differences. There is no edge beside an invalid pixel.
+
+    Args:
+        folder: 'image', 'label', 'depth' or 'normal'.
+        array: contents of the file, (H,W) or (H,W,C).
+
+    Returns:
+        float32 (36,48), >= 0.
     """
     step = max(array.shape[0] // WORKING, 1)
     layers = array[::step, ::step].reshape(*array[::step, ::step].shape[:2], -1).astype(np.float32)
@@ -71,19 +78,24 @@ Maps = Sequence[NDArray[np.float32] | None]
 Floats = NDArray[np.float64]
 Offsets = dict[str, int]
 REACH = 2  # shifts -2..2 are tried
-FEWEST = 8  # images, below which nothing is said
+FEWEST = 8  # images; with fewer there is no verdict
 GAIN = 0.02  # correlation per pair of folders that a shift must win: neighbours in a video are nearly as alike
-KEPT = 0.6  # with more than this share of the best correlation unshifted, the numbers are right and the scene slow
-SURE = 5.0  # standard errors of a paired difference, beyond chance over all the shifts that are tried
-RELATED = 3.0  # standard errors above zero from which a folder resembles the others
+KEPT = (
+    0.6  # if the stored numbers reach more than this share of the best correlation, they are right: the scene is slow
+)
+SURE = 5.0  # standard errors of a paired difference: beyond chance over all the shifts that are tried
+RELATED = 3.0  # standard errors above zero; with fewer a folder does not resemble the others
 
 
 class Pairing(NamedTuple):
-    """What the edges say of the numbers.
+    """Whether the folders number their files alike.
 
-    ``offsets`` per folder: with +1, ``{folder}/8.npy`` shows what the other folders call 7; all 0 where the folders
-    agree or nothing is certain. ``strangers``: folders that resemble none of the others. ``images``: how many numbers
-    have all folders. ``first``: the number from which on this was seen.
+    Args:
+        offsets: by folder. With +1, ``{folder}/8.npy`` shows what the other folders call 7. All are 0 where the
+            folders agree or nothing is certain.
+        strangers: folders that resemble none of the others.
+        images: how many numbers exist in all folders.
+        first: number at which the part of the set begins in which this was seen.
     """
 
     offsets: Offsets
@@ -93,14 +105,17 @@ class Pairing(NamedTuple):
 
     @property
     def shifted(self) -> tuple[str, ...]:
-        """The folders that are out of step with most of the others."""
+        """The folders that are shifted against most of the others."""
         return tuple(folder for folder, offset in self.offsets.items() if offset)
 
 
 def compare_folders(maps: Mapping[str, Maps]) -> Pairing:
-    """``compare_every_folder`` of the whole set and, where that finds nothing, of its halves and quarters.
+    """Compare the numbering of folders, over the whole set and then over its halves and quarters.
 
-    A frame too many in the middle shifts only what comes after it.
+    An extra frame in the middle shifts only what comes after it, so parts are tried where the whole shows nothing.
+
+    Args:
+        maps: edge maps by folder, as for ``compare_every_folder``.
     """
     whole = compare_every_folder(maps)
     if whole.shifted or whole.strangers:
@@ -116,11 +131,14 @@ def compare_folders(maps: Mapping[str, Maps]) -> Pairing:
 
 
 def compare_every_folder(maps: Mapping[str, Maps]) -> Pairing:
-    """Edge maps (h,w) per folder, listed by number (None: missing or unreadable), against each other.
+    """Compare the numbering of folders by the correlation of their edge maps.
 
     Every assignment of offsets -2..2 to the folders is judged by the correlation of the maps that it brings together,
-    less what all images share. It replaces the stored numbering only if it wins clearly: in correlation, in
-    proportion, and in a paired test over the images. Fewer than 8 images say nothing.
+    after the mean map is subtracted. It replaces the stored numbering only if it wins clearly: in correlation, in
+    proportion, and in a paired test over the images. With fewer than 8 images there is no verdict.
+
+    Args:
+        maps: by folder, the edge maps (h,w) in the order of their numbers; None: missing or unreadable.
     """
     unshifted = dict.fromkeys(maps, 0)
     complete = sum(all(entry is not None for entry in row) for row in zip(*maps.values(), strict=True))
@@ -134,7 +152,7 @@ def compare_every_folder(maps: Mapping[str, Maps]) -> Pairing:
 
 
 def _standardized(stack: Maps) -> Floats:
-    """(N, h*w) rows of mean 0 and length 1, less the mean over the set; NaN where there is no map."""
+    """(N, h*w) rows of mean 0 and length 1, after the mean of the set is subtracted; NaN where there is no map."""
     blank = next(np.full_like(entry, np.nan) for entry in stack if entry is not None)
     rows = np.stack([blank if entry is None else entry for entry in stack]).reshape(len(stack), -1).astype(np.float64)
     rows -= np.nanmean(rows, axis=0)
@@ -153,7 +171,7 @@ Tables = dict[tuple[str, str], dict[tuple[int, int], Floats]]
 
 
 def _correlations(stacks: Mapping[str, Floats]) -> Tables:
-    """Per pair of folders and their offsets: the correlation (N,) of what the two call number n."""
+    """Correlation (N,) of the maps that two folders call number n, for every pair of folders and their offsets."""
     reach = range(-REACH, REACH + 1)
     moved = {folder: {offset: _shifted(rows, offset) for offset in reach} for folder, rows in stacks.items()}
     return {
@@ -163,7 +181,7 @@ def _correlations(stacks: Mapping[str, Floats]) -> Tables:
 
 
 def _assignments(folders: Sequence[str]) -> list[Offsets]:
-    """All offsets of which 0 is the most common: of two halves, the one with the first folder is called right."""
+    """All offsets of which 0 is the most common. On a tie, the half with the first folder counts as unshifted."""
     every = product(range(-REACH, REACH + 1), repeat=len(folders))
     return [dict(zip(folders, offsets, strict=True)) for offsets in every if Counter(offsets).most_common(1)[0][0] == 0]
 
@@ -180,7 +198,7 @@ def _finite(values: Floats) -> Floats:
 
 
 def _gain(tables: Tables, offsets: Offsets) -> float:
-    """Correlation won over the stored numbering, summed over pairs, less what each pair must win."""
+    """Gain in correlation over the stored numbering, minus what it must be, summed over pairs of folders."""
     won = [_finite(after - before) for before, after in _torn(tables, offsets)]
     return sum(float(values.mean()) - GAIN if len(values) else -GAIN for values in won)
 
@@ -196,18 +214,18 @@ def _clear(tables: Tables, offsets: Offsets) -> bool:
 
 
 def _errors_above_zero(values: Floats) -> float:
-    """Mean in standard errors."""
+    """The mean, in units of its standard error."""
     return float(values.mean() / max(values.std(ddof=1) / np.sqrt(len(values)), 1e-12))
 
 
 def _strangers(tables: Tables, folders: Sequence[str]) -> tuple[str, ...]:
-    """Folders whose maps do not correlate with those of the other folders, while those do with each other."""
+    """Folders whose maps do not correlate with those of the other folders, though the others do with each other."""
     alike = {pair: table[0, 0] for pair, table in tables.items()}
     totals = {
         folder: _finite(np.sum([values for pair, values in alike.items() if folder in pair], axis=0))
         for folder in folders
     }
-    # a folder without any edge, of flat scenes, correlates with nothing and tells nothing
+    # a folder without any edge (flat scenes) correlates with nothing, which means nothing
     lonely = tuple(folder for folder, total in totals.items() if total.any() and _errors_above_zero(total) < RELATED)
     rest = [_errors_above_zero(_finite(values)) > SURE for pair, values in alike.items() if not set(pair) & set(lonely)]
     return lonely if rest and all(rest) else ()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,9 @@ def _remedy(root: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides the bytes that are written."""
+    """Versions of what decides the bytes that are written; a package that is not installed decides none."""
     own = {"python": platform.python_version(), "symerge_dense": symerge_dense.__version__, "opencv": cv2.__version__}
-    return own | {package: importlib.metadata.version(package) for package in PACKAGES}
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            own[package] = importlib.metadata.version(package)
+    return own

@@ -12,7 +12,15 @@ from builders.pipeline_tiny import tool
 from safetensors.torch import load_file
 
 from symerge_dense.pipeline.profiling import file_merge as merge_cost
-from symerge_dense.pipeline.profiling.file_merge import PLAIN, generate, measure, own_memory, plain_pass, remove, work
+from symerge_dense.pipeline.profiling.file_merge import (
+    PLAIN,
+    generate,
+    measure_merge,
+    own_memory,
+    plain_pass,
+    remove,
+    work,
+)
 from symerge_dense.progress import Bar, silent
 
 
@@ -61,10 +69,10 @@ def test_only_generated_files_are_removed(checkpoints: Path) -> None:
 
 
 def test_a_contender_is_measured_in_a_process_of_its_own(checkpoints: Path) -> None:
-    cost = measure(checkpoints, "average", 1)
+    cost = measure_merge(checkpoints, "average", 1)
     assert 0 < cost.seconds < 60 and 5e7 < cost.peak < 2e9
     with pytest.raises(ValueError, match="avrage failed"):
-        measure(checkpoints, "avrage", 1)
+        measure_merge(checkpoints, "avrage", 1)
 
 
 def test_memory_of_a_process() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from symerge_dense.pipeline.cli import end_like_ctrl_c, run_tool
+from symerge_dense.commands.cli import end_like_ctrl_c, run_tool
 
 TOO_MUCH = 1 << 50
 

@@ -1,0 +1,174 @@
+"""Which commands there are, and how they end: a user's error is one message and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import symerge_dense
+
+COMMANDS = {
+    "train": "train missing experts, merge them by SyMerge, evaluate, report",
+    "test": "evaluate a checkpoint on a labelled split",
+    "compare": "put every merging method on the experts of a config",
+    "merge": "merge checkpoint files by a static method",
+    "unpack": "the checkpoint of one task from a packed merge",
+    "report": "tables of finished runs",
+    "config": "list, copy or print the configs that come with the package",
+    "prepare-data": "convert a downloaded NYUv2, or check a prepared folder",
+    "import-expert": "import an expert that another program trained",
+    "estimate": "what a run will compute, before it is run",
+    "benchmark": "seconds and memory of an adaptation step",
+    "benchmark-merge": "seconds and memory of merging large files",
+}
+# PyTorch has a class for accelerators only; the allocator of the CPU raises a plain RuntimeError
+MEMORY = "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"
+_signalled: list[int] = []
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Entry point of ``symerge``: run the subcommand that is named first.
+
+    Args:
+        words: the command line without the program's name; None takes ``sys.argv``.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if words is None else words)
+    parser = argparse.ArgumentParser(
+        prog="symerge",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"{symerge_dense.__doc__}\n\ncommands:\n"
+        + "\n".join(f"  {name:16} {what}" for name, what in COMMANDS.items()),
+        epilog="symerge COMMAND --help says more about one.",
+    )
+    parser.add_argument("--version", action="version", version=f"symerge {symerge_dense.__version__}")
+    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help="one of the above")
+    chosen = parser.parse_args(given[:1])
+    return tool(chosen.command, given[1:])
+
+
+def tool(name: str, words: Sequence[str] | None = None) -> int:
+    """Run one command: what ``tools/NAME.py`` and ``symerge NAME`` do.
+
+    Args:
+        name: of ``COMMANDS``.
+        words: its arguments; None takes ``sys.argv``.
+
+    Returns:
+        The exit code: 0, 2 for a user's error, 130 after Ctrl-C, or what the command returns.
+    """
+    command = importlib.import_module(f"symerge_dense.commands.{name.replace('-', '_')}")
+    parser = argparse.ArgumentParser(
+        prog=f"symerge {name}" if words is not None else None,
+        description=command.__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.arguments(parser)
+    parser.add_argument(
+        "--import",
+        dest="plugins",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="MODULE",
+        help="modules of your own that register tasks, data sets, heads or methods, e.g. my_lab.saliency",
+    )
+    takes_more = getattr(command, "TAKES_MORE", False)
+    options, rest = parser.parse_known_args(words)
+    if rest and not takes_more:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
+
+    def work() -> int | None:
+        if options.plugins:
+            from symerge_dense.registry import import_plugins
+
+            import_plugins(options.plugins)
+        code: int | None = command.run(options)
+        return code
+
+    return run_tool(work, getattr(command, "INTERRUPTED", "go on with --resume"))
+
+
+def run_tool(work: Callable[[], object], interrupted: str = "go on with --resume") -> int:
+    """Run ``work`` and turn what a user can mend into a message and an exit code.
+
+    Args:
+        work: what to do; an int that it returns is the exit code.
+        interrupted: printed after Ctrl-C.
+
+    Returns:
+        0 or what ``work`` returns, 2 after a ValueError or OSError or without memory, 130 after Ctrl-C. Other errors
+        are mistakes of the program and are raised.
+    """
+    try:
+        code = work()
+    except KeyboardInterrupt:
+        complain(f"interrupted; {interrupted}")
+        return 130
+    except Exception as error:
+        if _signalled:  # which may turn into another error in code that is not Python's
+            complain(f"interrupted; {interrupted}")
+            return 130
+        text = message(error)
+        if text is None:
+            raise
+        complain(f"error: {text}")
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def end_like_ctrl_c() -> None:
+    """Let the signals that end a process clean up as Ctrl-C does."""
+    _signalled.clear()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        _signalled.append(number)
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), interrupt)
+
+
+def complain(text: str) -> None:
+    """Print to stderr; where there are several processes, every one of them does, and says which it is."""
+    distributed = sys.modules.get("mmengine.dist")  # not imported: nobody has joined other processes
+    rank, processes = (0, 1) if distributed is None else distributed.get_dist_info()
+    # one write: with several, the lines of different processes would mix
+    sys.stderr.write(f"rank {rank}: {text}\n" if processes > 1 else f"{text}\n")
+
+
+def message(error: Exception) -> str | None:
+    """What a user needs to read of ``error``; None where it is a mistake of the program."""
+    if _out_of_memory(error):
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        return (
+            f"there is not enough memory ({first[:200]}); free some, or take smaller batches, a smaller model, a "
+            "method that needs less, or another device."
+        )
+    if not isinstance(error, (ValueError, OSError)):
+        return None
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename} cannot be read or written ({error.strerror}); choose another place."
+    text = str(error)
+    if "Original Traceback" in text:  # PyTorch repeats all that a data worker printed, the message last
+        text = text.rsplit(f"{type(error).__name__}: ", 1)[-1].rstrip()
+    return text
+
+
+def _out_of_memory(error: Exception) -> bool:
+    torch = sys.modules.get("torch")
+    on_device = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return on_device or isinstance(error, MemoryError) or any(text in str(error) for text in MEMORY)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

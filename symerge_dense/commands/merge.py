@@ -1,0 +1,74 @@
+"""Merge checkpoints of one architecture by a static method, from files to a file, however large they are.
+
+Options of the method are given by their names: --density 0.2 --scale 1.0. docs/methods.md has all methods.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+TAKES_MORE = True  # options of the method
+INTERRUPTED = "nothing was written"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what this command takes to ``parser``."""
+    add = parser.add_argument
+    add("--method", required=True, metavar="NAME", help="for example ties; a name that does not exist lists all")
+    add(
+        "--base",
+        required=True,
+        metavar="FILE",
+        help="what the experts were fine-tuned from: .safetensors, a folder of its shards, or .pth",
+    )
+    add("--experts", required=True, nargs="+", metavar="NAME=FILE", help="for example depth=runs/depth.safetensors")
+    add("--out", required=True, metavar="FILE", help="the .safetensors file to write")
+    add(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="options of the method, also those that are called like one of this command: method=ties",
+    )
+    add("--statistics", default="mean", help="running statistics of BatchNorm: mean, moments or pretrained")
+    add(
+        "--prefix",
+        help="merge the tensors whose names start so; default: 'backbone.' of this package's models, else all; the "
+        "others are not written",
+    )
+    add("--seed", type=int, default=0, help="of random methods")
+    add("--task", metavar="NAME", help="whose weights to write, of a method that gives every task its own")
+    add(
+        "--packed",
+        action="store_true",
+        help="write all tasks of a method with masks (emr, tall_masks) into one file: one task vector, and one bit per "
+        "weight and task; the unpack command gives a task's weights back",
+    )
+    add("--device", help="where to compute, for example cuda; default: the CPU")
+    add("--hash", action="store_true", help="record the SHA-256 of whole inputs, not of samples only")
+    add("--dry-run", action="store_true", help="check the inputs, say what would be done, and stop")
+    add("--overwrite", action="store_true", help="replace --out")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Merge, or say what a merge would do."""
+    from symerge_dense.commands.cli import end_like_ctrl_c
+    from symerge_dense.pipeline.file_merge.merge import FileMerge
+    from symerge_dense.pipeline.method_options import flags, method_of, named, settings
+
+    merge = FileMerge(
+        merger=method_of(options.method, {**flags(options.rest), **settings(options.set)}),
+        base=options.base,
+        experts=named(options.experts),
+        out=options.out,
+        statistics=options.statistics,
+        prefix=options.prefix,
+        seed=options.seed,
+        task=options.task,
+        device=options.device,
+        overwrite=options.overwrite,
+        hash_inputs=options.hash,
+        packed=options.packed,
+    )
+    end_like_ctrl_c()
+    (merge.plan if options.dry_run else merge.merge)()

@@ -1,0 +1,157 @@
+"""Config files by path or by name, and values for them from a command line. Light: no torch."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import DictAction
+
+from symerge_dense.registry import did_you_mean
+
+PACKAGE = Path(__file__).resolve().parents[1]
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
+
+
+def shipped_folder() -> Path:
+    """The configs that come with the package: inside it where it was installed, else those of the checkout."""
+    inside = PACKAGE / "configs"
+    return inside if inside.is_dir() else PACKAGE.parent / "configs"
+
+
+def shipped() -> dict[str, Path]:
+    """{name: file} of the configs that can be run, as ``symerge train NAME`` finds them."""
+    return {path.stem: path for path in sorted(shipped_folder().glob("*.py"))}
+
+
+def find_config(config: str | Path) -> Path:
+    """The file of a config: a path, or the name of one that comes with the package.
+
+    Args:
+        config: for example ``configs/rooms_symerge.py`` or ``rooms_symerge``.
+
+    Raises:
+        ValueError: there is no such file and no config of that name.
+    """
+    path = Path(config)
+    if path.is_file():
+        return path
+    known = shipped()
+    if str(config) in known:
+        return known[str(config)]
+    near = [str(file) for file in Path("configs").glob("*.py")]
+    raise ValueError(did_you_mean(str(config), near or list(known), "config file"))
+
+
+def copy_config(name: str, folder: str | Path) -> list[Path]:
+    """Copy a config that comes with the package, with all that it is made of, to edit it.
+
+    Args:
+        name: as ``shipped`` has it.
+        folder: where its file goes; the files it reads go to folders beside it.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ValueError: an unknown name, or a file that is already there.
+    """
+    known, source = shipped(), shipped_folder()
+    if name not in known:
+        raise ValueError(did_you_mean(name, known, "config"))
+    files = [
+        known[name],
+        *(path for part in ("_base_", "experts", "merge") for path in sorted((source / part).glob("*"))),
+    ]
+    files = [path for path in files if path.suffix == ".py"]
+    targets = [Path(folder) / path.relative_to(source) for path in files]
+    for target in targets:
+        if target.exists():
+            raise ValueError(f"{target} exists; choose another folder, or remove it.")
+    for path, target in zip(files, targets, strict=True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return targets
+
+
+def literal(text: str) -> Any:
+    """A value from a command line.
+
+    Args:
+        text: what was written.
+
+    Returns:
+        ``'0.2'`` as 0.2, ``"{'a': 1}"`` as a dict, ``'true'`` as True, ``'none'`` as None; what is no Python literal
+        stays text.
+
+    >>> literal("[0.3, 0.5]"), literal("true"), literal("mean")
+    ([0.3, 0.5], True, 'mean')
+    """
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+class CfgOptions(DictAction):  # type: ignore[misc]
+    """MMEngine's ``DictAction`` for ``--cfg-options``: Python literals too, and a clear message for anything else."""
+
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        bare = val[:1] not in ("(", "[", "{", "'", '"')
+        found = val if bare and "," in val else literal(val)
+        return DictAction._parse_iterable(val) if isinstance(found, str) and set(val) & set(",[]()") else found
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        """Add ``key.subkey=value`` words to the dict of overrides; others end the program with exit code 2."""
+        try:
+            setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), **parse_overrides(values)})
+        except ValueError as error:
+            parser.error(str(error))
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Overrides of a config from the words of a command line.
+
+    Args:
+        words: ``['a.b=1', 'c=x', 'd=[a, b]']``.
+
+    Returns:
+        ``{'a.b': 1, 'c': 'x', 'd': ['a', 'b']}``, values read as MMEngine's DictAction and Python literals are.
+
+    Raises:
+        ValueError: a word without a key or without '=', or with brackets that do not close.
+    """
+    parsed: dict[str, Any] = {}
+    for word in words:
+        key, separator, text = word.partition("=")
+        if not separator or not key:
+            raise ValueError(f"--cfg-options {word!r}: write key.subkey=value, for example adaptation.rounds=100.")
+        try:
+            parsed[key] = CfgOptions._parse_iterable(text)
+        except AssertionError:
+            raise ValueError(f"--cfg-options {word!r}: brackets do not close; quote the value for the shell.") from None
+    return parsed
+
+
+def custom_imports(spec: Any) -> list[str]:
+    """The modules that MMEngine's ``custom_imports=dict(imports=[...])`` names.
+
+    Args:
+        spec: the config's value.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    if not isinstance(spec, Mapping) or not set(spec) <= {"imports", "allow_failed_imports"}:
+        raise ValueError(f"custom_imports={spec!r}: write custom_imports=dict(imports=['my_lab.saliency']).")
+    named = spec.get("imports", [])
+    return [named] if isinstance(named, str) else list(named)
