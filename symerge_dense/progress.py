@@ -20,7 +20,7 @@ _said: set[str] = set()
 
 
 def _is_main_process() -> bool:
-    """Ask MMEngine only if it is distributed by now: importing ``mmengine.dist`` imports torch, which takes seconds."""
+    """Ask MMEngine only if ``mmengine.dist`` is imported already: it imports torch, which takes seconds."""
     dist = sys.modules.get("mmengine.dist")
     return dist is None or bool(dist.is_main_process())
 

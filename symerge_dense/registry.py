@@ -105,6 +105,16 @@ class Registry(mmengine.Registry, Generic[T]):
             raise ValueError(did_you_mean(key, known, self.kind))
         return found
 
+    def name_of(self, owner: type) -> str | None:
+        """The name that a class is registered under; None where it is not registered here.
+
+        Args:
+            owner: the class; one that was defined anew, in a reloaded module, counts as the same.
+        """
+        place = owner.__module__, owner.__qualname__
+        names = (name for name, entry in self._module_dict.items() if (entry.__module__, entry.__qualname__) == place)
+        return next(names, None)
+
     def build(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
         """Build from ``{'type': class or name, **arguments}``; an object that is no dict is returned as it is."""
         if not isinstance(cfg, Mapping):
@@ -196,6 +206,15 @@ def import_installed_plugins() -> None:
         _installed.append(entry.value)
 
 
+def search_also(*folders: str) -> None:
+    """Let Python look for modules in these folders too, after all others: where the user works, where a config lies.
+
+    Args:
+        *folders: paths.
+    """
+    sys.path += [folder for folder in folders if folder not in sys.path]
+
+
 def import_plugins(modules: Sequence[str]) -> None:
     """Import modules of other packages, so that what they register is known.
 
@@ -207,18 +226,18 @@ def import_plugins(modules: Sequence[str]) -> None:
     Raises:
         ValueError: a module cannot be found, or fails while it is imported.
     """
-    here = os.getcwd()
-    if modules and here not in sys.path:
-        sys.path.append(here)
+    search_also(os.getcwd())
     for name in modules:
         try:
             importlib.import_module(name)
-        except Exception as error:  # it is a program of somebody else: it can fail in any way
+        except (Exception, SystemExit) as error:  # it is a program of somebody else: it can fail in any way
             found = f"{type(error).__name__}: {error}"
-            raise ValueError(
-                f"plug-in {name} cannot be imported ({found}); run from the folder that holds it, install "
-                "its package, or put its folder on PYTHONPATH."
-            ) from error
+            if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+                raise ValueError(
+                    f"plug-in {name} cannot be imported ({found}); run from the folder that holds it, install "
+                    "its package, or put its folder on PYTHONPATH."
+                ) from error
+            raise ValueError(f"plug-in {name} fails while it is imported ({found}); mend it.") from error
 
 
 def registered_by(owner: type) -> str | None:

@@ -1,4 +1,4 @@
-"""From experts to a merged model through MMEngine: the config of the run, its runner, and what is left at the end."""
+"""From experts to a merged model through MMEngine: the config of the run and its runner."""
 
 from __future__ import annotations
 
@@ -26,7 +26,12 @@ CONFIG_NAME = "adaptation.py"  # the MMEngine config of an adaptation, in the fo
 
 
 def iterations(options: SyMergeOptions, tasks: int) -> int:
-    """Optimizer steps of a run: one a round, or one a round and task."""
+    """Optimizer steps of a run: one per round, or one per round and task.
+
+    Args:
+        options: of the adaptation.
+        tasks: number of tasks.
+    """
     return options.rounds * (tasks if options.schedule == "per_task" else 1)
 
 
@@ -44,31 +49,31 @@ def adapt(
     title: str = "SyMerge",
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Student:
-    """Optimise on unlabelled images what of a model learns; it comes back folded, BatchNorm re-estimated.
+    """Train the learnable parts of a student on unlabelled images, then fold it and re-estimate BatchNorm.
 
-    Where model and pool are config dicts the run is ``Runner.from_cfg`` of a plain MMEngine config, which is kept as
+    If model and pool are config dicts, the run is ``Runner.from_cfg`` of a plain MMEngine config, which is kept as
     ``folder/adaptation.py`` and can be run again by any tool of MMEngine. Objects are used in place.
 
     Args:
         model: a student with base weights and experts' heads, or the dict that builds one (``SyMergeModel``).
-        experts: {task: expert}; they are asked for task vectors and labels.
+        experts: {task: expert}; they give task vectors and labels.
         pool: the unlabelled images, or the dict that builds the ``Unlabelled`` set.
         folder: of checkpoints, the loss curve and MMEngine's log.
         seed: of everything random.
         launcher: 'none', 'pytorch' or 'slurm'.
-        resume: go on from the newest checkpoint in ``folder``.
-        validation: runner arguments ``val_dataloader``, ``val_evaluator`` and ``val_interval`` (in rounds) to watch
+        resume: continue from the newest checkpoint in ``folder``.
+        validation: runner arguments ``val_dataloader``, ``val_evaluator`` and ``val_interval`` (in rounds) to log
             labelled metrics on the way; nothing is learned from them.
         labels: folder of the experts' cached labels, which runs may share; by default ``folder / 'labels'``.
         title: shown at the progress bar.
-        settings: keys of MMEngine's runner that are handed through, see ``engine.runner.PASSED_ON``.
+        settings: keys of MMEngine's runner that are passed on, see ``engine.runner.PASSED_ON``.
 
     Returns:
         The student; its ``model`` is the merged network.
 
     Raises:
         NonFiniteLoss: a loss is not finite (a ValueError); the last checkpoint before it is kept.
-        ValueError: the batch cannot be shared by the processes, or a checkpoint belongs to another run.
+        ValueError: the batch cannot be split among the processes, or a checkpoint belongs to another run.
     """
     live = isinstance(model, Student)
     options = model.options if isinstance(model, Student) else make_options(**model["options"])
@@ -121,7 +126,7 @@ def adapt(
 
 
 def _loading(options: SyMergeOptions) -> dict[str, Any]:
-    """Arguments of the data loader of one process. Raises ValueError where the batch cannot be shared."""
+    """Arguments of the data loader of one process. Raises ValueError if the batch cannot be split among them."""
     processes = get_world_size()
     if options.batch_size % processes:
         raise ValueError(
@@ -146,6 +151,6 @@ def _loader(pool: Unlabelled | Mapping[str, Any], loading: Mapping[str, Any], se
 
 
 def _fingerprint(kind: str, options: SyMergeOptions, experts: Mapping[str, MultiTaskModel]) -> str:
-    """Of what a resumed run must share with the interrupted one."""
+    """Hash of everything that a resumed run must share with the interrupted one."""
     hashes = [f"{task}:{state_hash(expert.state_dict())}" for task, expert in experts.items()]
     return hashlib.sha256(repr((kind, options, hashes)).encode()).hexdigest()

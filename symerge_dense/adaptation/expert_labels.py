@@ -1,7 +1,8 @@
-"""The experts' predictions on the unlabelled pool: asked once and kept, or asked in every step.
+"""The experts' predictions on the unlabelled pool: computed once and cached, or computed in every step.
 
-Kept labels are the experts' raw outputs at head resolution, as float16 in one memory-mapped file per task, one row per
-image, next to a record of the expert's hash and of the pool, so that labels of another expert or pool are never used.
+Cached labels are the experts' raw outputs at head resolution, as float16 in one memory-mapped file per task, one row
+per image. A record beside it holds the hashes of expert and pool, so that labels of another expert or pool are never
+used.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Experts = Mapping[str, MultiTaskModel]
 
 @torch.no_grad()
 def _predict(task: str, expert: MultiTaskModel, pool: Unlabelled, path: Path, batch_size: int) -> None:
-    """Write one expert's raw outputs for the whole pool; a temporary name until complete."""
+    """Write one expert's raw outputs for the whole pool, under a temporary name until they are complete."""
     device = next(expert.parameters()).device
     store: np.memmap[Any, Any] | None = None
     loader: DataLoader[Any] = DataLoader(pool, batch_size, collate_fn=default_collate)
@@ -49,10 +50,18 @@ def _predict(task: str, expert: MultiTaskModel, pool: Unlabelled, path: Path, ba
 
 
 def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: int) -> None:
-    """Ask every expert once about every image of ``pool``; what ``folder`` already holds of them is kept.
+    """Run every expert once on every image of the pool; labels that the folder already holds are kept.
 
     Files: ``folder/<task>.npy`` float16 (images, C, h, w) and ``<task>.json``. The main process writes, others wait.
-    Raises ValueError for an empty pool.
+
+    Args:
+        experts: {task: expert}.
+        pool: the unlabelled images.
+        folder: of the labels; made where it is missing.
+        batch_size: images per pass.
+
+    Raises:
+        ValueError: the pool is empty.
     """
     if len(pool) == 0:
         raise ValueError("the unlabelled pool is empty: point data.unlabelled at a set with images.")
@@ -72,12 +81,12 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
 
 
 class CachedLabels:
-    """Joins unlabelled images with the experts' raw outputs as ``label_<task>``, geometry applied to both alike.
+    """Joins unlabelled images with the experts' raw outputs as ``label_<task>``, and augments both alike.
 
     Args:
         folder: where ``write_labels`` puts the labels; opened at first use, once in every process.
-        rules: {task: task}; they know how their values change under a mirror or a zoom.
-        augment: joint augmentation, None for none.
+        rules: {task: DenseTask}; a task knows how its values change under a mirror or a zoom.
+        augment: joint augmentation; None for none.
         seed: of the augmentation; sample ``index`` of pass ``draw`` depends on (seed, draw, index) alone.
     """
 
@@ -86,7 +95,7 @@ class CachedLabels:
         self._stores: dict[str, np.ndarray] = {}
 
     def __call__(self, sample: dict[str, Any], draw: int) -> dict[str, Any]:
-        """``sample`` ('image' float32 (3,H,W), 'index') with ``label_<task>`` (C,h,w) of every task."""
+        """A sample ('image' float32 (3,H,W), 'index') with ``label_<task>`` (C,h,w) of every task."""
         index = sample["index"]
         labels = {task: self._label(task, index) for task in self.rules}
         if self.augment is not None:
@@ -105,7 +114,11 @@ class CachedLabels:
 
 
 class OnlineLabels:
-    """The literal variant: every expert is asked about every batch. Called with images, returns raw outputs."""
+    """Runs every expert on every batch, as published: images in, raw outputs {task: (N,C,h,w)} out.
+
+    Args:
+        experts: {task: expert}; put into evaluation mode.
+    """
 
     def __init__(self, experts: Experts) -> None:
         self.experts = {task: expert.eval() for task, expert in experts.items()}

@@ -1,4 +1,4 @@
-"""The merged model as it will be delivered, for a while: weights folded, BatchNorm re-estimated, then undone."""
+"""The merged model in its final form, for good or for a while: weights folded, BatchNorm re-estimated."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ from symerge_dense.models.multi_task import MultiTaskModel
 
 
 def image_batches(pool: Unlabelled, count: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
-    """Up to ``count`` evenly spaced images of the pool, as batches (N,3,H,W) of even size; the same in every process.
+    """Evenly spaced images of the pool, as batches (N,3,H,W) of nearly equal size; the same in every process.
 
-    No batch has a single image (unless the pool has): a layer that pools the whole image could not normalise it.
+    No batch has a single image, unless the pool has: a layer that pools the whole image could not normalise it.
+
+    Args:
+        pool: the unlabelled images.
+        count: at most this many images.
+        batch_size: images per batch, at least 2; a batch may get more, so that none is left with one image.
+        device: of the batches.
     """
     indices = torch.linspace(0, len(pool) - 1, min(count, len(pool))).long().unique()
     for chunk in indices.tensor_split(max(1, len(indices) // max(batch_size, 2))):
@@ -25,7 +31,12 @@ def image_batches(pool: Unlabelled, count: int, batch_size: int, device: torch.d
 
 
 def finalize(model: Student, images: Iterable[Tensor]) -> None:
-    """Fold, and give BatchNorm the statistics of the options' policy; ``images`` are looked at to re-estimate."""
+    """Fold a student, and set its BatchNorm statistics by the options' policy.
+
+    Args:
+        model: changed in place.
+        images: batches (N,3,H,W) for re-estimation; other policies do not read them.
+    """
     model.fold()
     if model.options.batchnorm == "recalibrate":
         recalibrate(model.model, images)
@@ -35,7 +46,12 @@ def finalize(model: Student, images: Iterable[Tensor]) -> None:
 
 @contextmanager
 def finalized(model: Student, images: Iterable[Tensor]) -> Iterator[MultiTaskModel]:
-    """``finalize`` inside the context; afterwards weights and statistics are as they were."""
+    """``finalize`` inside the context; afterwards weights and statistics are as before.
+
+    Args:
+        model: changed in place.
+        images: as in ``finalize``.
+    """
     before = [value.clone() for value in statistics(model.model)]
     try:
         finalize(model, images)

@@ -1,4 +1,4 @@
-"""The curve of a run: one JSON line per iteration, which survives a kill and is cut back on resume."""
+"""The curve of a run: one JSON line per iteration. A killed run keeps its rows, and a resumed one cuts them back."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ FLUSH_EVERY = 20
 
 
 class History:
-    """Collects scalars per iteration and appends them to ``path`` now and then (reading a GPU scalar is a wait).
+    """Collects scalars per iteration and appends them to a file in groups: reading a scalar waits for the GPU.
 
-    Whoever owns it calls ``flush`` when the run ends, by an exception too (a loss that is not finite, Ctrl-C): the last
-    rows tell why.
+    The owner calls ``flush`` when the run ends, by an exception too (a loss that is not finite, Ctrl-C): the last rows
+    tell why.
+
+    Args:
+        path: the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,18 +29,27 @@ class History:
         self._rows: list[tuple[int, dict[str, Tensor]]] = []
 
     def cut(self, iteration: int) -> None:
-        """Forget what was written from ``iteration`` on: a resumed run writes it again. The file is replaced whole."""
+        """Remove the rows that a resumed run will write again; the file is replaced as a whole.
+
+        Args:
+            iteration: the first to remove.
+        """
         kept = [row for row in read_history(self.path) if row["iteration"] < iteration]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def add(self, iteration: int, values: dict[str, Tensor]) -> None:
-        """Record scalar tensors of one iteration."""
+        """Record one iteration.
+
+        Args:
+            iteration: its number.
+            values: {name: scalar tensor}.
+        """
         self._rows.append((iteration, {name: value.detach() for name, value in values.items()}))
         if len(self._rows) >= FLUSH_EVERY:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was collected; without rows the file is not touched."""
+        """Write the collected rows; without any, the file is not touched."""
         rows, self._rows = self._rows, []
         if not rows:
             return
@@ -50,7 +62,11 @@ class History:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The rows of a history file; a last line cut short by a kill is left out."""
+    """The rows of a history file; a last line that a kill cut short is left out.
+
+    Args:
+        path: the file; one that does not exist has no rows.
+    """
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:

@@ -4,7 +4,7 @@
 |---|---|---|
 | before_train | attach experts: task vectors | Student.attach |
 | | expert labels: cached once, or asked online | adaptation.expert_labels |
-| | bring the losses to one scale | initial_scale |
+| | scale the losses to equal size | initial_scale |
 | before_train_iter | choose the tasks of the step | task_of, Student.before_step |
 | after_train_iter | project coefficients, log | Student.after_step, adaptation.history |
 | before_val, after_val | fold and re-estimate BatchNorm; undo both | adaptation.finalize |
@@ -42,9 +42,15 @@ PROBE_IMAGES = 64
 SMALLEST = 1e-6  # of a loss that an expert-identical start leaves at zero
 
 
-# -- which tasks a step serves, and how much each one's loss weighs ---------------------------------------------------
+# -- the tasks of a step, and the weights of their losses -------------------------------------------------------------
 def task_of(iteration: int, tasks: list[str], seed: int) -> str:
-    """The task served by an iteration of the 'per_task' schedule: every round serves all, in an order of its own."""
+    """The task of an iteration of the 'per_task' schedule; every round has all tasks, in a random order.
+
+    Args:
+        iteration: its number, from 0.
+        tasks: all tasks.
+        seed: of the orders.
+    """
     order = np.random.default_rng((seed, iteration // len(tasks))).permutation(len(tasks))
     return tasks[int(order[iteration % len(tasks)])]
 
@@ -53,7 +59,11 @@ def task_of(iteration: int, tasks: list[str], seed: int) -> str:
 def initial_scale(model: Student, dataset: Dataset[dict[str, Any]]) -> Tensor:
     """One over each task's loss at the current weights, (T,), on up to 64 images spread evenly over the pool.
 
-    Every process looks at the same images, so all get the same scale.
+    Every process uses the same images, so all get the same scale.
+
+    Args:
+        model: the student.
+        dataset: the pool with labels attached.
     """
     count = len(dataset)  # type: ignore[arg-type]  # a map-style data set has a length
     indices = np.unique(np.linspace(0, count - 1, min(count, PROBE_IMAGES)).astype(int))
@@ -72,7 +82,7 @@ def initial_scale(model: Student, dataset: Dataset[dict[str, Any]]) -> Tensor:
 # -- the hook ---------------------------------------------------------------------------------------------------------
 @HOOKS.register_module()
 class SyMergeHook(Hook):
-    """Lets a Student learn from the experts; the table at the top of this file says when it does what.
+    """Lets a Student learn from the experts; the table at the top of this file lists what it does when.
 
     In a config: ``custom_hooks=[dict(type='SyMergeHook')]`` beside ``model=dict(type='SyMergeModel', ...)`` and a
     ``train_dataloader`` over an ``Unlabelled`` set. The experts are the model's.
@@ -118,7 +128,7 @@ class SyMergeHook(Hook):
         self.pool.attach(CachedLabels(folder, model.model.tasks, augment, seed))
 
     def _start(self, model: Student, runner: Any) -> None:
-        """What an unbroken run does once: a resumed one finds it in its checkpoint."""
+        """Done once, at the start of a run: a resumed run finds the results in its checkpoint."""
         if model.options.statistics == "running":
             finalize(model, self._images(model))
             model.unfold()
@@ -126,14 +136,14 @@ class SyMergeHook(Hook):
             model.loss_scale.mul_(initial_scale(model, runner.train_dataloader.dataset))
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """All tasks, or the one whose turn it is."""
+        """Choose the tasks of the step: all, or the one whose turn it is."""
         model = unwrap(runner)
         if model.options.schedule == "per_task":
             model.active = [task_of(runner.iter, list(model.model.tasks), runner.seed)]
         model.before_step(runner.iter, runner.max_iters)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """What the model does after a step; log."""
+        """Let the model finish its step, and log."""
         model = unwrap(runner)
         model.after_step()
         values = {key: value for key, value in (outputs or {}).items() if key.startswith(("loss_", "distance_"))}
@@ -142,7 +152,7 @@ class SyMergeHook(Hook):
             self.history.add(runner.iter, values | model.log_scalars())
 
     def before_val(self, runner: Any) -> None:
-        """Evaluate the merged model as it will be delivered."""
+        """Evaluate the merged model in its final form."""
         model = unwrap(runner)
         model.active = list(model.model.tasks)  # 'per_task' left it at one
         self._validation.enter_context(finalized(model, self._images(model)))
@@ -168,7 +178,7 @@ class SyMergeHook(Hook):
         finalize(model, self._images(model))
 
     def close(self) -> None:
-        """Write the rows that tell why a run stopped; called however training ends."""
+        """Write the last rows, which tell why a run stopped; called however training ends."""
         if self.history is not None:
             self.history.flush()
 
@@ -178,7 +188,14 @@ class SyMergeHook(Hook):
 
 
 def unwrap(runner: Any) -> Student:
-    """The runner's model without a DDP wrapper. Raises ValueError where it is no Student."""
+    """The runner's model, without a DDP wrapper.
+
+    Args:
+        runner: MMEngine's.
+
+    Raises:
+        ValueError: the model is no Student.
+    """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if not isinstance(model, Student):
         raise ValueError(

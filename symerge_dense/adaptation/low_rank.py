@@ -16,9 +16,9 @@ from symerge_dense.models.modes import evaluating
 from symerge_dense.models.multi_task import MultiTaskModel
 
 
-# -- what the blocks of a backbone put out ----------------------------------------------------------------------------
+# -- outputs of a backbone's blocks -----------------------------------------------------------------------------------
 class _Reached(Exception):
-    """Ends a forward pass where enough was seen."""
+    """Ends a forward pass early."""
 
     def __init__(self, output: Tensor) -> None:
         super().__init__()
@@ -26,7 +26,15 @@ class _Reached(Exception):
 
 
 def output_at(module: nn.Module, run: Callable[[], object]) -> Tensor:
-    """What ``module`` puts out first while ``run`` works; ``run`` ends there. ValueError if it is never reached."""
+    """The first output of a module during a computation, which ends there.
+
+    Args:
+        module: a part of a network.
+        run: the computation; it calls the network.
+
+    Raises:
+        ValueError: ``run`` never reaches the module.
+    """
 
     def stop(_module: nn.Module, _inputs: object, output: Tensor) -> None:
         raise _Reached(output)
@@ -43,10 +51,14 @@ def output_at(module: nn.Module, run: Callable[[], object]) -> Tensor:
 
 @torch.no_grad()
 def block_shapes(model: MultiTaskModel, image: Tensor) -> dict[str, tuple[int, ...]]:
-    """{block of the backbone: shape of its output} for images (N,3,H,W), in the order in which the blocks work.
+    """{block of the backbone: shape of its output}, in the order of computation.
 
-    Blocks are those of ``merging.kinds``; one that is no module (the stem), has no part in the features or puts out
-    anything but one tensor is left out.
+    Blocks are those of ``merging.tensor_specs``. A block is left out if it is no module (the stem), does not contribute
+    to the features, or gives anything but one tensor.
+
+    Args:
+        model: the network.
+        image: (N,3,H,W) in 0..255.
     """
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -68,11 +80,14 @@ def block_shapes(model: MultiTaskModel, image: Tensor) -> dict[str, tuple[int, .
 
 # -- low-rank layers, and networks that carry them --------------------------------------------------------------------
 class LowRank(nn.Module):
-    """up(down z) or up(relu(down z)) on the channels of z, without bias; 0 at the start, for ``up`` starts at zero.
+    """up(down z) or up(relu(down z)) on the channels of z, without bias; 0 at first, since ``up`` starts at zero.
 
     Args:
-        channels: of z. rank: of the map, at most ``channels``. generator: draws ``down`` (Kaiming, as nn.Linear's).
-        relu: rectify between the two maps. axis: where the channels are, 1 of (N,C,h,w), or -1 of tokens.
+        channels: of z.
+        rank: of the map; more than ``channels`` is cut to ``channels``.
+        generator: draws ``down`` (Kaiming, as nn.Linear's).
+        relu: rectify between the two maps.
+        axis: of the channels: 1 for maps (N,C,h,w), -1 for tokens.
     """
 
     def __init__(self, channels: int, rank: int, generator: torch.Generator, relu: bool, axis: int = 1) -> None:
@@ -84,12 +99,20 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5), generator=generator)
 
     def forward(self, z: Tensor) -> Tensor:
-        """The correction, of the shape of z."""
+        """The correction, of the shape of z.
+
+        Args:
+            z: features, with the channels at ``axis``.
+        """
         low = self._map(z, self.down)
         return self._map(F.relu(low) if self.relu else low, self.up)
 
     def add(self, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        """As a forward hook: the module's output with its correction."""
+        """A forward hook: the module's output plus its correction.
+
+        Args:
+            output: of the module.
+        """
         return output + self(output)
 
     def _map(self, z: Tensor, weight: Tensor) -> Tensor:
@@ -97,31 +120,39 @@ class LowRank(nn.Module):
 
 
 class AdaptedNetwork(MultiTaskModel):
-    """A multi-task network with adapters in it, under ``adapters``; it takes over the parts of ``model``."""
+    """A multi-task network with low-rank adapters, kept under ``adapters``.
+
+    Args:
+        model: its backbone and heads are used, not copied.
+    """
 
     adapters: nn.ModuleList | nn.ModuleDict
 
     def __init__(self, model: MultiTaskModel) -> None:
-        spec = model.spec
+        frame = model.frame
         super().__init__(
             model.backbone,
             dict(model.named_heads()),
-            spec["tasks"],
-            **spec["preprocessing"],
-            align_corners=spec["align_corners"],
+            frame["tasks"],
+            **frame["preprocessing"],
+            align_corners=frame["align_corners"],
         )
         self.to(model.mean.device)
 
     @property
-    def spec(self) -> dict[str, Any]:
-        """There is none. Raises ValueError: a model file would say nothing of the adapters."""
+    def frame(self) -> dict[str, Any]:
+        """Raises ValueError: a network with adapters has neither frame nor spec, since a file would leave them out."""
         raise ValueError("a network with adapters has no model file; keep its state_dict, or merge without adapters.")
 
 
 class TaskAdapted(AdaptedNetwork):
-    """Every head sees z - adapter(z) of the shared features z, with adapters of its own for the levels it reads.
+    """Every head is given z - adapter(z) of the shared features z, with its own adapter for each level that it reads.
 
-    ``image`` (N,3,H,W) is looked at to find out which levels those are. rank, seed: of the adapters.
+    Args:
+        model: its backbone and heads are used, not copied.
+        image: (N,3,H,W) in 0..255; one pass over it finds the levels that each head reads.
+        rank: of the adapters.
+        seed: of their initial weights.
     """
 
     def __init__(self, model: MultiTaskModel, image: Tensor, rank: int, seed: int) -> None:
@@ -138,20 +169,27 @@ class TaskAdapted(AdaptedNetwork):
         ).to(model.mean.device)
 
     def task_features(self, task: str, features: list[Tensor]) -> list[Tensor]:
-        """The feature maps as the head of ``task`` sees them."""
         own = self.levels(task)
         return [z - own[level](z) if level in own else z for level, z in enumerate(features)]
 
     def levels(self, task: str) -> Mapping[int, nn.Module]:
-        """The adapters of a task by feature level, 0 the finest."""
+        """{feature level: adapter} of a task; level 0 is the finest.
+
+        Args:
+            task: a task of the model.
+        """
         own = self.adapters.get_submodule(task)
         return {int(level): adapter for level, adapter in own.named_children()}
 
 
 class BlockAdapted(AdaptedNetwork):
-    """Every block of the backbone puts out f(x) + adapter(f(x)); all tasks share the adapters.
+    """Every block of the backbone gives f(x) + adapter(f(x)); all tasks share the adapters.
 
-    ``image`` (N,3,H,W) is looked at to find out where the blocks' channels are. rank, seed: of the adapters.
+    Args:
+        model: its backbone and heads are used, not copied.
+        image: (N,3,H,W) in 0..255; one pass over it finds the channels of the blocks.
+        rank: of the adapters.
+        seed: of their initial weights.
     """
 
     def __init__(self, model: MultiTaskModel, image: Tensor, rank: int, seed: int) -> None:

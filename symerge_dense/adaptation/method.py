@@ -1,7 +1,7 @@
-"""What an adaptive merging method is: from base, experts and unlabelled images to a multi-task network.
+"""Adaptive merging methods: from base, experts and unlabelled images to a multi-task network.
 
-All of them run through ``adapt``: one loop, one cache of expert labels, one treatment of BatchNorm. A method says which
-student learns, and with which options.
+All of them run through ``adapt``, with one loop, one cache of expert labels and one treatment of BatchNorm. A method
+chooses the student that learns and its options.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ class AdaptationContext:
     """What every adaptive method is given.
 
     Args:
-        base: the experts' common start.
+        base: the experts' common base weights.
         experts: {task: expert}.
         pool: unlabelled images.
-        options: the config's adaptation; a method keeps all of it but what makes the method.
+        options: the config's adaptation; a method replaces only the options that define it.
         device: where to work.
         seed: of everything random.
         work_dir: methods share its ``labels``; each has ``adaptive/<name>`` for its curve and log.
-        files: where base, experts and pool come from, as config values ``{'base': ..., 'experts': {task: file},
-            'pool': {...}}``; with them SyMerge runs from a plain MMEngine config. None: from the objects.
+        files: sources of base, experts and pool as config values ``{'base': ..., 'experts': {task: file},
+            'pool': {...}}``, so that SyMerge runs from a plain MMEngine config; None runs it from the objects.
         launcher: 'none', 'pytorch' or 'slurm'.
-        settings: keys of MMEngine's runner that are handed through, see ``engine.runner.PASSED_ON``.
-        validation: labelled metrics to watch, see ``adapt``.
+        settings: keys of MMEngine's runner that are passed on, see ``engine.runner.PASSED_ON``.
+        validation: labelled metrics to log, see ``adapt``.
     """
 
     base: TimmBackbone
@@ -68,11 +68,11 @@ class Adapted:
     """What an adaptive method returns.
 
     Args:
-        model: in evaluation mode, BatchNorm statistics by the options' policy.
-        extra_parameters: numbers kept at inference beyond one backbone and the heads.
+        model: the merged network in evaluation mode, BatchNorm statistics by the options' policy.
+        extra_parameters: number of parameters at inference beyond one backbone and the heads.
         history: rows of the run's curve.
-        note: what differs from the published method, empty where nothing does.
-        student: the model that learned, of which ``model`` is the network.
+        note: what differs from the published method; empty where nothing does.
+        student: the model that learned; ``model`` is its network.
     """
 
     model: MultiTaskModel
@@ -83,15 +83,16 @@ class Adapted:
 
     @property
     def coefficients(self) -> dict[str, list[float]]:
-        """{group of tensors: one merging coefficient per task}; empty where the method has none by layer."""
+        """{group of tensors: one merging coefficient per task}; empty where the method has none per group."""
         merge = getattr(self.student, "merge", None)
         return merge.table() if isinstance(merge, LayerwiseMerge) else {}
 
 
 class AdaptiveMethod(ABC):
-    """An adaptive merging method of ``ADAPTIVE_METHODS``; built with its own hyper-parameters, all optional.
+    """An adaptive merging method of ``ADAPTIVE_METHODS``; its constructor takes its hyper-parameters, all optional.
 
-    ``title`` and ``learns`` are for tables, ``paper`` is a URL. Constructor arguments are kept under their own names.
+    ``title`` and ``learns`` are for tables, ``paper`` is a URL. Constructor arguments become attributes of the same
+    names.
     """
 
     name: ClassVar[str]
@@ -101,14 +102,26 @@ class AdaptiveMethod(ABC):
 
     @abstractmethod
     def student(self, context: AdaptationContext) -> Student:
-        """The model that learns, with the options that it learns by, on ``context.device``."""
+        """The model that learns, with its options, on ``context.device``.
+
+        Args:
+            context: what every method is given.
+        """
 
     def note(self, context: AdaptationContext) -> str:
-        """What differs from the published method in this context."""
+        """What differs from the published method in this context; empty where nothing does.
+
+        Args:
+            context: what every method is given.
+        """
         return ""
 
     def start(self, context: AdaptationContext) -> MultiTaskModel:
-        """The network that the method starts from, as it would be delivered: folded, BatchNorm settled."""
+        """The network that the method starts from, in its final form: folded, BatchNorm by the options' policy.
+
+        Args:
+            context: what every method is given.
+        """
         with left_alone(context.experts.values()):
             student = self.student(context).to(context.device)
             student.attach(context.experts)
@@ -119,7 +132,11 @@ class AdaptiveMethod(ABC):
         return student.model.eval().requires_grad_(False)
 
     def described(self, context: AdaptationContext) -> Mapping[str, Any] | None:
-        """The student as a config dict with plain values; None where only ``student`` can make it."""
+        """The student as a config dict of plain values; None where only ``student`` can build it.
+
+        Args:
+            context: what every method is given.
+        """
         return None
 
     def run(self, context: AdaptationContext, folder: Path | None = None, resume: bool = False) -> Adapted:
@@ -128,7 +145,10 @@ class AdaptiveMethod(ABC):
         Args:
             context: what every method is given.
             folder: of curve and checkpoints; None is ``context.work_dir/adaptive/<name>``, without checkpoints.
-            resume: go on from the newest checkpoint in ``folder``.
+            resume: continue from the newest checkpoint in ``folder``.
+
+        Returns:
+            The merged network, and how it came about.
 
         Raises:
             ValueError: as ``adapt`` does.
@@ -165,7 +185,7 @@ class AdaptiveMethod(ABC):
 
 
 def _save_nothing(model: Student | dict[str, Any]) -> None:
-    """Put the first checkpoint beyond the end of the run."""
+    """Move the first checkpoint beyond the end of the run."""
     if isinstance(model, Student):
         model.options = dataclasses.replace(model.options, save_every=model.options.rounds + 1)
     else:
@@ -173,12 +193,20 @@ def _save_nothing(model: Student | dict[str, Any]) -> None:
 
 
 def parameters(module: nn.Module) -> int:
-    """Number of a module's parameters."""
+    """Number of a module's parameters.
+
+    Args:
+        module: the module.
+    """
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def initial_merge(context: AdaptationContext) -> MultiTaskModel:
-    """The network that SyMerge starts from, its backbone merged with the options' initial coefficient for good."""
+    """The network that SyMerge starts from, its backbone merged for good with the options' initial coefficient.
+
+    Args:
+        context: what every method is given.
+    """
     options = dataclasses.replace(context.options, density=None)
     merged = SyMergeModel(context.base, context.experts, options).to(context.device)
     merged.attach(context.experts)
@@ -187,15 +215,23 @@ def initial_merge(context: AdaptationContext) -> MultiTaskModel:
 
 
 def probe_image(context: AdaptationContext) -> Tensor:
-    """One image of the pool (1,3,H,W), to learn a network's shapes from."""
+    """One image of the pool (1,3,H,W), on which a network's shapes are measured.
+
+    Args:
+        context: what every method is given.
+    """
     return context.pool.image(0)[None].to(context.device)
 
 
-# -- methods that are SyMerge's model with other options --------------------------------------------------------------
+# -- methods that differ from SyMerge only in their options -----------------------------------------------------------
 class OptionVariant(AdaptiveMethod):
-    """A row of a table: the context's options with ``changes``, and the caller's ``overrides`` on top.
+    """SyMerge's model with the context's options, this class's ``changes`` to them, and the caller's overrides on top.
 
-    Raises ValueError for an override that is no option of the adaptation.
+    Args:
+        **overrides: options of the adaptation.
+
+    Raises:
+        ValueError: an override is no option of the adaptation.
     """
 
     changes: ClassVar[Mapping[str, Any]] = {}
@@ -213,7 +249,11 @@ class OptionVariant(AdaptiveMethod):
         return dict(self.overrides)
 
     def options(self, context: AdaptationContext) -> SyMergeOptions:
-        """The options that the method runs with."""
+        """The options that the method runs with.
+
+        Args:
+            context: what every method is given.
+        """
         return dataclasses.replace(context.options, **{**self.changes, **self.overrides})
 
     def student(self, context: AdaptationContext) -> Student:

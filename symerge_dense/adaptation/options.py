@@ -1,4 +1,4 @@
-"""Every choice of the adaptation in one validated place, with named presets."""
+"""All options of the adaptation, validated, with named presets."""
 
 from __future__ import annotations
 
@@ -35,33 +35,46 @@ class SyMergeOptions:
     """How coefficients and adapted layers are optimised (SyMerge, arXiv 2412.19098; defaults chosen for dense tasks).
 
     Args:
-        granularity: what shares one coefficient per task: every parameter tensor, a block, or the whole backbone.
+        granularity: what shares one coefficient per task: a parameter tensor ('tensor'), a block ('block'), or the
+            whole backbone ('task').
         initial: coefficient at the start, the task-arithmetic scale.
         clamp: coefficients are projected into this interval after every step; None leaves them free.
         density: share of each task vector that is merged, chosen as TIES does: the largest magnitudes whose sign is
             the elected one (AdaMerging++ takes 0.2); None merges all of it.
         layer: the layer of each head that is adapted: 'pre_final', 'final', a dotted submodule name, or 'head', all
             of it.
-        learn_coefficients, learn_layer: switch one half off for the controls of the paper's ablation.
-        coefficient_lr, layer_lr, weight_decay: Adam settings of the two parameter groups.
+        learn_coefficients: False fixes the coefficients, a control of the paper's ablation.
+        learn_layer: False fixes the heads, another control.
+        coefficient_lr: Adam's learning rate of the coefficients.
+        layer_lr: Adam's learning rate of the adapted layers.
+        weight_decay: Adam's, of the adapted layers; coefficients have none.
         lr_decay: 'cosine' lets both learning rates fall to 0 over the run; 'none' keeps them.
-        rounds: a round shows every task one batch: one optimizer step with ``schedule='sum'``, one per task with
-            ``'per_task'`` (tasks shuffled within the round).
+        rounds: in a round every task sees one batch.
         batch_size: images per step, over all processes.
-        labels: 'cached' asks each expert once per image; 'online' asks it in every step.
+        labels: 'cached' runs each expert once per image; 'online' runs it in every step.
         objective: 'labels' learns from the experts' outputs; 'entropy' makes the merged model's own distribution
             certain in tasks that have one, and learns from the expert in the others.
         soft: distil class probabilities (True) or the arg-max class (False).
-        filter: 'confidence' drops the pixels where merged model and expert disagree and the merged one is surer.
+        filter: 'confidence' drops the pixels where merged model and expert disagree and the merged one is surer;
+            'none' keeps all.
+        schedule: 'sum' makes one optimizer step per round, on the sum of all tasks' losses; 'per_task' makes one step
+            per task, in a random order.
         balance: 'initial' divides each task's loss by its value before the first step; 'none' adds raw losses.
-        task_weights: factor per task on top of the balance, default 1.
-        statistics: what BatchNorm normalises with while adapting: the 'batch', or re-estimated 'running' statistics.
-        batchnorm: running statistics of every merged model, the training-free ones included: 'recalibrate' re-estimates
-            them on unlabelled images; 'mean' and 'moments' of the experts' or the base's own ('pretrained') look at no
-            image, and leave the heads their experts' statistics.
+        task_weights: {task: factor} on top of the balance, by default 1.
+        statistics: BatchNorm normalises during adaptation with those of the 'batch', or with re-estimated 'running'
+            statistics.
+        batchnorm: running statistics of every merged model, training-free methods included. 'recalibrate' re-estimates
+            them on unlabelled images. The others need no images: the experts' 'mean' or 'moments', or the base's own
+            ('pretrained'); heads then keep their experts' statistics.
         recalibration_images: unlabelled images for BatchNorm re-estimation.
-        augment: arguments of ``datasets.Augment`` for images and labels together (cached labels only); None for none.
+        augment: arguments of ``datasets.transforms.Augment`` for images and labels together (cached labels only); None
+            for none.
         save_every: rounds between two checkpoints.
+        num_workers: of the data loader.
+        amp: mixed precision (float16 on CUDA, bfloat16 on CPUs).
+
+    Raises:
+        ValueError: a value is out of range, or two options exclude each other.
     """
 
     granularity: Granularity = "tensor"
@@ -139,7 +152,23 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def make_options(preset: str = "default", **overrides: Any) -> SyMergeOptions:
-    """Options of a preset with some of them replaced. Raises ValueError for an unknown preset or option."""
+    """Options of a preset, with some of them replaced.
+
+    Args:
+        preset: 'default' or 'paper', a name of ``PRESETS``.
+        **overrides: options of SyMergeOptions.
+
+    Raises:
+        ValueError: an unknown preset or option, or a value that SyMergeOptions refuses.
+
+    >>> options = make_options("paper", rounds=20)
+    >>> options.layer, options.rounds
+    ('final', 20)
+    >>> make_options(round=20)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown adaptation option 'round'. Did you mean 'rounds'? Known: ...
+    """
     if preset not in PRESETS:
         raise ValueError(did_you_mean(preset, PRESETS, "adaptation preset"))
     known = [f.name for f in dataclasses.fields(SyMergeOptions)]

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from mmengine.dist import get_world_size
-from mmengine.model import BaseModel
 from torch import Tensor
 from torch.func import functional_call
 
@@ -21,13 +20,14 @@ from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.merging.bn_statistics import statistics_policy
 from symerge_dense.merging.tensor_specs import TensorSpec, tensor_specs
 from symerge_dense.models.batchnorm import batchnorms
-from symerge_dense.models.multi_task import MultiTaskModel, StackingPreprocessor, check_finite
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.training import StackingPreprocessor, TrainableModel
 
 PREFIX = "label_"
 Groups = list[dict[str, Any]]  # of an optimizer
 
 
-class Student(BaseModel):
+class Student(TrainableModel):
     """A multi-task model in training; everything is frozen but what a subclass frees in its constructor.
 
     MMEngine builds the optimizer and the DDP wrapper before any hook runs, so all that learns must be a parameter by
@@ -106,7 +106,7 @@ class Student(BaseModel):
         return self.model.raw_outputs(image, self.active)
 
     def fold(self) -> None:
-        """Put the merged weights into ``model``, for evaluation or export; here they are there already."""
+        """Put the merged weights into ``model``, for evaluation or export; here they are in it already."""
 
     def unfold(self) -> None:
         """Undo ``fold``."""
@@ -116,9 +116,6 @@ class Student(BaseModel):
     def device(self) -> torch.device:
         """Where the model lives."""
         return self.loss_scale.device
-
-    def init_weights(self) -> None:
-        """Keep the weights: MMEngine would re-initialise a network that is already trained."""
 
     def train(self, mode: bool = True) -> Student:
         """Training mode only moves BatchNorm to batch statistics, if the options say so: there is no dropout.
@@ -134,8 +131,7 @@ class Student(BaseModel):
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
         """What a step can change: trained parameters, loss scale, BatchNorm statistics."""
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        frozen = {name for name, _ in self.named_parameters()} - trained
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
         return {name: value for name, value in self.state_dict().items() if name not in frozen}
 
     def forward(self, image: Tensor, mode: str = "tensor", **batch: Any) -> Any:
@@ -175,19 +171,6 @@ class Student(BaseModel):
         if total.requires_grad:
             optim_wrapper.update_params(total)
         return logs
-
-    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """MMEngine's sum of the losses, and the losses for the log.
-
-        Args:
-            losses: by name.
-
-        Raises:
-            NonFiniteLoss: a loss is not finite; it never reaches the optimizer.
-        """
-        check_finite(losses)
-        total, logs = super().parse_losses(losses)
-        return total, logs
 
     # -- objective --------------------------------------------------------------------------------------------------
     def distances(self, image: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -309,11 +292,8 @@ class TrainedParts(Student):
 
     def parameter_groups(self) -> Groups:
         """One group per listed submodule, with the options' weight decay."""
+        decay = self.options.weight_decay
         return [
-            {
-                "params": list(self.model.get_submodule(part).parameters()),
-                "lr": rate,
-                "weight_decay": self.options.weight_decay,
-            }
+            {"params": list(self.model.get_submodule(part).parameters()), "lr": rate, "weight_decay": decay}
             for part, rate in self.rates.items()
         ]

@@ -1,6 +1,6 @@
 """The model that SyMerge adapts: a backbone merged layer by layer, and the experts' heads.
 
-SyMerge, https://arxiv.org/abs/2412.19098: the merging coefficients and one layer of each head learn together.
+SyMerge, https://arxiv.org/abs/2412.19098, learns the merging coefficients and one layer of each head together.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from symerge_dense.registry import MODELS
 class SyMergeModel(MergedStudent):
     """A multi-task model whose backbone weights are base + coefficients x task vectors.
 
-    ``merge.coefficients`` and the adapted layer of each head learn. It names its experts, as a distilled model of
-    OpenMMLab names its teacher: in a config by their files,
+    ``merge.coefficients`` and the adapted layer of each head learn. A config names the experts by their files, as
+    OpenMMLab's distillation configs name a teacher:
     ``model=dict(type='SyMergeModel', base='base.safetensors', experts=dict(depth='depth.safetensors', ...))``.
 
     Args:
@@ -37,8 +37,8 @@ class SyMergeModel(MergedStudent):
         data_preprocessor: what MMEngine passes on; None stacks and moves batches.
 
     Raises:
-        ValueError: a file that is not read, an expert that lacks its task, experts of another architecture than the
-            base, an unknown option.
+        ValueError: a file cannot be read, an expert lacks its task, experts and base differ in architecture, or an
+            option is unknown.
     """
 
     def __init__(
@@ -61,7 +61,14 @@ class SyMergeModel(MergedStudent):
             parameter.requires_grad_(chosen.learn_layer)
 
     def attach(self, experts: Mapping[str, MultiTaskModel]) -> None:
-        """Compute the experts' task vectors. Raises ValueError if an expert is missing or its backbone does not fit."""
+        """Compute the experts' task vectors.
+
+        Args:
+            experts: {task: expert}.
+
+        Raises:
+            ValueError: an expert is missing, or its backbone does not fit.
+        """
         base = dict(self.model.backbone.named_parameters())
         weights: Mapping[str, Mapping[str, Tensor]] = {
             task: dict(experts[task].to(self.device).backbone.named_parameters()) for task in self.model.tasks
@@ -78,7 +85,7 @@ class SyMergeModel(MergedStudent):
         return [parameter for layer in layers for parameter in layer.parameters()]
 
     def parameter_groups(self) -> Groups:
-        """Coefficients and adapted layers with their own learning rates; what does not learn is left out."""
+        """Coefficients and adapted layers with their own learning rates; a half that does not learn is left out."""
         options = self.options
         groups = [
             {"params": list(self.merge.parameters()), "lr": options.coefficient_lr, "weight_decay": 0.0},
@@ -102,7 +109,11 @@ class SyMergeModel(MergedStudent):
 
 
 def load_expert(expert: MultiTaskModel | str | Path, task: str) -> MultiTaskModel:
-    """An expert model, read from its file where it is not given as an object, with nothing but ``task``.
+    """An expert model, read from its file and reduced to one task; an object is returned as it is.
+
+    Args:
+        expert: the model, or its file.
+        task: the task to keep.
 
     Raises:
         ValueError: the file is no model of this package, or does not serve the task.
@@ -119,7 +130,7 @@ def load_expert(expert: MultiTaskModel | str | Path, task: str) -> MultiTaskMode
 def _backbone(
     base: TimmBackbone | str | Path | Mapping[str, Any], experts: Mapping[str, MultiTaskModel]
 ) -> TimmBackbone:
-    """The base backbone; where it is read, its network is that of the experts."""
+    """The base backbone; one that is read from a file has the experts' architecture."""
     if isinstance(base, TimmBackbone):
         return base
     backbone = TimmBackbone(**next(iter(experts.values())).backbone.spec)

@@ -1,4 +1,4 @@
-"""What a data set is: images, and dense targets for the tasks it is asked to serve."""
+"""The data set contract: images, and dense targets for the tasks that are requested."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ Array = NDArray[Any]
 
 
 def to_tensor(array: Array) -> Tensor:
-    """Stored layout to sample layout: integer (H,W) to int64 (H,W), float (H,W) or (H,W,C) to float32 (C,H,W)."""
+    """Convert an array from stored layout to sample layout.
+
+    Args:
+        array: integer (H,W), or float (H,W) or (H,W,C).
+
+    Returns:
+        int64 (H,W) of integers, float32 (C,H,W) of floats.
+    """
     if array.ndim == 2 and array.dtype.kind in "iu":
         return torch.from_numpy(array.astype(np.int64))
     layers = array.reshape(*array.shape[:2], -1).transpose(2, 0, 1)
@@ -28,7 +35,16 @@ def to_tensor(array: Array) -> Tensor:
 
 
 def build_rules(tasks: Mapping[str, Any], serves: frozenset[str], owner: str) -> dict[str, TargetRule]:
-    """Task objects from objects or spec dicts. Raises ValueError for a target that ``owner`` does not serve."""
+    """Task objects from objects or spec dicts.
+
+    Args:
+        tasks: task objects, or dicts that build them, by task name.
+        serves: targets that the data set has.
+        owner: name of the data set, for error messages.
+
+    Raises:
+        ValueError: a key is not its task's name, or the data set does not serve a target.
+    """
     rules: dict[str, TargetRule] = {
         name: TASKS.build({"type": name, **spec} if isinstance(spec, dict) else spec) for name, spec in tasks.items()
     }
@@ -41,7 +57,11 @@ def build_rules(tasks: Mapping[str, Any], serves: frozenset[str], owner: str) ->
 
 
 def source_of(rule: TargetRule) -> str:
-    """The target that a task's labels are made from: its own name, unless it names another by ``source``."""
+    """The target that a task's labels are made from: its own name, unless it names another by ``source``.
+
+    Args:
+        rule: a task.
+    """
     return getattr(rule, "source", None) or rule.name
 
 
@@ -58,11 +78,13 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
         size: (H, W) to resize to, None for as stored. Depth keeps its metres.
         seed: of the augmentation.
 
-    Raises ValueError for a task whose target the data set does not serve.
+    Raises:
+        ValueError: the data set does not serve a task's target, a key is not its task's name, or ``size`` is not a
+            pair of positive integers.
     """
 
     serves: ClassVar[frozenset[str]] = frozenset()
-    DEFAULT_SIZE: ClassVar[tuple[int, int]]  # (H, W) of the images where no size is asked for
+    DEFAULT_SIZE: ClassVar[tuple[int, int]]  # (H, W) of the images without ``size``
     classes: tuple[str, ...] | None = None
 
     def __init__(
@@ -86,27 +108,48 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
 
     @abstractmethod
     def image(self, index: int) -> Array:
-        """Image ``index`` as stored: (H,W,3) RGB, uint8 or float32 in 0..255. Reads the image and nothing else."""
+        """Image as stored; reads the image and nothing else.
+
+        Args:
+            index: image number, from 0.
+
+        Returns:
+            (H,W,3) RGB, uint8 or float32 in 0..255.
+        """
 
     @abstractmethod
     def target(self, index: int, name: str) -> Array:
-        """Target ``name`` of image ``index`` as stored, (H,W) or (H,W,C); class maps are integers, the rest float32.
+        """Target as stored; invalid pixels hold exactly the ``invalid_value`` of the task.
 
-        Invalid pixels hold exactly the ``invalid_value`` of the task.
+        Args:
+            index: image number, from 0.
+            name: one of ``serves``.
+
+        Returns:
+            (H,W) or (H,W,C); class maps are integers, the rest float32.
         """
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """What MMEngine hands to metrics: class names, and the tasks that are served."""
+        """Class names, which MMEngine hands to metrics."""
         return {"classes": self.classes, "tasks": self.tasks}
 
     def resized_image(self, index: int) -> Array:
-        """Image ``index`` at ``size``."""
+        """Image at ``size``.
+
+        Args:
+            index: image number, from 0.
+        """
         image = self.image(index)
         return image if self.size is None else resize.resize(image, self.size)
 
     def resized_target(self, index: int, name: str) -> Array:
-        """Target ``name`` of image ``index`` at ``size``, resampled as the task allows."""
+        """Target at ``size``, resampled as the task allows.
+
+        Args:
+            index: image number, from 0.
+            name: name of a requested task.
+        """
         rule, size = self.tasks[name], self.size
         target = self.target(index, source_of(rule))
         if source_of(rule) != name:
@@ -129,5 +172,5 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
         return {**tensors, "index": index}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Every image once, first draw (keys go on for ever, so the default iteration would too)."""
+        """Every image once, first draw (keys have no end, so the default iteration would not stop)."""
         return (self[index] for index in range(len(self)))

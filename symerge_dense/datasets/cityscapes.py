@@ -17,10 +17,11 @@ class Cityscapes(NumberedArrays):
 
     The number of classes is the segmentation task's, usually 7 or 19: the labels are those of ``label_<classes>``, or
     of ``label`` where there is no such folder. ``depth`` holds inverse depth, the raw 16-bit disparity divided by
-    65535 (0..0.5 in the published files), 0 where there is none.
+    65535 (0..0.5 in the published files), 0 where there is none. Arguments: ``NumberedArrays``.
 
-    Raises ValueError, besides what ``NumberedArrays`` says, where no folder has labels of the classes that are asked
-    for, and on reading an inverse depth above 1.
+    Raises:
+        ValueError: as ``NumberedArrays``; no folder has labels of the requested number of classes; on reading, an
+            inverse depth is above 1.
     """
 
     DEFAULT_SIZE: ClassVar[tuple[int, int]] = (128, 256)
@@ -40,12 +41,16 @@ and unpack it so that {root}/train/image/0.npy and {root}/val/image/0.npy exist,
 you have it."""
 
     def folder_of(self, target: str) -> str:
-        """``label_<classes>`` or ``label`` for segmentation, ``depth`` for inverse depth."""
+        """Name of a folder: ``label_<classes>`` or ``label`` for segmentation, ``depth`` for inverse depth.
+
+        Args:
+            target: 'segmentation' or 'inverse_depth'.
+        """
         return self.label_folder if target == "segmentation" else super().folder_of(target)
 
     @cached_property
     def label_folder(self) -> str:
-        """The folder with labels of the classes that are asked for."""
+        """The folder with labels of the requested number of classes."""
         wanted = [f"label_{self.channels}", "label"]
         for name in wanted:
             if (self.folder / name).is_dir():
@@ -58,7 +63,15 @@ you have it."""
         )
 
     def target(self, index: int, name: str) -> Array:
-        """Segmentation int64 (H,W), inverse depth float32 (H,W)."""
+        """Segmentation int64 (H,W), inverse depth float32 (H,W).
+
+        Args:
+            index: image number, from 0.
+            name: 'segmentation' or 'inverse_depth'.
+
+        Raises:
+            ValueError: the file is damaged or holds values out of range.
+        """
         if name == "segmentation":
             return self.labels(index)
         values, path = self.positive(name, index)

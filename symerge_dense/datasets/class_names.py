@@ -134,4 +134,4 @@ CITYSCAPES19 = (
 """The 19 classes that Cityscapes evaluates, in the order of its train ids."""
 
 NAMES_BY_COUNT = {len(names): names for names in (NYU13, NYU40, CITYSCAPES7, CITYSCAPES19)}
-"""The list of a number of classes; no two of the known lists are equally long."""
+"""Class names by number of classes; no two known lists have the same length."""

@@ -1,4 +1,4 @@
-"""Anybody's images: a folder of JPEG or PNG files without labels."""
+"""Your own images: a folder of JPEG or PNG files without labels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,17 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @DATASETS.register_module()
 class ImageFolder(DenseDataset):
-    """All .jpg, .jpeg and .png files directly in ``root``, sorted by name; serves no task.
+    """All .jpg, .jpeg and .png files directly in a folder, sorted by name; serves no task.
 
-    Give ``size`` where the images differ in size: a batch needs equal ones. Raises ValueError for a folder that is
-    missing or holds no image, and on reading a file that is no image.
+    Args:
+        root: folder with the images.
+        size: (H, W) to resize to. Give it where the images differ in size: a batch needs equal ones.
+        tasks: must be empty.
+        augment: as in ``DenseDataset``.
+        seed: of the augmentation.
+
+    Raises:
+        ValueError: the folder is missing or holds no image, or a task is asked for; on reading, a file is no image.
     """
 
     serves: ClassVar[frozenset[str]] = frozenset()
@@ -46,7 +53,14 @@ class ImageFolder(DenseDataset):
         return len(self.files)
 
     def image(self, index: int) -> Array:
-        """Image (H,W,3) uint8 RGB."""
+        """Image (H,W,3) uint8 RGB.
+
+        Args:
+            index: image number, from 0.
+
+        Raises:
+            ValueError: the file is not a readable image.
+        """
         path = self.files[index]
         encoded = np.frombuffer(path.read_bytes(), np.uint8)
         try:
@@ -58,5 +72,13 @@ class ImageFolder(DenseDataset):
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
     def target(self, index: int, name: str) -> Array:
-        """There is none: raises ValueError."""
+        """There is no target; always raises.
+
+        Args:
+            index: image number, from 0.
+            name: any.
+
+        Raises:
+            ValueError: always.
+        """
         raise ValueError(f"{self.root} holds images only; it has no target {name!r}.")

@@ -21,13 +21,20 @@ VECTOR: tuple[tuple[int, ...], ...] = ((3,),)
 
 
 def read_array(path: Path) -> Array:
-    """A numeric .npy file, memory-mapped. Raises ValueError naming the file where it is anything else."""
+    """A numeric .npy file, memory-mapped.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: the file is missing, damaged, or holds anything but numbers; the message names it.
+    """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; {REMEDY}.") from None
-    except (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError) as error:  # a damaged header is parsed
-        reason = "it holds pickled objects" if "pickle" in str(error) else error  # numpy would advise to load them
+    except (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError) as error:  # a bad header fails to parse
+        reason = "it holds pickled objects" if "pickle" in str(error) else error  # numpy would advise to load these
         raise ValueError(f"{path}: not a readable .npy array of numbers ({reason}); {REMEDY}.") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
@@ -39,21 +46,25 @@ class NumberedArrays(DenseDataset):
     """Base of the data sets in MTAN's layout (Liu et al. 2019, arXiv 1803.10704).
 
     Files may hold any float or integer dtype; integer images are taken as 0..255. Images and targets pair by number.
-    A subclass names the folder of each target, says what to fetch, and makes targets of what ``labels``, ``positive``
-    and ``finite`` read.
+    A subclass names the folder of each target, says what to fetch, and makes its targets from what ``labels``,
+    ``positive`` and ``finite`` read.
 
     Args:
         root: folder with ``train``, ``val`` or both; None is the subclass's ``DEFAULT_ROOT``.
-        split: 'train' or 'val'; only its folder needs to be there.
+        split: 'train' or 'val'; only its folder needs to exist.
         tasks: the folders of these targets are checked and read; segmentation's ``channels`` is the number of classes.
-        augment, size, seed: as in ``DenseDataset``.
+        augment: as in ``DenseDataset``.
+        size: as in ``DenseDataset``.
+        seed: as in ``DenseDataset``.
 
-    Raises ValueError for a missing folder (saying what to fetch), an unknown split, a missing file; and on reading for
-    a file that is truncated, pickled, of another shape, an image that is not finite, a label outside the classes.
+    Raises:
+        ValueError: the folder is missing (saying what to fetch), the split is unknown, or a file is missing; on
+            reading, a file is truncated, pickled or of another shape, an image is not finite, or a label is outside
+            the classes.
     """
 
     DEFAULT_ROOT: ClassVar[str]
-    FETCH: ClassVar[str]  # what to say where nothing is there; a format of {root}
+    FETCH: ClassVar[str]  # message for a missing root; a format of {root}
     FOLDERS: ClassVar[dict[str, str]]  # target -> folder
     CLASSES: ClassVar[tuple[tuple[str, ...], ...]]  # lists of class names, the usual one first
 
@@ -74,18 +85,26 @@ class NumberedArrays(DenseDataset):
         if not self.folder.is_dir():
             raise ValueError(f"{self.folder if root.is_dir() else root} is not there.\n" + self.FETCH.format(root=root))
         asked = getattr(self.tasks.get("segmentation"), "channels", None)
-        # without the task nothing says which list the labels are of: then only what is in none of them is wrong
+        # without a segmentation task the class list is unknown: accept the labels of the longest one
         self.channels = int(asked or max(map(len, self.CLASSES)))
         self.classes = self.class_names(int(asked or len(self.CLASSES[0])))
         self.length = self._check_names()
         self.frame: tuple[int, int] = read_array(self.folder / "image" / "0.npy").shape[:2]
 
     def class_names(self, count: int) -> tuple[str, ...] | None:
-        """Names of ``count`` classes, or None where they are not known."""
+        """Names of the classes, or None where they are not known.
+
+        Args:
+            count: number of classes.
+        """
         return {len(names): names for names in self.CLASSES}.get(count)
 
     def folder_of(self, target: str) -> str:
-        """Name of the folder that holds ``target``."""
+        """Name of the folder that holds a target.
+
+        Args:
+            target: one of ``serves``.
+        """
         return self.FOLDERS[target]
 
     def _check_names(self) -> int:
@@ -115,10 +134,22 @@ class NumberedArrays(DenseDataset):
 
     @abstractmethod
     def target(self, index: int, name: str) -> Array:
-        """Target ``name`` of image ``index``, with the invalid values of ``DenseDataset.target``."""
+        """Target as the subclass makes it, with the invalid values of ``DenseDataset.target``.
+
+        Args:
+            index: image number, from 0.
+            name: one of ``serves``.
+        """
 
     def image(self, index: int) -> Array:
-        """Image (H,W,3) float32 RGB in 0..255."""
+        """Image (H,W,3) float32 RGB in 0..255.
+
+        Args:
+            index: image number, from 0.
+
+        Raises:
+            ValueError: the file is damaged, not finite, or holds values out of range.
+        """
         stored, path = self._read("image", index, VECTOR)
         highest = 1.0 if stored.dtype.kind == "f" else 255.0
         if not np.isfinite(stored).all():
@@ -131,7 +162,14 @@ class NumberedArrays(DenseDataset):
         return np.clip(stored.astype(np.float32) * np.float32(255 / highest), 0, 255)
 
     def labels(self, index: int) -> Array:
-        """Class ids int64 (H,W) of a file of -1..C-1, with 255 for no label (-1 or 255 in the file)."""
+        """Class ids int64 (H,W); a file holds 0..C-1, and -1 or 255 for no label, which becomes 255.
+
+        Args:
+            index: image number, from 0.
+
+        Raises:
+            ValueError: the file is damaged or holds another label.
+        """
         stored, path = self._read(self.folder_of("segmentation"), index, LABEL)
         stored = stored.reshape(self.frame)
         wrong = ~np.isin(stored, [-1, INVALID_LABEL, *range(self.channels)])
@@ -144,13 +182,36 @@ class NumberedArrays(DenseDataset):
         return np.where(labels == -1, INVALID_LABEL, labels)
 
     def positive(self, name: str, index: int) -> tuple[Array, Path]:
-        """Float32 (H,W) of a target whose every value <= 0 or not finite becomes 0, for invalid; and its file."""
+        """A target whose values must be positive; one that is <= 0 or not finite becomes 0, for invalid.
+
+        Args:
+            name: the target.
+            index: image number, from 0.
+
+        Returns:
+            float32 (H,W), and the file it came from.
+
+        Raises:
+            ValueError: the file is damaged or holds no finite number.
+        """
         values, path = self.finite(name, index, SCALAR)
         values = values.reshape(self.frame)
         return np.where(np.isfinite(values) & (values > 0), values, np.float32(0)), path
 
     def finite(self, name: str, index: int, ends: tuple[tuple[int, ...], ...]) -> tuple[Array, Path]:
-        """Float32 array of a target, some of it finite, and its file; ``ends`` may follow H,W in its shape."""
+        """A target of which at least one number is finite.
+
+        Args:
+            name: the target.
+            index: image number, from 0.
+            ends: what may follow H,W in the shape of the file's array.
+
+        Returns:
+            float32 array as stored, and the file it came from.
+
+        Raises:
+            ValueError: the file is damaged or holds no finite number.
+        """
         stored, path = self._read(self.folder_of(name), index, ends)
         values = stored.astype(np.float32)
         if not np.isfinite(values).any():

@@ -1,4 +1,4 @@
-"""Resampling of images and targets: each array from any resolution to any other, whole or from a window of the frame.
+"""Resampling of images and targets: from any resolution to any other, of a whole frame or of a window of it.
 
 Windows are fractions of the frame, and pixels are areas (the first one's centre is at 0.5), so that arrays of different
 resolution stay aligned.
@@ -17,11 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-ENOUGH = 0.5  # a resampled pixel counts as valid if at least this share of what it is made of was
+ENOUGH = 0.5  # a resampled pixel is valid if valid pixels have at least this share of its weight
 
 
 class Window(NamedTuple):
-    """Part of a frame, in fractions of its height and width."""
+    """Part of a frame, in fractions of its height and width.
+
+    Args:
+        top: first row, as a fraction of the height.
+        left: first column, as a fraction of the width.
+        share: fraction of the height, and of the width, that the window spans.
+    """
 
     top: float
     left: float
@@ -33,7 +39,7 @@ FRAME = Window(0.0, 0.0, 1.0)
 
 @cache
 def albumentations_geometry() -> ModuleType:
-    """albumentations' geometric functions, imported at first use: half of a program's start would go into them."""
+    """albumentations' geometric functions, imported at first use: they take half of a program's start-up time."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing must not ask the network for a newer version
     import albumentations.augmentations.geometric.functional as geometry
 
@@ -46,14 +52,25 @@ def _nearest_index(start: float, share: float, length: int, stored: int) -> NDAr
 
 
 def resample_nearest(array: Array, size: tuple[int, int], window: Window = FRAME) -> Array:
-    """The pixel of ``array`` (H,W[,C]) in which the centre of each output pixel lies; any dtype, new array."""
+    """For each output pixel, the input pixel in which its centre lies; any dtype, new array.
+
+    Args:
+        array: (H,W) or (H,W,C).
+        size: (H, W) of the output.
+        window: part of ``array`` to show.
+    """
     rows = _nearest_index(window.top, window.share, size[0], array.shape[0])
     columns = _nearest_index(window.left, window.share, size[1], array.shape[1])
     return array[rows[:, None], columns]
 
 
 def resize(array: Array, size: tuple[int, int]) -> Array:
-    """Area average where ``size`` is smaller, bilinear where it is larger; float or uint8 (H,W[,C]), same layout."""
+    """Area average where the size shrinks, bilinear where it grows; same layout.
+
+    Args:
+        array: float or uint8, (H,W) or (H,W,C).
+        size: (H, W) of the output.
+    """
     if array.shape[:2] == size:
         return array
     shrinks = size[0] <= array.shape[0] and size[1] <= array.shape[1]
@@ -62,7 +79,12 @@ def resize(array: Array, size: tuple[int, int]) -> Array:
 
 
 def magnify(array: Array, window: Window) -> Array:
-    """``window`` of ``array`` (H,W[,C]) blown up to the array's own size, bilinear; float32 or uint8."""
+    """Enlarge a window of an array to the array's own size, bilinear.
+
+    Args:
+        array: float32 or uint8, (H,W) or (H,W,C).
+        window: part of ``array`` to show.
+    """
     height, width = array.shape[:2]
     matrix = np.array(
         [
@@ -77,7 +99,12 @@ def magnify(array: Array, window: Window) -> Array:
 
 
 def known(target: Array, invalid_value: float) -> NDArray[np.bool_]:
-    """Pixels (H,W) of a stored target that carry a label: finite, and not ``invalid_value`` in every channel."""
+    """Pixels (H,W) of a stored target that carry a label: finite, and not ``invalid_value`` in every channel.
+
+    Args:
+        target: (H,W) or (H,W,C).
+        invalid_value: marks a pixel without label.
+    """
     values = target.reshape(*target.shape[:2], -1)
     return np.asarray(np.isfinite(values).all(-1) & (values != invalid_value).any(-1))
 
@@ -85,8 +112,13 @@ def known(target: Array, invalid_value: float) -> NDArray[np.bool_]:
 def masked(target: Array, invalid_value: float, resample: Callable[[Array], Array]) -> Array:
     """Resample a float target from its valid pixels only, float32.
 
-    Weights of the neighbours that ``resample`` mixes are renormalised over the valid ones; a pixel made of less than
-    half of valid ones becomes ``invalid_value``.
+    Weights of the neighbours that ``resample`` mixes are renormalised over the valid ones. A pixel with less than half
+    of its weight on valid ones becomes ``invalid_value``.
+
+    Args:
+        target: (H,W) or (H,W,C).
+        invalid_value: marks a pixel without label.
+        resample: mixes the pixels of a float32 array, as ``resize`` and ``magnify`` do.
     """
     values, valid = target.astype(np.float32), known(target, invalid_value)
     if valid.all():

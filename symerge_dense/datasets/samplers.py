@@ -28,6 +28,14 @@ class EpochSampler(Sampler[int]):
 
     In a distributed run rank r takes every world-th key from r on; the first keys are repeated at the end so that all
     ranks take equally many.
+
+    Args:
+        dataset: anything with a length.
+        shuffle: a new random order in each epoch, or else the order of the data set.
+        seed: of the order; None is 0.
+
+    Raises:
+        ValueError: the data set is empty.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = 0) -> None:
@@ -35,7 +43,11 @@ class EpochSampler(Sampler[int]):
         self.length, self.shuffle, self.seed, self.epoch = _length(dataset), shuffle, seed or 0, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Epoch whose keys the next iteration yields."""
+        """Choose the epoch whose keys the next iteration yields.
+
+        Args:
+            epoch: number of the epoch, from 0.
+        """
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -51,8 +63,15 @@ class EpochSampler(Sampler[int]):
 class PoolSampler(Sampler[int]):
     """One endless stream of shuffled passes over the data, shared among the ranks key by key.
 
-    The stream does not depend on the number of ranks. ``start`` keys of this rank are skipped, which resumes a run
-    without loading what it has seen.
+    The stream does not depend on the number of ranks. ``skip`` resumes a run without loading what it has seen.
+
+    Args:
+        dataset: anything with a length.
+        seed: of the order; None is 0.
+        shuffle: a new random order in each pass, or else the order of the data set.
+
+    Raises:
+        ValueError: the data set is empty.
     """
 
     def __init__(self, dataset: Sized, seed: int | None = 0, shuffle: bool = True) -> None:
@@ -64,7 +83,11 @@ class PoolSampler(Sampler[int]):
         return math.ceil(self.length / self.world)
 
     def skip(self, count: int) -> None:
-        """Start after ``count`` keys of this rank: what MMEngine's loop asks for on resume."""
+        """Start the next iteration later in the stream; MMEngine's loop calls this on resume.
+
+        Args:
+            count: keys of this rank to skip.
+        """
         self.start = count
 
     def __iter__(self) -> Iterator[int]:

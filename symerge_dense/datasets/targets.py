@@ -1,4 +1,4 @@
-"""Labels that data sets share: what marks a pixel without one, depth and normals cleaned of what cannot be, edges."""
+"""What data sets share about targets: invalid values, cleaned depth and normals, edge maps."""
 
 from __future__ import annotations
 
@@ -17,13 +17,21 @@ Eigen et al. 2014, arXiv 1406.2283)."""
 
 
 def known_depth(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Depth in metres, any shape, as float32; 0 where it is not positive or not finite."""
+    """Depth as float32; 0 where it is not positive or not finite.
+
+    Args:
+        values: metres, any shape.
+    """
     depth = values.astype(np.float32)
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
 
 
 def known_normals(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Normals (H,W,3) as float32, unchanged; the zero vector where one is not finite or shorter than 0.5."""
+    """Normals as float32, unchanged; the zero vector where one is not finite or shorter than 0.5.
+
+    Args:
+        values: (H,W,3).
+    """
     normals = values.astype(np.float32)
     finite = np.isfinite(normals).all(-1, keepdims=True)
     length = np.linalg.norm(np.where(finite, normals, 0).astype(np.float64), axis=-1, keepdims=True)
@@ -31,10 +39,17 @@ def known_normals(values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def boundary(regions: NDArray[np.integer[Any]], valid: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-    """Edge map (H,W): 1 where a 4-neighbour belongs to another region, else 0; 255 where ``valid`` is False.
+    """Edge map of a region map: 1 where a 4-neighbour belongs to another region.
 
     Both sides of a boundary are marked, so a line is two pixels wide. A boundary towards an invalid pixel is unknown
     and therefore no edge.
+
+    Args:
+        regions: region ids (H,W).
+        valid: pixels (H,W) whose region is known; None for all.
+
+    Returns:
+        float32 (H,W): 1 on edges, 0 elsewhere, 255 where ``valid`` is False.
     """
     known = np.ones(regions.shape, bool) if valid is None else valid
     edges = np.zeros(regions.shape, bool)

@@ -28,11 +28,18 @@ class _Named(Protocol):
 def mtan_crop(
     frame: tuple[int, int], scale: float, down: float, across: float
 ) -> Callable[[Array, _Named | None], Array]:
-    """A function that crops int(H/scale) x int(W/scale) at a random place and resizes back.
+    """A function that crops int(H/scale) x int(W/scale) at a chosen place and resizes back.
 
-    ``frame`` (H,W) is the image's size; ``down``, ``across`` in [0,1) choose one of all H-h+1 (W-w+1) offsets. Images
-    and normals: bilinear, align_corners=True, nothing renormalised; the rest: nearest, rounding down. The function
-    takes an array (H,W[,C]), of any resolution, and its rule (None for the image).
+    Images and normals: bilinear, align_corners=True, nothing renormalised; the rest: nearest, rounding down.
+
+    Args:
+        frame: (H, W) of the image.
+        scale: zoom factor >= 1.
+        down: in [0,1), chooses one of all H-h+1 row offsets.
+        across: in [0,1), chooses one of all W-w+1 column offsets.
+
+    Returns:
+        A function of an array (H,W[,C]), of any resolution, and its rule (None for the image).
     """
     offsets = [
         int(part * (length - int(length / scale) + 1)) for part, length in zip((down, across), frame, strict=True)
@@ -61,7 +68,7 @@ MTAN_SCALES = (1.0, 1.2, 1.5)
 
 
 class TargetRule(Protocol):
-    """What a task tells about the geometry of its target; ``renormalize(target)`` may be there too.
+    """What a task says about the geometry of its target; it may also have ``renormalize(target)``.
 
     ``interpolation`` is 'nearest' or 'masked' (mixes valid neighbours only); ``invalid_value`` marks unlabelled pixels.
     """
@@ -79,23 +86,51 @@ class TargetRule(Protocol):
         """Marks a pixel without label."""
 
     def derive(self, target: Array) -> Array:
-        """The target from another of the data set's; asked only of a rule whose ``source`` names that other."""
+        """The target, made from another of the data set's; called only for a rule whose ``source`` names that other.
+
+        Args:
+            target: the target that ``source`` names.
+        """
 
     def flip(self, target: Array) -> Array:
-        """Value change under a horizontal mirror of the pixels."""
+        """Change the values for a horizontal mirror of the pixels.
+
+        Args:
+            target: target with mirrored pixels.
+        """
 
     def zoom(self, target: Array, scale: float) -> Array:
-        """Value change under a zoom by ``scale`` >= 1 of the pixels."""
+        """Change the values for a zoom of the pixels.
+
+        Args:
+            target: target with zoomed pixels.
+            scale: zoom factor >= 1.
+        """
 
 
 def renormalize(rule: TargetRule, target: Array) -> Array:
-    """The rule's ``renormalize`` after its target has been mixed from neighbours; unchanged where it has none."""
+    """Apply a rule's ``renormalize`` to a target that was mixed from neighbours; unchanged where the rule has none.
+
+    Args:
+        rule: of the target.
+        target: the mixed target.
+    """
     hook = getattr(rule, "renormalize", None)
     return target if hook is None else np.asarray(hook(target))
 
 
 class View(NamedTuple):
-    """One random draw: mirrored or not, zoom factor, place of the crop (0 top/left, 1 bottom/right), colour factors."""
+    """One random draw of an augmentation.
+
+    Args:
+        mirrored: whether the frame is mirrored horizontally.
+        scale: zoom factor.
+        down: vertical place of the crop, 0 top, 1 bottom.
+        across: horizontal place of the crop, 0 left, 1 right.
+        brightness: factor of the brightness.
+        contrast: factor of the contrast.
+        saturation: factor of the saturation.
+    """
 
     mirrored: bool
     scale: float
@@ -115,7 +150,14 @@ def _pixel_functions() -> ModuleType:
 
 
 def jitter(image: Array, brightness: float, contrast: float, saturation: float) -> Array:
-    """Image (H,W,3) 0..255 with brightness, contrast (about its mean grey) and saturation multiplied; same dtype."""
+    """Image with brightness, contrast (about its mean grey) and saturation multiplied; same dtype.
+
+    Args:
+        image: (H,W,3) RGB in 0..255.
+        brightness: factor.
+        contrast: factor.
+        saturation: factor.
+    """
     pixel, value = _pixel_functions(), np.ascontiguousarray(image, np.float32) / 255
     value = pixel.adjust_brightness_torchvision(value, brightness).clip(0, 1)
     value = pixel.adjust_contrast_torchvision(value, contrast).clip(0, 1)
@@ -127,16 +169,19 @@ def jitter(image: Array, brightness: float, contrast: float, saturation: float) 
 class Augment:
     """Random mirror, zoom and colour, the same for an image and all of its targets.
 
+    Targets may have a lower resolution than the image: crops are fractions of the frame; every array keeps its size.
+
     Args:
         flip: probability of a horizontal mirror.
-        zoom: allowed scales >= 1, drawn uniformly; a window of 1/scale of the frame at a random place is blown up to
+        zoom: allowed scales >= 1, drawn uniformly; a window of 1/scale of the frame at a random place is enlarged to
             the full size. None: no zoom.
         color: strength c in [0,1]: brightness, contrast and saturation are each multiplied by a draw from [1-c,1+c].
-        protocol: 'default', or 'mtan' for the augmentation of MTAN (Liu et al. 2019, arXiv 1803.10704) and LibMTL to
-            the letter: scales 1, 1.2, 1.5, integer crops, bilinear normals that mix with invalid pixels and are not
+        protocol: 'default', or 'mtan' for exactly the augmentation of MTAN (Liu et al. 2019, arXiv 1803.10704) and
+            LibMTL: scales 1, 1.2, 1.5, integer crops, bilinear normals that mix with invalid pixels and are not
             renormalised. It fixes all settings.
 
-    Targets may have a lower resolution than the image: crops are fractions of the frame; every array keeps its size.
+    Raises:
+        ValueError: a setting is out of range, or contradicts ``protocol='mtan'``.
     """
 
     def __init__(
@@ -169,13 +214,23 @@ class Augment:
         return self.apply(arrays, rules, self.draw(rng))
 
     def draw(self, rng: np.random.Generator) -> View:
-        """Draw a view; always takes the same numbers from ``rng``, whatever the settings."""
+        """Draw a view; always takes the same numbers from ``rng``, whatever the settings.
+
+        Args:
+            rng: random generator.
+        """
         mirror, down, across, *colors = rng.random(6)
         scale = self.scales[int(rng.integers(len(self.scales)))]
         return View(bool(mirror < self.flip), scale, down, across, *(1 + self.color * (2 * c - 1) for c in colors))
 
     def apply(self, arrays: dict[str, Array], rules: Mapping[str, TargetRule], view: View) -> dict[str, Array]:
-        """``image`` (H,W,3) and targets (h,w) or (h,w,C) under ``view``, new arrays of the same sizes and dtypes."""
+        """Image and targets under a view: new arrays of the same sizes and dtypes.
+
+        Args:
+            arrays: ``image`` (H,W,3) and targets (h,w) or (h,w,C), by name.
+            rules: tasks by the name of their target.
+            view: what to apply.
+        """
         frame = arrays["image"].shape[:2]
         return {name: self._one(array, rules.get(name), view, (frame[0], frame[1])) for name, array in arrays.items()}
 

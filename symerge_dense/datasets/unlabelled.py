@@ -1,4 +1,4 @@
-"""Images without labels, by construction: what adaptation is allowed to see."""
+"""Images without labels, by construction: all that adaptation is allowed to see."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Unlabelled(Dataset[dict[str, Any]]):
     """View of a data set that reads images and has no way to read a target.
 
     ``view[key]`` with ``draw, index = divmod(key, len(view))`` is ``{'image': float32 (3,H,W) 0..255, 'index': int}``,
-    never augmented, until a run attaches what its experts said about the images (``attach``).
+    never augmented, until a run attaches the predictions of its experts (``attach``).
 
     Args:
         dataset: a data set, or the dict that builds it.
@@ -31,6 +31,20 @@ class Unlabelled(Dataset[dict[str, Any]]):
 
     Raises:
         ValueError: ``limit`` is below 1.
+
+    >>> class Grey(DenseDataset):
+    ...     def __len__(self):
+    ...         return 3
+    ...     def image(self, index):
+    ...         return np.full((2, 4, 3), 100 + index, np.uint8)
+    ...     def target(self, index, name):
+    ...         raise AssertionError("no label is ever read")
+    >>> view = Unlabelled(Grey(), limit=2)
+    >>> len(view)
+    2
+    >>> sample = view[3]  # image 1, second draw
+    >>> tuple(sample["image"].shape), sample["index"]
+    ((3, 2, 4), 1)
     """
 
     def __init__(self, dataset: DenseDataset | Mapping[str, Any], limit: int | None = None) -> None:
@@ -52,15 +66,23 @@ class Unlabelled(Dataset[dict[str, Any]]):
         return sample if self._join is None else self._join(sample, draw)
 
     def image(self, index: int) -> Tensor:
-        """Image ``index`` as it is, float32 (3,H,W) in 0..255, whatever is attached."""
+        """Image float32 (3,H,W) in 0..255, unchanged by what is attached.
+
+        Args:
+            index: image number, from 0.
+        """
         return to_tensor(self._source.resized_image(index))
 
     def attach(self, join: Callable[[dict[str, Any], int], dict[str, Any]]) -> None:
-        """Let ``join(sample, draw)`` add predictions of experts to every sample, and augment both alike."""
+        """Let a function add predictions of experts to every sample, and augment both alike.
+
+        Args:
+            join: takes a sample and its draw, returns the sample that the view gives.
+        """
         self._join = join
 
     def fresh(self) -> Unlabelled:
-        """The same view without anything attached; it shares the data set."""
+        """The same view with nothing attached; it shares the data set."""
         other = copy.copy(self)
         other._join = None
         return other

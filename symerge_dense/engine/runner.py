@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import init_dist, is_distributed, is_main_process
+from mmengine.hooks import LoggerHook
 from mmengine.runner import Runner
 from torch import nn
 
@@ -139,7 +140,8 @@ def runner_config(
         "resume": found is not None,
     }
     config |= {key: value for key, value in settings.items() if key in PASSED_ON}
-    config["default_hooks"] = {"checkpoint": None, **settings.get("default_hooks", {})}
+    config["log_processor"] = {"type": "LogProcessor", "by_epoch": by_epoch, **settings.get("log_processor", {})}
+    config["default_hooks"] = {"checkpoint": None, **_default_hooks(settings.get("default_hooks") or {}, by_epoch)}
     config["custom_hooks"] = [*own, *hooks, *settings.get("custom_hooks", ())]
     if found is not None:
         config["load_from"] = str(found)
@@ -151,6 +153,15 @@ def runner_config(
             "find_unused_parameters": find_unused_parameters,
         }
     return config
+
+
+def _default_hooks(given: Mapping[str, Any], by_epoch: bool) -> dict[str, Any]:
+    """A user's hooks; in a run of iterations MMEngine's logger would put every validation at step 0, its only epoch."""
+    hooks = dict(given)
+    logger = hooks.get("logger", {"type": "LoggerHook"})
+    if not by_epoch and isinstance(logger, Mapping) and logger.get("type") in ("LoggerHook", LoggerHook):
+        hooks["logger"] = {"log_metric_by_epoch": False, **logger}
+    return hooks
 
 
 def build_runner(config: Mapping[str, Any], **live: Any) -> QuietRunner:

@@ -24,17 +24,23 @@ def evaluate(
     device: torch.device | str | None = None,
     protocol: str = "default",
 ) -> Scores:
-    """Scores of every task of ``model`` on the whole data set of ``loader``.
+    """Scores of every task of a model on a whole data set.
 
-    ``model`` is a module with ``tasks`` (name -> DenseTask); called with images (N,3,H,W) in 0..255 and
-    ``mode='predict'`` it gives one ``{task: raw output (C,H,W)}`` per image. It runs in evaluation mode and without
-    gradients, and every part of it is put back into the mode that it had. ``device`` is where the images go: by
-    default, where the model is. On several processes each measures its share and all get the same scores.
+    The model runs in evaluation mode and without gradients; afterwards every part of it has its former mode. With
+    several processes, each measures its share and all get the same scores.
 
-    ``protocol`` names published conventions (``symerge_dense.evaluation.protocols``): units stay, but which metrics a
-    task has may differ, and under 'mtan' and 'auto-lambda' depth and normals depend on the batches of ``loader``.
-    Raises ValueError where a batch lacks the target of a task, and, before anything runs, for an unknown protocol or a
-    task that it does not cover.
+    Args:
+        model: a module with ``tasks`` (name -> DenseTask). Called with images (N,3,H,W) in 0..255 and
+            ``mode='predict'``, it returns one ``{task: raw output (C,H,W)}`` per image.
+        loader: gives batches of the data set.
+        description: text of the progress bar.
+        device: where the images go; None: where the model is.
+        protocol: name of published conventions (``symerge_dense.evaluation.protocols``). Units are the same under all
+            of them; metrics may differ. Under 'mtan' and 'auto-lambda', depth and normals depend on the batches.
+
+    Raises:
+        ValueError: the protocol is unknown or does not cover a task (raised before anything runs), or a batch lacks
+            the target of a task.
     """
     tasks: dict[str, DenseTask] = model.tasks
     if device is None:

@@ -1,4 +1,4 @@
-"""Which conventions a task is measured by: a mask, a way to average, and the columns of the table.
+"""Published conventions of measuring a task: which pixels count, how to average, which metrics to report.
 
 =============  ======================  =================================  =========================================
 protocol       pixels                  average                            columns
@@ -10,7 +10,7 @@ auto-lambda    a class is absent       over batches, by images            the he
 eigen          inside Eigen's crop     over pixels                        those of depth papers; other tasks: default
 =============  ======================  =================================  =========================================
 
-Units never change. Published numbers of the middle three are fractions, or 100 times that; ours are percent.
+Units never change: shares are in percent. Published numbers of the middle three are fractions, or 100 times that.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ from symerge_dense.tasks.protocols import BatchMeans, EigenDepth, MTANTask
 
 
 class Measure(NamedTuple):
-    """A convention for one task: ``metrics`` (name -> True where higher is better, in table order) and how to get them.
+    """A convention for one task. The functions mean the same as the methods of ``DenseTask`` with these names.
 
-    The functions have the meaning of the methods of ``DenseTask`` of these names.
+    Args:
+        metrics: name -> True where higher is better, in table order.
+        statistics: raw output (N,C,H,W), target -> additive statistics (N,K), one row per image.
+        summarize: summed statistics (K,) -> metrics.
+        remarks: summed statistics (K,) -> sentences that a reader must know.
     """
 
     metrics: dict[str, bool]
@@ -40,12 +44,21 @@ class Measure(NamedTuple):
 
 
 def own(task: DenseTask) -> Measure:
-    """The task's own rules."""
+    """The task's own rules.
+
+    Args:
+        task: any task.
+    """
     return Measure(task.metrics, task.statistics, task.summarize, task.remarks)
 
 
 def only(measure: Measure, names: Collection[str]) -> Measure:
-    """``measure`` without the metrics that are not in ``names``."""
+    """A measure with some of its metrics only.
+
+    Args:
+        measure: the complete measure.
+        names: of the metrics to keep.
+    """
 
     def summarize(total: Tensor) -> dict[str, Metric]:
         return {name: metric for name, metric in measure.summarize(total).items() if name in names}
@@ -54,26 +67,36 @@ def only(measure: Measure, names: Collection[str]) -> Measure:
     return measure._replace(metrics=metrics, summarize=summarize)
 
 
-# -- how MTAN's family turns pixels into one number of a data set: three rules, one mask ------------------------------
+# -- three ways to average over a data set, as MTAN and its successors do it; they share one mask ---------------------
 def over_pixels(task: MTANTask) -> Measure:
     """LibMTL and FusionBench: mean, median and fractions over all labelled pixels; batches do not matter.
 
-    LibMTL weighs a depth batch's mean with its number of labelled pixels, which is that mean, but for a batch without
-    any: there its 0 * NaN is NaN, and ours has no effect. The median is read from a histogram of 0.01-degree bins and
-    so within 0.005 degree of the exact one; everything else is exact.
+    LibMTL weights the depth error of a batch by its number of labelled pixels, which gives the same mean. The exception
+    is a batch without any: LibMTL's mean is then NaN (0 * NaN), and ours ignores the batch. The median is read from a
+    histogram of 0.01-degree bins, so it is within 0.005 degree of the exact one. Everything else is exact.
+
+    Args:
+        task: a task with MTAN's metrics.
     """
     return Measure(task.metrics, task.mtan_statistics, task.mtan_summarize, task.mtan_remarks)
 
 
 def over_batches(task: MTANTask) -> Measure:
-    """MTAN, CAGrad and Nash-MTL: the mean over batches of each batch's mean, median and fractions, unweighted."""
+    """MTAN, CAGrad and Nash-MTL: the unweighted mean, over batches, of each batch's mean, median and fractions.
+
+    Args:
+        task: a task with MTAN's metrics.
+    """
     return _batchwise(task, lambda images: 1.0)
 
 
 def over_images(task: MTANTask) -> Measure:
-    """auto-lambda: the same with each batch weighing as many as it has images. It computes one metric per task.
+    """auto-lambda: as ``over_batches``, with a batch weighted by its number of images, and one metric per task.
 
-    Its running mean says so where all batches but the last have the same size, as a loader's do.
+    auto-lambda computes a running mean, which is the same if all batches but the last have the same size.
+
+    Args:
+        task: a task with MTAN's metrics.
     """
     return only(_batchwise(task, float), (task.headline,))
 
@@ -89,8 +112,8 @@ def _batchwise(task: MTANTask, weight: Callable[[int], float]) -> Measure:
 class _BatchAverage:
     """Mean of a task's results on single batches, weighted by ``weight`` (number of images -> weight).
 
-    It depends on the batch size (MTAN tests with 2, auto-lambda with 4), on which images share a batch, and on how
-    processes share the images: that is the convention itself. A batch without labelled pixel makes it NaN.
+    By its definition, it depends on the batch size (MTAN tests with 2, auto-lambda with 4), on which images share a
+    batch, and on how processes share the images. A batch without labelled pixels makes it NaN.
     """
 
     task: BatchMeans
@@ -99,7 +122,7 @@ class _BatchAverage:
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:
         """Row 0: [weight of the batch, weight times its metrics]; every other row is 0.
 
-        There is one row per image because MMEngine counts records by image (it cuts them to the data set's length).
+        There is one row per image because MMEngine cuts the records to the data set's length.
         """
         rows = output.new_zeros((len(output), 1 + len(self.task.metrics)), device="cpu").double()
         rows[0] = self.weight(len(output)) * rows.new_tensor([1.0, *self.task.mtan_batch(output, target)])
@@ -123,12 +146,22 @@ class _BatchAverage:
 
 # -- the protocols ----------------------------------------------------------------------------------------------------
 def depth_papers(task: EigenDepth) -> Measure:
-    """Depth as in Eigen et al. 2014, see ``symerge_dense.tasks.protocols``."""
+    """Depth as in Eigen et al. 2014, see ``symerge_dense.tasks.protocols``.
+
+    Args:
+        task: depth in metres.
+    """
     return Measure(task.eigen_metrics, task.eigen_statistics, task.eigen_summarize, task.remarks)
 
 
 class Protocol(NamedTuple):
-    """``covers``: the class of the tasks that ``convention`` measures; ``others``: what measures the rest, if any."""
+    """A protocol: which convention measures which tasks.
+
+    Args:
+        covers: class of the tasks that ``convention`` measures.
+        convention: task -> measure.
+        others: measures all other tasks; None: the protocol does not cover them.
+    """
 
     covers: type[Any]
     convention: Callable[[Any], Measure]
@@ -145,9 +178,14 @@ PROTOCOLS = {
 
 
 def measure(task: DenseTask, protocol: str = "default") -> Measure:
-    """How ``protocol`` measures ``task``.
+    """The measure of a task under a protocol.
 
-    Raises ValueError for an unknown protocol, and for a task that has no convention under it.
+    Args:
+        task: the task.
+        protocol: 'default', 'mtan', 'libmtl', 'auto-lambda' or 'eigen'.
+
+    Raises:
+        ValueError: the protocol is unknown or does not cover the task.
     """
     if protocol not in tuple(PROTOCOLS):
         raise ValueError(did_you_mean(str(protocol), PROTOCOLS, "evaluation protocol"))

@@ -1,4 +1,4 @@
-"""Scores of a model, and their form in ``results.json``."""
+"""Scores of a model, and how ``results.json`` stores them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ Scores = dict[str, dict[str, Metric]]
 
 
 def scores_to_json(scores: Mapping[str, Mapping[str, Metric]]) -> dict[str, Any]:
-    """``{task: {metric: {"value": float | None, "higher_is_better": bool}}}``; None stands for NaN and infinity."""
+    """Scores as JSON data.
+
+    Args:
+        scores: metrics by task and name.
+
+    Returns:
+        ``{task: {metric: {"value": float | None, "higher_is_better": bool}}}``; None stands for NaN and infinity.
+    """
     return {
         task: {
             name: {
@@ -27,7 +34,14 @@ def scores_to_json(scores: Mapping[str, Mapping[str, Metric]]) -> dict[str, Any]
 
 
 def scores_from_json(data: Mapping[str, Any]) -> Scores:
-    """Inverse of ``scores_to_json``; None becomes NaN. Raises ValueError for anything of another form."""
+    """Scores from JSON data, the inverse of ``scores_to_json``; None becomes NaN.
+
+    Args:
+        data: what ``scores_to_json`` returned.
+
+    Raises:
+        ValueError: the data have another form.
+    """
     try:
         return {task: {name: _metric(entry) for name, entry in metrics.items()} for task, metrics in data.items()}
     except (AttributeError, KeyError, TypeError) as error:

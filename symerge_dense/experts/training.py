@@ -86,7 +86,11 @@ def fit(
 def _fingerprint(model: MultiTaskModel, dataset: Any, recipe: Recipe, seed: int) -> str:
     """Of all that decides how the run ends."""
     numbers = {key: value for key, value in dataclasses.asdict(recipe).items() if key != "num_workers"}
-    text = json.dumps([model.spec, len(dataset), numbers, seed, get_world_size(), state_hash(model.state_dict())])
+    try:
+        network = model.spec
+    except ValueError:  # a head is an object without spec
+        network = model.frame
+    text = json.dumps([network, len(dataset), numbers, seed, get_world_size(), state_hash(model.state_dict())])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Policies for BatchNorm running statistics and counters, from the weights alone; these never reach a merger.
 
 A merge rule that extrapolates can turn a variance negative, and huge counts or variances would dominate its
-thresholds. So statistics have policies of their own. Re-estimation on images (``models.batchnorm``) starts from one.
+thresholds. So statistics have policies of their own. ``models.batchnorm`` re-estimates them on images.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -22,9 +23,17 @@ GRANULARITIES = ("tensor", "block", "task")
 
 # -- which tensors share coefficients, and where the coefficients start -----------------------------------------------
 def groups_of(specs: Sequence[TensorSpec], granularity: str) -> dict[str, tuple[str, ...]]:
-    """Group name -> names of its tensors: one group per tensor, per block, or 'all'.
+    """The tensors that share coefficients: one group per tensor, per block, or 'all'.
 
-    Raises ValueError for no tensor, an unknown granularity, or blocks that the specs do not know.
+    Args:
+        specs: the tensors to merge, in order.
+        granularity: 'tensor', 'block' or 'task'.
+
+    Returns:
+        Group name -> names of its tensors.
+
+    Raises:
+        ValueError: there is no tensor, the granularity is unknown, or the specs know no blocks.
     """
     if not specs:
         raise ValueError("there is no weight to merge among the specs; running statistics and counters do not count.")
@@ -48,7 +57,17 @@ def initial_coefficients(
     tasks: Sequence[str],
     clamp: tuple[float, float] | None,
 ) -> Tensor:
-    """Start values (G, T), float32. Raises ValueError if they do not fit tasks, groups or the clamp range."""
+    """Start values of the coefficients, (G, T), float32.
+
+    Args:
+        init: one number, {task: number}, or a tensor that broadcasts to (G, T).
+        groups: the G groups.
+        tasks: the T tasks.
+        clamp: allowed range (low, high), or None.
+
+    Raises:
+        ValueError: the values do not fit tasks, groups or range, or are not finite.
+    """
     if isinstance(init, Mapping):
         if set(init) != set(tasks):
             raise ValueError(f"init names {sorted(init)}, the tasks are {sorted(tasks)}; give every task one number.")
@@ -73,10 +92,15 @@ def initial_coefficients(
 def merge_tensor(row: Tensor, base: Tensor, vectors: Tensor, values: list[float]) -> Tensor:
     """base + row @ task vectors, of the base's shape and data type.
 
-    ``row`` (T,) are the coefficients and ``values`` the same numbers on the host, ``vectors`` (T, numel) the task
-    vectors; except for T = 1, where ``vectors`` is the EXPERT. A float task vector cannot always give its expert
-    back (see ``interpolate``), and keeping the expert in its place costs no memory and is exact at both ends. With
-    several experts no single one need come back, and task vectors save a subtraction at every step.
+    With T = 1 ``vectors`` holds the EXPERT in place of its task vector. A float task vector cannot always give its
+    expert back (see ``interpolate``); keeping the expert costs no memory and is exact at both ends. With several
+    experts no single one need come back, and task vectors save a subtraction at every step.
+
+    Args:
+        row: the coefficients (T,).
+        base: the base's tensor.
+        vectors: the task vectors (T, numel); for T = 1 the expert (1, numel).
+        values: the coefficients as numbers on the host.
     """
     with torch.autocast(device_type=base.device.type, enabled=False):
         function = _Blend if len(values) == 1 else _Merge
@@ -127,14 +151,26 @@ def _inner_products(vectors: Tensor, gradient: Tensor) -> Tensor:
 class LayerwiseMerge(nn.Module):
     """Merging coefficients (G groups, T tasks) and the task vectors they weigh.
 
-    ``specs`` are the tensors to merge, in order; running statistics and counters among them are left out. A group of
-    ``granularity`` is one tensor, one block of the network or, for 'task', everything; its row is shared by all
-    tensors in it. ``init`` is one number, ``{task: number}``, or a tensor that broadcasts to (G, T). ``clamp`` is
-    the range that ``project_`` keeps coefficients in, None for none.
+    ``coefficients`` is a float32 parameter from construction, so optimizers and DDP find it. ``attach`` brings the task
+    vectors, in one non-persistent buffer, which moves with ``.to()`` and stays out of checkpoints.
 
-    ``coefficients`` is a float32 parameter from construction, so optimizers and DDP find it; the task vectors arrive
-    by ``attach`` in one non-persistent buffer, which moves with ``.to()`` and stays out of checkpoints. Raises
-    ValueError for no or repeated tasks, nothing to merge, unknown blocks, or a bad ``init``.
+    Args:
+        specs: the tensors to merge, in order; running statistics and counters among them are left out.
+        tasks: the experts' names, each once.
+        granularity: what shares a row of coefficients: one 'tensor', one 'block' of the network, or for 'task' all.
+        init: start values: one number, {task: number}, or a tensor that broadcasts to (G, T).
+        clamp: the range that ``project_`` keeps coefficients in; None for no range.
+
+    Raises:
+        ValueError: there are no tasks, repeated ones, nothing to merge, unknown blocks, or a bad ``init``.
+
+    >>> from symerge_dense.merging.tensor_specs import specs_from_state
+    >>> base = {"weight": torch.zeros(1, 2)}
+    >>> experts = {"depth": {"weight": torch.tensor([[2.0, 0.0]])}, "normals": {"weight": torch.tensor([[0.0, 4.0]])}}
+    >>> merge = LayerwiseMerge(specs_from_state(base), list(experts), init=0.5)
+    >>> merge.attach(base, experts)
+    >>> merge(base)["weight"].tolist(), merge.table()
+    ([[1.0, 2.0]], {'weight': [0.5, 0.5]})
     """
 
     coefficients: nn.Parameter
@@ -161,8 +197,12 @@ class LayerwiseMerge(nn.Module):
     def attach(self, base: TensorSource, experts: Mapping[str, TensorSource]) -> None:
         """Compute the task vectors of all tensors: T x D numbers in one allocation, on the coefficients' device.
 
-        ``base`` and ``experts`` may hold more tensors than are merged. Raises ValueError if the experts are not
-        exactly ``tasks``, or as ``check_compatible`` and ``load`` do.
+        Args:
+            base: tensors of the base; may hold more than are merged.
+            experts: {task: tensors}, for exactly ``tasks``; they may hold more, too.
+
+        Raises:
+            ValueError: other tasks or shapes than announced, or as ``check_compatible`` and ``load`` do.
         """
         if set(experts) != set(self.tasks):
             raise ValueError(
@@ -184,17 +224,24 @@ class LayerwiseMerge(nn.Module):
         ordered = {task: experts[task] for task in self.tasks}
         for spec, rows in zip(self.specs, self._views(vectors), strict=True):
             if len(self.tasks) == 1:  # with one expert its own values are kept: see ``merge_tensor``
-                rows[0] = load(experts[self.tasks[0]], self.tasks[0], spec.name, rows.device).reshape(-1)
+                only = load(experts[self.tasks[0]], self.tasks[0], spec.name, rows.device)
+                rows[0] = rearrange(only, "... -> (...)")
             else:
                 origin = load(base, "base", spec.name, rows.device).to(rows.dtype)
                 subtract_into(rows, origin, ordered, spec.name)
         self.vectors = vectors
 
     def forward(self, base_parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Merged tensors by name, of the base's shapes and data types, differentiable in ``coefficients``.
+        """Merge: tensors by name, of the base's shapes and data types, differentiable in ``coefficients``.
 
         All coefficients 0 give the base bit for bit; with one expert, coefficients 1 give the expert bit for bit.
-        Raises RuntimeError before ``attach``, ValueError if a base parameter is missing.
+
+        Args:
+            base_parameters: tensors of the base by name; may hold more than are merged.
+
+        Raises:
+            RuntimeError: ``attach`` was not called.
+            ValueError: a base parameter is missing.
         """
         if self.vectors is None:
             raise RuntimeError("LayerwiseMerge has no task vectors yet; call attach(base, experts) before forward.")
@@ -214,7 +261,7 @@ class LayerwiseMerge(nn.Module):
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Clamp the coefficients in place. After the step, not in forward, where a clamp would have no gradient."""
+        """Clamp the coefficients in place; after the step, as a clamp in forward would have no gradient."""
         if self.clamp is not None:
             self.coefficients.clamp_(*self.clamp)
 
@@ -226,4 +273,4 @@ class LayerwiseMerge(nn.Module):
         """The buffer as one contiguous (T, numel) view per tensor."""
         tasks = len(self.tasks)
         pieces = vectors.split([tasks * spec.numel for spec in self.specs])
-        return [piece.view(tasks, -1) if piece.numel() else piece.view(tasks, 0) for piece in pieces]
+        return [rearrange(piece, "(task weight) -> task weight", task=tasks) for piece in pieces]

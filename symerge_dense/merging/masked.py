@@ -1,4 +1,4 @@
-"""The family of methods with one unified task vector for all tasks and a mask of one bit per weight for each."""
+"""The family of methods that keep one unified task vector for all tasks, and one bit per weight for each task."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from symerge_dense.merging.operands import Operands, add_delta
 class Masked(Merger):
     """theta_t = theta_0 + factor_t * M_t * tau. Scope: every kind of weight.
 
-    T sets of weights are stored as one (``merging.packed``): tau once, and M_t, one bit per weight, and a factor for
-    each task. They cost one encoder pass per task for one image.
+    T sets of weights are stored as one (``merging.packed``): tau once, and for each task a factor and a mask M_t of one
+    bit per weight. At inference one image needs an encoder pass per task.
     """
 
     per_task = True
@@ -25,18 +25,39 @@ class Masked(Merger):
 
     @abstractmethod
     def unify(self, deltas: Sequence[Tensor]) -> Tensor:
-        """The unified task vector of one tensor, from all tau_t, which it leaves as they are."""
+        """The unified task vector of one tensor.
+
+        Args:
+            deltas: all task vectors tau_t; left unchanged.
+        """
 
     @abstractmethod
     def choose(self, task: str, delta: Tensor, unified: Tensor) -> Tensor:
-        """The bool mask of ``task``, whose task vector is ``delta``."""
+        """The bool mask of one task.
+
+        Args:
+            task: the task.
+            delta: its task vector.
+            unified: what ``unify`` returned.
+        """
 
     def factor(self, task: str) -> float:
-        """What the masked unified task vector is multiplied by for ``task``; known after the statistics passes."""
+        """The number that the masked unified task vector is multiplied by; known after the statistics passes.
+
+        Args:
+            task: the task.
+        """
         return 1.0
 
     def parts(self, operands: Operands) -> tuple[Tensor, dict[str, Tensor]]:
-        """The unified task vector of one tensor, and the bool mask of every task."""
+        """Unified task vector and masks of one tensor.
+
+        Args:
+            operands: base and experts of the tensor.
+
+        Returns:
+            The unified task vector, and {task: bool mask}.
+        """
         deltas, unified = self._vectors(operands)
         return unified, {task: self.choose(task, delta, unified) for task, delta in deltas.items()}
 

@@ -1,9 +1,8 @@
-"""The weights of all tasks in little more than the space of one: what a method with masks keeps, and a task's weights
-from it.
+"""All tasks' weights of a method with masks, in little more than the space of one; and one task's weights from that.
 
 Names of tensors: 'shared.NAME' is the unified task vector, in the data type merges are computed in; 'mask.TASK.NAME'
-M_t, packed (``masks.pack``); 'factor.TASK' what the masked vector is multiplied by, float64; 'kept.NAME' a tensor that
-is the same for all tasks.
+the mask M_t, packed (``pack``); 'factor.TASK' the factor of the masked vector, float64; 'kept.NAME' a tensor that is
+the same for all tasks.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from symerge_dense.merging.base import treatment_of
@@ -27,17 +27,36 @@ _SHIFTS = (7, 6, 5, 4, 3, 2, 1, 0)
 
 # -- masks at one bit per weight, in the bit order of numpy.packbits --------------------------------------------------
 def pack(mask: Tensor) -> Tensor:
-    """A bool mask of any shape as uint8 (ceil(numel / 8),), the first weight in the highest bit."""
-    flat = mask.reshape(-1).to(torch.uint8)
-    octets = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
-    packed = torch.zeros(len(octets), dtype=torch.uint8, device=mask.device)
-    for column, shift in zip(octets.unbind(1), _SHIFTS, strict=True):
-        packed |= column << shift
+    """Pack a mask to one bit per weight, the first weight in the highest bit.
+
+    Args:
+        mask: bool, of any shape.
+
+    Returns:
+        uint8 (ceil(numel / 8),).
+    """
+    flat = rearrange(mask, "... -> (...)").to(torch.uint8)
+    padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8))
+    octets = rearrange(padded, "(octet bit) -> bit octet", bit=8)
+    packed = torch.zeros(octets.shape[1], dtype=torch.uint8, device=mask.device)
+    for bit, shift in zip(octets, _SHIFTS, strict=True):
+        packed |= bit << shift
     return packed
 
 
 def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
-    """The bool mask of ``shape`` that ``pack`` packed. Raises ValueError if the length does not fit the shape."""
+    """Unpack what ``pack`` packed.
+
+    Args:
+        packed: uint8 (ceil(numel / 8),).
+        shape: shape of the mask.
+
+    Returns:
+        The bool mask.
+
+    Raises:
+        ValueError: the length does not fit the shape.
+    """
     count = math.prod(shape)
     if packed.dtype != torch.uint8 or packed.shape != (-(-count // 8),):
         raise ValueError(
@@ -45,12 +64,19 @@ def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
             f"{packed.dtype} of shape {tuple(packed.shape)}; pass the mask of this very tensor."
         )
     shifts = torch.tensor(_SHIFTS, dtype=torch.uint8, device=packed.device)
-    return ((packed[:, None] >> shifts) & 1).bool().view(-1)[:count].view(tuple(shape))
+    bits = rearrange((packed[:, None] >> shifts) & 1, "octet bit -> (octet bit)")
+    return bits[:count].bool().view(tuple(shape))
 
 
 # -- files of all tasks -----------------------------------------------------------------------------------------------
 def packed_layouts(merger: Masked, specs: Sequence[TensorSpec], tasks: Sequence[str]) -> dict[str, TensorLayout]:
-    """Shape and data type of everything that ``run_packed`` yields."""
+    """Shape and data type of everything that ``run_packed`` yields, by name.
+
+    Args:
+        merger: the method.
+        specs: the tensors of the base.
+        tasks: the experts' names.
+    """
     found = {f"factor.{task}": TensorLayout((), torch.float64) for task in tasks}
     for spec in specs:
         if treatment_of(merger, spec.kind) == "method":
@@ -73,15 +99,26 @@ def run_packed(
     device: torch.device | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Merge for all tasks: (name, tensor) as in ``packed_layouts``, arguments and errors as of ``base.run``.
+    """Merge for all tasks: yield (name, tensor) as in ``packed_layouts``.
 
-    Raises ValueError also for a task name with a dot, and for a single expert: it needs no masks, and would come back
-    rounded.
+    Args:
+        merger: a method with masks.
+        base: tensors of the base.
+        experts: {task: tensors}, two or more, no task with a dot in its name. A single expert needs no masks, and would
+            come back rounded.
+        specs: the tensors of the base, all of them.
+        statistics: BatchNorm policy, a key of ``bn_statistics.STATISTICS``.
+        seed: seed of random methods.
+        device: where to compute; None for where the tensors are.
+        progress: called as ``progress(specs, what)``, iterates over the tensors of a pass.
+
+    Raises:
+        ValueError: as ``run`` does, for a task name with a dot, and for a single expert.
     """
     check_compatible(base, experts)
     check_specs(base, specs)
     _check_tasks(list(experts))
-    ordered = dict(sorted(experts.items()))  # as ``run`` has it
+    ordered = dict(sorted(experts.items()))  # as in ``run``
     merge = MergeRun(
         merger,
         base,
@@ -127,7 +164,14 @@ def _packed(merge: MergeRun, merger: Masked, specs: list[TensorSpec]) -> Iterato
 def restored(base: TensorSource, packed: TensorSource, task: str, name: str) -> Tensor:
     """One tensor of a task's weights, bit for bit what ``run`` gives for it.
 
-    Raises ValueError for a tensor, or a task, that ``packed`` does not have, and for masks that do not fit.
+    Args:
+        base: tensors of the base of that merge.
+        packed: what ``run_packed`` gave.
+        task: the task.
+        name: name of the tensor in the base.
+
+    Raises:
+        ValueError: ``packed`` lacks this tensor or task, or the masks do not fit.
     """
     if f"kept.{name}" in packed:
         return _fitting(f"kept.{name}", packed[f"kept.{name}"], base[name])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from symerge_dense.merging.operands import task_vectors
@@ -16,11 +17,15 @@ from symerge_dense.merging.tensor_specs import TensorSpec, weights
 
 
 class PerWeightMerge(nn.Module):
-    """Coefficients (T, numel) for every tensor, float32, parameters from construction; free of any range.
+    """Coefficients (T, numel) for every tensor, float32, parameters from construction, without a range.
 
-    ``specs`` are the tensors to merge, running statistics and counters left out; ``init`` is every coefficient's
-    start. The task vectors arrive by ``attach``, on the coefficients' device, and stay out of checkpoints. Learning
-    all coefficients takes T times the memory of learning the weights.
+    The task vectors arrive by ``attach``, on the coefficients' device, and stay out of checkpoints. Learning all
+    coefficients takes T times the memory of learning the weights.
+
+    Args:
+        specs: the tensors to merge; running statistics and counters among them are left out.
+        tasks: the experts' names.
+        init: start value of every coefficient.
     """
 
     def __init__(self, specs: Iterable[TensorSpec], tasks: Sequence[str], init: float = 0.3) -> None:
@@ -34,16 +39,29 @@ class PerWeightMerge(nn.Module):
 
     @torch.no_grad()
     def attach(self, base: TensorSource, experts: Mapping[str, TensorSource]) -> None:
-        """Compute the task vectors. Raises ValueError as ``task_vectors`` does."""
+        """Compute the task vectors.
+
+        Args:
+            base: tensors of the base.
+            experts: {task: tensors}.
+
+        Raises:
+            ValueError: as ``task_vectors`` does.
+        """
         ordered = {task: experts[task] for task in self.tasks}
         device = self.coefficients[0].device
         found = task_vectors(base, ordered, [spec.name for spec in self.specs])
         self._vectors = {name: rows.to(device) for name, rows in found.items()}
 
     def forward(self, base_parameters: Mapping[str, Tensor], names: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Merged tensors by name (all, or those in ``names``), differentiable in their coefficients.
+        """Merged tensors by name, differentiable in their coefficients.
 
-        Raises RuntimeError before ``attach``.
+        Args:
+            base_parameters: tensors of the base by name.
+            names: the tensors wanted; None for all.
+
+        Raises:
+            RuntimeError: ``attach`` was not called.
         """
         if not self._vectors:
             raise RuntimeError("PerWeightMerge has no task vectors yet; call attach(base, experts) before forward.")
@@ -54,4 +72,5 @@ class PerWeightMerge(nn.Module):
         with torch.autocast(device_type=base.device.type, enabled=False):
             vectors = self._vectors[name]
             delta = (self.coefficients[self._number[name]] * vectors).sum(0)
-            return (base.reshape(-1).to(delta.dtype) + delta).to(base.dtype).view(base.shape)
+            flat = rearrange(base, "... -> (...)").to(delta.dtype)
+            return (flat + delta).to(base.dtype).view(base.shape)

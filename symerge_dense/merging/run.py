@@ -1,4 +1,4 @@
-"""One merge on its way: statistics passes, then tensor by tensor, large tensors in parts where the method allows."""
+"""One static merge: statistics passes, then tensor by tensor, large tensors in parts where the method allows it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ ProgressCallback: TypeAlias = Callable[[Sequence[TensorSpec], str], Iterable[Ten
 
 
 def narrowed(merged: Tensor, like: Tensor, what: str) -> Tensor:
-    """``merged`` with the data type and on the device of ``like``. Raises ValueError if the type cannot hold it."""
+    """A merged tensor in the data type and on the device of another.
+
+    Args:
+        merged: the tensor.
+        like: gives data type and device.
+        what: name for the message.
+
+    Raises:
+        ValueError: the data type cannot hold a value.
+    """
     result = merged.to(device=like.device, dtype=like.dtype)
     if not finite(result):
         raise ValueError(
@@ -31,7 +40,19 @@ def narrowed(merged: Tensor, like: Tensor, what: str) -> Tensor:
 
 @dataclass(frozen=True)
 class MergeRun:
-    """What ``run`` was asked for, checked; ``experts`` are in the order in which methods see them."""
+    """The checked arguments of ``run``, and the merge itself.
+
+    Args:
+        merger: the method.
+        base: tensors of the base.
+        experts: {task: tensors}, in the order in which methods see them.
+        policy: gives BatchNorm's running statistics.
+        extras: {what: {task: tensors}}, what ``merger.needs`` names.
+        seed: seed of random methods.
+        task: the task whose weights are wanted, for ``per_task`` methods.
+        device: where to compute; None for where the tensors are.
+        progress: called as ``progress(specs, what)``, iterates over the tensors of a pass.
+    """
 
     merger: Merger
     base: TensorSource
@@ -44,14 +65,23 @@ class MergeRun:
     progress: ProgressCallback
 
     def stream(self, specs: list[TensorSpec]) -> Iterator[tuple[str, Tensor]]:
-        """Merged tensors by name, in the order of ``specs``."""
+        """Merged tensors by name, in the order of ``specs``.
+
+        Args:
+            specs: the tensors of the base.
+        """
         with Workers() as workers:
             self.gather(specs, workers)
             for spec in self.progress(specs, "merging"):
                 yield spec.name, self.tensor(spec, workers)
 
     def gather(self, specs: list[TensorSpec], workers: Workers) -> None:
-        """The statistics passes of the method."""
+        """Make the statistics passes of the method.
+
+        Args:
+            specs: the tensors of the base.
+            workers: threads for large tensors.
+        """
         chosen = [spec for spec in specs if treatment_of(self.merger, spec.kind) == "method"]
         self.merger.begin(chosen, tuple(self.experts))
         for number in range(self.merger.passes):
@@ -80,7 +110,12 @@ class MergeRun:
         )
 
     def tensor(self, spec: TensorSpec, workers: Workers) -> Tensor:
-        """One merged tensor, in memory of its own."""
+        """One merged tensor, in memory of its own.
+
+        Args:
+            spec: the tensor.
+            workers: threads for large tensors.
+        """
         treatment = treatment_of(self.merger, spec.kind)
         if treatment is None:
             return self.policy(spec.name, self.base, self.experts)
@@ -95,7 +130,7 @@ class MergeRun:
 
     def _fill(self, result: Tensor, spec: TensorSpec, treatment: Treatment, workers: Workers) -> None:
         flat = self._flat(spec)
-        # A single expert may come through by interpolation, which at its ends looks at one side only.
+        # A single expert may be interpolated, which at either end reads only one of base and expert.
         unchecked = self.merger.exposes and treatment == "method" and len(self.experts) > 1
 
         def work(part: slice) -> None:
@@ -112,23 +147,29 @@ class MergeRun:
             return narrowed(merged, like, f"{self.merger.name}: merged {name!r}")
         except ValueError:
             if operands.unchecked:
-                for _ in replace(operands, unchecked=False).experts():  # says whose weight it was, if not too large
+                for _ in replace(
+                    operands, unchecked=False
+                ).experts():  # raises for a NaN or infinite input and names its expert
                     pass
             raise
 
     def whole(self, spec: TensorSpec) -> Operands:
-        """What the method sees of one tensor."""
+        """What the method sees of one tensor.
+
+        Args:
+            spec: the tensor.
+        """
         value = checked(self.base[spec.name], "base", spec.name, self.device)
         return Operands(spec, value, self.experts, self.extras, self.seed, self.task)
 
     def _cuts(self, spec: TensorSpec) -> bool:
-        """Is this tensor merged in parts? Not on an accelerator, which is better at large ones."""
+        """Whether this tensor is merged in parts; never on an accelerator, which handles large tensors better."""
         if not self.merger.elementwise or self.merger.needs or spec.numel <= PART:
             return False
         return torch.device(self.device or self.base[spec.name].device).type == "cpu"
 
     def _flat(self, spec: TensorSpec) -> Callable[[slice], Operands]:
-        """Gives the operands of flat slices of one tensor."""
+        """A function that gives the operands of flat slices of one tensor."""
         base = self.base[spec.name].reshape(-1)
         experts = {task: source[spec.name].reshape(-1) for task, source in self.experts.items()}
 
@@ -155,17 +196,28 @@ def run(
 ) -> Iterator[tuple[str, Tensor]]:
     """Merge: yield (name, tensor) in the order of ``specs``, in the base's data type, sharing no memory with inputs.
 
-    ``specs`` must cover the base exactly. ``statistics`` is a BatchNorm policy (``statistics.STATISTICS``); counters
-    are the base's. ``seed`` feeds random methods; ``extras[what][task]`` holds what ``merger.needs`` names; ``task``
-    selects the weights of a ``per_task`` method; ``device`` computes elsewhere than where the tensors are, to which
-    results return; ``progress(specs, what)`` iterates over the tensors of a pass, to show progress. All inputs are
-    checked before this returns. Raises ValueError for inputs that do not match, missing extras, an unknown policy,
-    and (while streaming) for NaN or infinite values, naming expert and tensor.
+    All inputs are checked before this returns.
+
+    Args:
+        merger: the method.
+        base: tensors of the base.
+        experts: {task: tensors}, the same tensors as the base.
+        specs: kinds of the tensors; they must cover the base exactly.
+        statistics: BatchNorm policy, a key of ``bn_statistics.STATISTICS``; counters are the base's.
+        seed: seed of random methods.
+        extras: {what: {task: tensors}}, what ``merger.needs`` names.
+        task: the task whose weights are wanted, for ``per_task`` methods only.
+        device: where to compute; results return to where the tensors are.
+        progress: called as ``progress(specs, what)``, iterates over the tensors of a pass, to show progress.
+
+    Raises:
+        ValueError: inputs do not match, extras are missing, the policy is unknown; while streaming, a value is NaN or
+            infinite (names expert and tensor).
     """
     check_compatible(base, experts)
     check_specs(base, specs)
     _check_merger(merger, experts, extras or {}, task)
-    # Sorted, so that sums of floats and ties are the same whichever way the experts were listed.
+    # Sorted, so that float sums and ties do not depend on the order in which experts were listed.
     ordered = dict(sorted(experts.items()))
     merge = MergeRun(
         merger,
@@ -193,13 +245,39 @@ def merge_state(
     task: str | None = None,
     device: torch.device | str | None = None,
 ) -> dict[str, Tensor]:
-    """``run`` gathered into a state dict; without ``specs`` they are read off the base (``specs_from_state``)."""
+    """``run`` gathered into a state dict.
+
+    Args:
+        merger: the method.
+        base: tensors of the base.
+        experts: {task: tensors}, the same tensors as the base.
+        specs: kinds of the tensors; None to read them off the base (``specs_from_state``).
+        statistics: BatchNorm policy, as in ``run``.
+        seed: seed of random methods.
+        extras: statistics of the experts, as in ``run``.
+        task: the task whose weights are wanted, as in ``run``.
+        device: where to compute.
+
+    >>> from symerge_dense.merging.methods.task_arithmetic import TaskArithmetic
+    >>> base = {"weight": torch.ones(1, 2)}
+    >>> experts = {"depth": {"weight": torch.tensor([[3.0, 1.0]])}, "normals": {"weight": torch.tensor([[1.0, 5.0]])}}
+    >>> merge_state(TaskArithmetic(scale=0.5), base, experts)
+    {'weight': tensor([[2., 3.]])}
+    """
     chosen = specs_from_state(base) if specs is None else specs
     return dict(run(merger, base, experts, chosen, statistics, seed=seed, extras=extras, task=task, device=device))
 
 
 def check_specs(base: TensorSource, specs: Sequence[TensorSpec]) -> None:
-    """Raise ValueError unless ``specs`` cover ``base`` exactly."""
+    """Check that specs cover a base exactly.
+
+    Args:
+        base: tensors of the base.
+        specs: the specs.
+
+    Raises:
+        ValueError: they do not; names the differences.
+    """
     difference = sorted(set(base) ^ {spec.name for spec in specs})
     if difference or len(specs) != len(base):
         raise ValueError(

@@ -1,7 +1,7 @@
 """Safetensors written tensor by tensor, so that a model need not be in memory to be saved.
 
-The format: 8 bytes with the length of the header, a JSON header of names, data types, shapes and places, padded with
-spaces, and then the bytes of all tensors without gaps.
+The format: 8 bytes with the length of the header; a JSON header of names, data types, shapes and places, padded with
+spaces; then the bytes of all tensors without gaps.
 """
 
 from __future__ import annotations
@@ -20,18 +20,25 @@ from torch import Tensor
 from symerge_dense.merging.sources import DTYPES, TensorLayout
 
 ALIGNMENT = 8  # bytes, of the first tensor in the file
-SYNC = 1 << 27  # bytes after which the disk gets what was written, so that it need not take all at the end
+SYNC = 1 << 27  # bytes after which the file is synced, so that the end has little left to sync
 WAITING = 1 << 26  # bytes of computed tensors that may wait to be written
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class TensorFile:
-    """Context manager: ``write`` every tensor of ``layouts`` once, in any order.
+    """Context manager that writes a safetensors file: ``write`` every announced tensor once, in any order.
 
     Wider data types come first in the file, so that all tensors are aligned. ``size`` is that of the whole file in
-    bytes, known before anything is written. Leaving the block without an error syncs the file to disk and raises
-    ValueError if a tensor is missing; a file left by an error is the caller's to remove. Raises ValueError for data
-    types that safetensors files cannot hold.
+    bytes, known before anything is written. Leaving the block without an error syncs the file to disk. After an error
+    the caller removes the file.
+
+    Args:
+        path: the file; overwritten.
+        layouts: shape and data type of every tensor, by name.
+        metadata: text entries of the header.
+
+    Raises:
+        ValueError: safetensors files cannot hold a data type; on leaving the block, a tensor is missing.
     """
 
     def __init__(self, path: str | Path, layouts: Mapping[str, TensorLayout], metadata: Mapping[str, str]) -> None:
@@ -56,7 +63,12 @@ class TensorFile:
         return self
 
     def write(self, name: str, tensor: Tensor) -> None:
-        """Write one tensor, of the announced shape and data type."""
+        """Write one tensor.
+
+        Args:
+            name: an announced name, not yet written.
+            tensor: of the announced shape and data type.
+        """
         layout = TensorLayout(tuple(tensor.shape), tensor.dtype)
         assert name in self._missing and layout == self._layouts[name], f"{name} {layout} was not announced"
         self._missing.remove(name)
@@ -67,7 +79,11 @@ class TensorFile:
             self._sync()
 
     def write_all(self, stream: Iterable[tuple[str, Tensor]]) -> None:
-        """Write tensors while the next are computed; up to ``WAITING`` bytes, or one tensor, wait for the disk."""
+        """Write tensors while the next are computed; up to ``WAITING`` bytes, or one tensor, wait for the disk.
+
+        Args:
+            stream: (name, tensor), as for ``write``.
+        """
         waiting: deque[tuple[Future[None], int]] = deque()
         writer = ThreadPoolExecutor(1, "writer")
         try:
@@ -86,7 +102,11 @@ class TensorFile:
         self._unsynced = 0
 
     def replace_metadata(self, metadata: Mapping[str, str]) -> None:
-        """Write other metadata of the same length, for what is known only at the end."""
+        """Write other metadata of the same length, for facts known only at the end.
+
+        Args:
+            metadata: text entries of the header.
+        """
         header = self._header(metadata)
         assert len(header) == self._start, "metadata of another length"
         self._file.seek(0)

@@ -1,4 +1,4 @@
-"""Where tensors come from, a dict or safetensors files read one tensor at a time, and whether they fit together."""
+"""Sources of tensors, a dict or safetensors files read one tensor at a time; and checks that they fit together."""
 
 from __future__ import annotations
 
@@ -31,25 +31,36 @@ DTYPES = {
 
 
 class TensorLayout(NamedTuple):
-    """Shape and data type of a tensor that need not be in memory."""
+    """Shape and data type of a tensor that need not be in memory.
+
+    Args:
+        shape: its shape.
+        dtype: its data type.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
 
 
 class SafetensorsSource(Mapping[str, Tensor]):
-    """Tensors of one or several safetensors files (shards), mapped into memory: the disk is read as they are used, and
-    the system may drop what it read. Not to be written into.
+    """Tensors of one or several safetensors files (shards), mapped into memory and not to be written into.
 
-    ``prefix`` selects the names that start with it and strips it: ``SafetensorsSource(path, prefix="backbone.")``
-    is the backbone of a whole model. Raises FileNotFoundError for a missing file; ValueError for a damaged one, an
-    unknown data type, a tensor found twice, or a prefix that selects nothing.
+    The disk is read as tensors are used, and the system may drop what it read.
+
+    Args:
+        *paths: the files.
+        prefix: selects the names that start with it, and is stripped: ``SafetensorsSource(path, prefix="backbone.")``
+            is the backbone of a whole model.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, a data type unknown, a tensor in two files, or nothing has the prefix.
     """
 
     def __init__(self, *paths: str | Path, prefix: str = "") -> None:
         self.prefix = prefix
         self.layouts: dict[str, TensorLayout] = {}
-        # All at once: what comes to stay between large results would leave holes in memory, too small for the next one.
+        # Mapped all at once: objects that stay, allocated between large results, would fragment memory.
         self._mapped: dict[str, Tensor] = {}
         for path in paths:
             self._enter(path)
@@ -82,10 +93,14 @@ class SafetensorsSource(Mapping[str, Tensor]):
 
 
 def open_source(path: str | Path, prefix: str = "") -> TensorSource:
-    """The tensors of a file whose names start with ``prefix``, which is stripped, read when they are used.
+    """The tensors of a checkpoint, read when they are used.
 
-    A ``.safetensors`` file, a folder of them (the shards of one model), or a file of ``torch.save``. Raises ValueError
-    where there is none, or none that is whole, safe to read and has such names.
+    Args:
+        path: a ``.safetensors`` file, a folder of them (the shards of one model), or a file of ``torch.save``.
+        prefix: selects the names that start with it, and is stripped.
+
+    Raises:
+        ValueError: there is no file, or none that is whole, safe to read and has such names.
     """
     path = Path(path)
     if path.is_dir():
@@ -101,7 +116,11 @@ def open_source(path: str | Path, prefix: str = "") -> TensorSource:
 
 
 def shards(folder: Path) -> list[Path]:
-    """The safetensors files in a folder."""
+    """The safetensors files in a folder, sorted.
+
+    Args:
+        folder: the folder.
+    """
     return sorted(folder.glob("*.safetensors"))
 
 
@@ -114,26 +133,51 @@ def _refuse_empty(found: Mapping[str, object], prefix: str, paths: Sequence[str 
 
 
 def layouts(source: TensorSource) -> dict[str, TensorLayout]:
-    """Shape and data type of every tensor of a source, without reading the tensors of a file."""
+    """Shape and data type of every tensor of a source, without reading the tensors of a file.
+
+    Args:
+        source: the source.
+    """
     if isinstance(source, SafetensorsSource):
         return dict(source.layouts)
     return {name: TensorLayout(tuple(value.shape), value.dtype) for name, value in source.items()}
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The data type merges are computed in: float64 stays, everything else is float32."""
+    """The data type merges are computed in: float64 stays, everything else is float32.
+
+    Args:
+        dtype: the data type of a tensor.
+    """
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def load(source: TensorSource, owner: str, name: str, device: torch.device | str | None = None) -> Tensor:
-    """``checked`` for tensor ``name`` of a source."""
+    """One tensor of a source, as ``checked`` returns it.
+
+    Args:
+        source: the source.
+        owner: name of the source for the message: 'base' or a task.
+        name: name of the tensor.
+        device: where to move it; None to leave it where it is.
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
     return checked(source[name], owner, name, device)
 
 
 def checked(tensor: Tensor, owner: str, name: str, device: torch.device | str | None = None) -> Tensor:
     """A tensor in its ``compute_dtype``; may share memory with the source, so do not write into it.
 
-    Raises ValueError naming ``owner`` and tensor if a value is NaN or infinite.
+    Args:
+        tensor: the tensor.
+        owner: name of its source for the message: 'base' or a task.
+        name: its name for the message.
+        device: where to move it; None to leave it where it is.
+
+    Raises:
+        ValueError: a value is NaN or infinite; names owner and tensor.
     """
     tensor = tensor.detach().to(device=device, dtype=compute_dtype(tensor.dtype))
     if not finite(tensor):
@@ -142,8 +186,12 @@ def checked(tensor: Tensor, owner: str, name: str, device: torch.device | str | 
 
 
 def finite(tensor: Tensor) -> bool:
-    """Whether no value of a floating-point tensor is NaN or infinite."""
-    # A sum is the fastest look at every value. Where it is not finite, it may just have overflown.
+    """Whether no value of a floating-point tensor is NaN or infinite.
+
+    Args:
+        tensor: the tensor.
+    """
+    # A sum is the fastest look at every value. Where it is not finite, it may only have overflowed.
     if math.isfinite(tensor.sum(dtype=compute_dtype(tensor.dtype))):
         return True
     return all(bool(bound.isfinite()) for bound in tensor.aminmax())
@@ -158,8 +206,14 @@ def check_compatible(
 ) -> None:
     """Compare names, shapes and data types of all inputs, reading no values from files.
 
-    ``names`` limits the comparison to these tensors, all of which the base must have. Raises ValueError without
-    experts, and one that lists, per expert, the number of differences and the first ten.
+    Args:
+        base: tensors of the base.
+        experts: {task: tensors}.
+        names: compare only these tensors, all of which the base must have; None for all.
+
+    Raises:
+        ValueError: there are no experts, or they differ from the base; lists, per expert, the number of differences and
+            the first ten.
     """
     if not experts:
         raise ValueError("there is no expert to merge; pass at least one {task: state dict}.")

@@ -1,4 +1,4 @@
-"""What is left of a task vector before it is combined with others: global top share, random drop, magnitude band."""
+"""Sparsify a task vector before it is combined with others: global top share, random drop, magnitude band."""
 
 from __future__ import annotations
 
@@ -15,36 +15,68 @@ from symerge_dense.merging.order_statistics import OrderStatistics, Reading, mos
 class Sparsifier(ABC):
     """Keeps some elements of a task vector and sets the others to zero.
 
-    ``passes`` is how often it must see all task vectors (``observe``) before it can be applied.
+    Attributes:
+        passes: how often it must see all task vectors (``observe``) before it can be applied.
+        elementwise: it treats every element alone, so that tensors may come in flat parts.
     """
 
     passes: int = 0
     elementwise: bool = False
 
     def begin(self, tasks: tuple[str, ...]) -> None:  # noqa: B027 - nothing to do by default
-        """Forget former runs."""
+        """Forget former runs.
+
+        Args:
+            tasks: the experts' names.
+        """
 
     def reads(self, number: int) -> Reading:
-        """What pass ``number`` must see of the task vectors."""
+        """What a pass must see of the task vectors: 'all', a 'sample', or 'nothing'.
+
+        Args:
+            number: number of the pass, from 0.
+        """
         return "all"
 
     def observe(self, number: int, task: str, delta: Tensor) -> None:
-        """See one tensor of the task vector of ``task`` in pass ``number``."""
+        """See one tensor of a task vector.
+
+        Args:
+            number: number of the pass, from 0.
+            task: the task.
+            delta: the tensor; may be changed in place.
+        """
         raise NotImplementedError(f"{type(self).__name__} announces {self.passes} passes but observes none")
 
     def end_pass(self, number: int) -> None:  # noqa: B027 - nothing to do by default
-        """Pass ``number`` has seen every tensor."""
+        """Finish a pass, which has seen every tensor.
+
+        Args:
+            number: number of the pass, from 0.
+        """
 
     @abstractmethod
     def __call__(self, operands: Operands, task: str, delta: Tensor) -> Tensor:
-        """What is left of the tensor ``delta`` of the task vector of ``task``; ``delta`` may be changed in place."""
+        """Sparsify one tensor of a task vector.
+
+        Args:
+            operands: base and experts of the tensor.
+            task: the task.
+            delta: the tensor; may be changed in place.
+
+        Returns:
+            What is left of ``delta``.
+        """
 
 
 class TopShare(Sparsifier):
-    """The ``density`` of all weights with the largest magnitudes over the WHOLE task vector.
+    """Keep the weights of largest magnitude over the WHOLE task vector.
 
-    Keeps |tau| >= the k-th largest magnitude, k = density * d rounded to the nearest integer and at least 1, so ties
-    with the threshold stay. Magnitudes are compared as float32.
+    Keeps |tau| >= the k-th largest magnitude, with k = density * d rounded to the nearest integer and at least 1, so
+    ties with the threshold stay. Magnitudes are compared as float32.
+
+    Args:
+        density: share of the d weights kept, in (0, 1].
     """
 
     passes = OrderStatistics.readings
@@ -68,7 +100,12 @@ class TopShare(Sparsifier):
             statistics.close(number)
 
     def mask(self, task: str, delta: Tensor) -> Tensor:
-        """Which elements of ``delta`` are kept, as bools; zeros are among them where the threshold is zero."""
+        """Which elements are kept, as bools; zeros are among them where the threshold is zero.
+
+        Args:
+            task: the task.
+            delta: a tensor of its task vector.
+        """
         (threshold,) = self._statistics[task].values
         return delta.abs().float() >= threshold
 
@@ -76,7 +113,7 @@ class TopShare(Sparsifier):
         (threshold,) = self._statistics[task].values
         if delta.dtype != torch.float32:
             return delta.masked_fill_(~self.mask(task, delta), 0.0)
-        # The same in one step, several times faster: all up to the float before the threshold becomes zero.
+        # The same in one step, several times faster: sets all up to the float before the threshold to zero.
         before = np.nextafter(np.float32(threshold), np.float32(0))
         return torch.hardshrink(delta, float(before), out=delta) if threshold else delta
 
@@ -85,9 +122,12 @@ class TopShare(Sparsifier):
 
 
 class RandomDrop(Sparsifier):
-    """Every weight dropped with probability ``drop``, the survivors divided by 1 - ``drop``: the expectation stays.
+    """Drop weights at random and divide the others by 1 - ``drop``, which keeps the expectation.
 
     What is drawn depends on the run's seed, the task and the tensor's name, so passes see the same mask again.
+
+    Args:
+        drop: probability of dropping a weight, in [0, 1).
     """
 
     def __init__(self, drop: float) -> None:
@@ -99,10 +139,15 @@ class RandomDrop(Sparsifier):
 
 
 class MagnitudeBand(Sparsifier):
-    """Per tensor the ``density`` of largest magnitudes without the ``gamma`` of very largest ones.
+    """Keep, per tensor, the largest magnitudes without the very largest.
 
-    Of n elements, ranked by magnitude, the first round(gamma * n) go as outliers and those after round(density * n)
-    as noise. At least one rank stays, however small the tensor, and equal magnitudes share one fate.
+    Of n elements, ranked by magnitude, the first round(gamma * n) go as outliers and those after round(density * n) as
+    noise. At least one rank stays, however small the tensor, and elements of equal magnitude are kept or dropped
+    together.
+
+    Args:
+        density: share of largest magnitudes, in (0, 1].
+        gamma: share of the very largest, which are dropped, in [0, density).
     """
 
     def __init__(self, density: float, gamma: float) -> None:

@@ -1,9 +1,9 @@
-"""Singular values, the ground of the matrix methods: weights as matrices, truncated SVD, polar factor.
+"""Linear algebra of the matrix methods: weights as matrices, truncated SVD, polar factor.
 
-Everything is computed in float64, in which the eigenvectors of the smaller Gram matrix are as good as an SVD in
-float32 and several times faster: values down to ``ILL_CONDITIONED`` of the largest come from it. Only a matrix with
-relevant values below that is decomposed directly. What lies below ``NEGLIGIBLE`` is rounding of float32 weights: such
-directions are arbitrary, differ between machines, and are left out of every result here, a zero matrix having none.
+Everything is computed in float64. There, eigenvectors of the smaller Gram matrix are as good as an SVD in float32 and
+several times faster, for singular values down to ``ILL_CONDITIONED`` of the largest. Only a matrix with relevant values
+below that is decomposed directly. Values below ``NEGLIGIBLE`` of the largest are rounding of float32 weights: their
+directions are arbitrary and differ between machines, so every result leaves them out. A zero matrix has none.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 NEGLIGIBLE = 1e-6
@@ -18,7 +19,13 @@ ILL_CONDITIONED = 1e-5
 
 
 class SVD(NamedTuple):
-    """Singular triplets, float64: ``left`` (m, k), ``values`` (k,) from the largest, ``right`` (k, n)."""
+    """Singular triplets, float64.
+
+    Args:
+        left: left singular vectors (m, k).
+        values: singular values (k,), the largest first.
+        right: right singular vectors (k, n).
+    """
 
     left: Tensor
     values: Tensor
@@ -26,14 +33,23 @@ class SVD(NamedTuple):
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """A kernel (O, I, kh, kw) as the matrix (O, I * kh * kw), the order of ``torch.nn.functional.unfold``."""
-    return weight.flatten(1)
+    """A weight as a matrix, in the order of ``torch.nn.functional.unfold``.
+
+    Args:
+        weight: a matrix (m, n), or a kernel (O, I, kh, kw).
+
+    Returns:
+        (m, n), or (O, I * kh * kw); a view where the memory layout allows it.
+    """
+    return rearrange(weight, "o ... -> o (...)")
 
 
 def svd(matrix: Tensor, rank: int | None = None) -> SVD:
-    """The ``rank`` largest singular triplets of ``matrix`` (m, n), fewer where the rest is negligible.
+    """The largest singular triplets of a matrix; signs of the vectors are arbitrary, but fit within a triplet.
 
-    Signs of singular vectors are arbitrary, but those of a triplet fit together.
+    Args:
+        matrix: (m, n).
+        rank: how many triplets; None for min(m, n). There are fewer where the rest is negligible.
     """
     count = min(matrix.shape) if rank is None else min(rank, *matrix.shape)
     peak = float(matrix.abs().max()) if matrix.numel() else 0.0
@@ -47,10 +63,13 @@ def svd(matrix: Tensor, rank: int | None = None) -> SVD:
 
 
 def polar(matrix: Tensor) -> Tensor:
-    """The orthogonal factor U V^T of ``matrix`` = U S V^T, float64: the nearest matrix with orthonormal columns.
+    """The orthogonal factor U V^T of a matrix U S V^T, float64: the nearest matrix with orthonormal columns.
 
-    (Rows, where it is wide.) Of a matrix without full rank it is the partial isometry: negligible directions map to
-    zero. Columns that all point one way share their length.
+    (With orthonormal rows, where the matrix is wide.) Without full rank it is the partial isometry: negligible
+    directions map to zero. Parallel columns share their length.
+
+    Args:
+        matrix: (m, n).
     """
     left, _, right = svd(matrix)
     return left @ right
@@ -63,7 +82,7 @@ def _decompose(matrix: Tensor, count: int) -> SVD:
     try:
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # documented, but torch's stubs lack it
-        # No convergence: keep to what the Gram matrix tells for certain.
+        # No convergence: keep what the Gram matrix gives reliably.
         return _relevant(found, ILL_CONDITIONED)
     return _relevant(SVD(left[:, :count], values[:count], right[:count]), NEGLIGIBLE)
 

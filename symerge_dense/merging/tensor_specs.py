@@ -1,4 +1,4 @@
-"""What every tensor of a state dict is and how deep it lies, told by its module: mergers choose their rule by it."""
+"""The kind and depth of every tensor of a state dict, read off its module; mergers choose their rule by kind."""
 
 from __future__ import annotations
 
@@ -20,13 +20,20 @@ STEM = "stem"
 
 # -- depth: the residual blocks of a ResNet, the blocks of a ViT ------------------------------------------------------
 def block_of_tensors(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
-    """Block name of every tensor in ``names`` (state-dict order).
+    """Assign every tensor to a block of the network.
 
-    A chain is an ``nn.Sequential`` or ``nn.ModuleList`` of composite modules of one class, a class that occurs at
-    least twice in the model's chains; of nested chains (stages of blocks) the innermost counts. Each of its children
-    is a block under its own dotted name. Everything before the first chain is the block 'stem'; what lies between or
-    after chains (a downsampling, a final norm) goes by the largest subtree without a chain. In a model without
-    chains every direct child is a block.
+    A chain is an ``nn.Sequential`` or ``nn.ModuleList`` of composite modules of one class, where the class occurs at
+    least twice in the model's chains. Of nested chains (stages of blocks) the innermost counts. Each of its children is
+    a block under its own dotted name. Everything before the first chain is the block 'stem'. A tensor between or after
+    chains (a downsampling, a final norm) goes by the largest subtree without a chain. Without chains every direct child
+    is a block.
+
+    Args:
+        module: the network.
+        names: names of its tensors, in state-dict order.
+
+    Returns:
+        Tensor name -> block name.
     """
     links = _links(module)
     above = {path.rsplit(".", depth)[0] for path in links for depth in range(1, path.count(".") + 1)} | {""}
@@ -89,10 +96,16 @@ _STATISTICS = frozenset({"running_mean", "running_var"})
 class TensorSpec:
     """One entry of a state dict.
 
-    ``kind`` is 'matrix' (Linear weights, attention projections), 'conv', 'norm' (affine parameters of a
-    normalisation), 'vector' (biases, LayerScale), 'embedding' (tables, positions, class tokens), 'bn_stat' (running
-    mean and variance) or 'counter' (integers and constant buffers: no weight at all). ``block`` counts from 0 (the
-    stem) to ``n_blocks - 1`` in forward order; None where no module told the structure.
+    Args:
+        name: its key.
+        shape: its shape.
+        dtype: its data type.
+        kind: 'matrix' (Linear weights, attention projections), 'conv', 'norm' (affine parameters of a normalisation),
+            'vector' (biases, LayerScale), 'embedding' (tables, positions, class tokens), 'bn_stat' (running mean and
+            variance) or 'counter' (integers and constant buffers: no weight at all).
+        block: from 0 (the stem) to ``n_blocks - 1`` in forward order; None where the structure is unknown.
+        n_blocks: number of blocks of the network.
+        block_name: name of the block, see ``block_of_tensors``.
     """
 
     name: str
@@ -110,11 +123,14 @@ class TensorSpec:
 
 
 def tensor_specs(module: nn.Module) -> list[TensorSpec]:
-    """Specs of ``module``'s state dict, in its order; the kind comes from the owning module's class.
+    """Specs of a network's state dict, in its order; the kind comes from the owning module's class.
 
-    A parameter that a module of no known class holds itself (raw) is a 'vector' when it has at most one dimension
-    (LayerScale's gamma) and an 'embedding' otherwise (pos_embed, cls_token, relative position tables). Floating
-    buffers that are not running statistics are constants: 'counter'.
+    A parameter that a module of no known class holds itself is a 'vector' when it has at most one dimension
+    (LayerScale's gamma) and an 'embedding' otherwise (pos_embed, cls_token, relative position tables). Floating buffers
+    that are not running statistics are constants: 'counter'.
+
+    Args:
+        module: the network.
     """
     state = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
@@ -132,9 +148,12 @@ def tensor_specs(module: nn.Module) -> list[TensorSpec]:
 def specs_from_state(state: Mapping[str, Tensor]) -> list[TensorSpec]:
     """Specs of a state dict without its module, by data type, dimensions and the siblings in the same group.
 
-    A group is all tensors that share a name up to the last dot. Integers are counters; a group with a
-    ``running_mean`` or with a one-dimensional ``weight`` is a normalisation; else one dimension is a vector, two are
-    a matrix, and more are a convolution when the leaf is ``weight`` and an embedding otherwise. Blocks are unknown.
+    A group is all tensors that share a name up to the last dot. Integers are counters. A group with a ``running_mean``
+    or with a one-dimensional ``weight`` is a normalisation. Else one dimension is a vector, two are a matrix, and more
+    are a convolution when the leaf is ``weight`` and an embedding otherwise. Blocks are unknown.
+
+    Args:
+        state: the state dict, or another source of tensors.
     """
     known = layouts(state)
     groups = {name.rpartition(".")[0] for name, layout in known.items() if _normalises(name, len(layout.shape))}
@@ -153,12 +172,20 @@ def specs_from_state(state: Mapping[str, Tensor]) -> list[TensorSpec]:
 
 
 def weights(specs: Iterable[TensorSpec]) -> list[TensorSpec]:
-    """The specs that a merge rule may touch: all but running statistics and counters."""
+    """The specs that a merge rule may touch: all but running statistics and counters.
+
+    Args:
+        specs: specs of a model.
+    """
     return [spec for spec in specs if spec.kind in WEIGHT_KINDS]
 
 
 def block_names(specs: Iterable[TensorSpec]) -> list[str]:
-    """Names of the blocks in forward order; ``block_names(specs)[spec.block]`` is the block of ``spec``."""
+    """Names of the blocks in forward order; ``block_names(specs)[spec.block]`` is the block of ``spec``.
+
+    Args:
+        specs: specs of a model.
+    """
     return list(dict.fromkeys(spec.block_name for spec in specs if spec.block is not None))
 
 

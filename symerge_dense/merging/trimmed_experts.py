@@ -1,7 +1,7 @@
-"""Task vectors with what TIES would merge of each: the top share by magnitude, where its sign is the elected one.
+"""Experts reduced to what TIES would merge of each: the top share by magnitude, where its sign is the elected one.
 
-AdaMerging++, https://arxiv.org/abs/2310.02575, weighs these in place of whole task vectors; trimming and election are
-those of TIES-Merging, https://arxiv.org/abs/2306.01708.
+AdaMerging++, https://arxiv.org/abs/2310.02575, weighs their task vectors in place of whole ones; trimming and election
+are those of TIES-Merging, https://arxiv.org/abs/2306.01708.
 """
 
 from __future__ import annotations
@@ -21,12 +21,23 @@ from symerge_dense.merging.tensor_specs import TensorSpec
 def trimmed_experts(
     base: TensorSource, experts: Mapping[str, TensorSource], specs: Sequence[TensorSpec], density: float
 ) -> dict[str, dict[str, Tensor]]:
-    """{task: {tensor name: theta_0 + selected tau_t}} of the tensors in ``specs``, in the order of ``experts``.
+    """theta_0 + selected tau_t for every task and tensor.
 
-    An element is the expert's where |tau_t| is among the ``density`` in (0, 1] of all of the task's elements with the
-    largest magnitudes AND its sign is that of the sum of the so trimmed task vectors; elsewhere it is the base's. So
-    the difference from the base is the expert's own, or exactly zero. Raises ValueError as ``check_compatible`` and
-    ``load`` do.
+    An element is the expert's where |tau_t| is among the task's largest magnitudes AND its sign is that of the sum of
+    the trimmed task vectors; elsewhere it is the base's. So the difference from the base is the expert's own, or
+    exactly zero.
+
+    Args:
+        base: tensors of the base.
+        experts: {task: tensors}.
+        specs: the tensors wanted.
+        density: share of all of a task's elements that is kept by magnitude, in (0, 1].
+
+    Returns:
+        {task: {tensor name: tensor}}, in the order of ``experts``.
+
+    Raises:
+        ValueError: as ``check_compatible`` and ``load`` do.
     """
     check_compatible(base, experts, [spec.name for spec in specs])
     trim = TopShare(density)

@@ -1,1 +1,5 @@
 """Networks: a shared backbone, a head per task, and their files."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

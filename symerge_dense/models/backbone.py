@@ -58,12 +58,11 @@ class TimmBackbone(nn.Module):
         ValueError: an unknown name, an argument that the network does not take, or an image size that the patches do
             not divide.
 
-    Example:
-        >>> backbone = TimmBackbone("resnet18", out_indices=(2, 4))
-        >>> backbone.channels, backbone.strides
-        ([128, 512], [8, 32])
-        >>> [tuple(level.shape) for level in backbone(torch.zeros(2, 3, 64, 96))]
-        [(2, 128, 8, 12), (2, 512, 2, 3)]
+    >>> backbone = TimmBackbone("resnet18", out_indices=(2, 4))
+    >>> backbone.channels, backbone.strides
+    ([128, 512], [8, 32])
+    >>> [tuple(level.shape) for level in backbone(torch.zeros(2, 3, 64, 96))]
+    [(2, 128, 8, 12), (2, 512, 2, 3)]
     """
 
     def __init__(
@@ -185,10 +184,10 @@ def load_base(
 
     Args:
         backbone: changed in place.
-        checkpoint: source: a timm or torchvision ``.pth`` or ``.safetensors``, or a whole network, ours or a foreign
-            one, of which the backbone is taken.
-        pretrained: source: timm's download.
-        random_init: source: the weights that the backbone has already.
+        checkpoint: load this file: a timm or torchvision ``.pth`` or ``.safetensors``, or a whole network, ours or a
+            foreign one, of which the backbone is taken.
+        pretrained: load timm's download.
+        random_init: keep the weights that the backbone has.
         allow_partial: accept a file that does not fill the whole backbone.
 
     Returns:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from symerge_dense.fileio import atomic_write
 from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.plugins import plugins_of
 from symerge_dense.models.weight_files import (
     FORMAT,
     KEY,
@@ -42,8 +43,9 @@ def save_model(path: str | Path, model: MultiTaskModel, metadata: Mapping[str, A
     """Write ``model`` to ``path`` (``.safetensors``), all of it or nothing.
 
     ``metadata`` is the caller's record: 'base_hash', 'training', 'metrics', ...; what describes the network itself
-    (format, model, tasks, backbone, heads, preprocessing, hash) is added here. Raises ValueError for another suffix,
-    metadata that JSON cannot hold, and weights that are not finite.
+    (format, model, tasks, backbone, heads, preprocessing, hash; plugins, the modules that its classes of other packages
+    come from) is added here. Raises ValueError for another suffix, metadata that JSON cannot hold, weights that are not
+    finite, and tasks or heads that are not registered, which no program could build again.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -58,13 +60,16 @@ def save_model(path: str | Path, model: MultiTaskModel, metadata: Mapping[str, A
 def _record(model: MultiTaskModel, digest: str, metadata: Mapping[str, Any]) -> str:
     spec = model.spec
     about = {key: spec[key] for key in ("backbone", "heads", "preprocessing")}
+    plugins = plugins_of(spec)
+    about |= {"plugins": plugins} if plugins else {}
+    given = {key: value for key, value in metadata.items() if key != "plugins"}
     try:
         return json.dumps(
             {
                 "base_hash": None,
                 "training": {},
                 "metrics": {},
-                **metadata,
+                **given,
                 "format": FORMAT,
                 "model": spec,
                 "tasks": list(spec["tasks"]),
@@ -81,12 +86,13 @@ def load_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
 
     The file must match the network that it describes completely. Raises ValueError, naming the file and the remedy,
     for everything that ``read_metadata`` refuses, tensors that are missing, left over, of another shape, not finite
-    or changed since they were saved, and networks that this version does not know.
+    or changed since they were saved, and networks that this version does not know. Tasks and heads are looked up by
+    registered name: where the file needs a plug-in, the error names the module to import. Nothing is imported.
     """
     metadata = read_metadata(path)
     state = read_state(path)
     try:
-        model = MultiTaskModel.from_spec(metadata["model"])
+        model = MultiTaskModel.from_spec(metadata["model"], metadata.get("plugins"))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} describes a network that cannot be built: {error}") from error
     report = match_report(state, model.state_dict())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from symerge_dense.adaptation.options import SyMergeOptions, make_options
 from symerge_dense.engine.runner import PASSED_ON
 from symerge_dense.pipeline.config_checks import check_keys, check_sections, explained
 from symerge_dense.pipeline.config_files import custom_imports, find_config, parse_overrides
-from symerge_dense.registry import DATASETS, HEADS, TASKS, TRANSFORMS, Registry, import_plugins
+from symerge_dense.registry import DATASETS, HEADS, TASKS, TRANSFORMS, Registry, import_plugins, search_also
 
 Spec = dict[str, Any]
 RUNNER_KEYS = (*PASSED_ON, "custom_imports", "val_interval")
@@ -127,8 +128,8 @@ def type_names(value: Any) -> Any:
         return type(value)(type_names(item) for item in value)
     if not isinstance(value, type):
         return value
-    known = any(registry.module_dict.get(value.__name__) is value for registry in (DATASETS, TRANSFORMS))
-    return value.__name__ if known else f"{value.__module__}.{value.__qualname__}"
+    entries = (entry for registry in (DATASETS, TRANSFORMS, TASKS, HEADS) for entry in registry.module_dict.items())
+    return next((name for name, owner in entries if owner is value), f"{value.__module__}.{value.__qualname__}")
 
 
 def config_hash(*values: Any) -> str:
@@ -171,20 +172,25 @@ def _with_classes(values: Spec) -> Spec:
 
     def named(registry: Registry[Any], spec: Any) -> Any:
         kind = spec.get("type") if isinstance(spec, Mapping) else None
-        return {**spec, "type": registry[kind]} if isinstance(kind, str) and kind in registry else spec
+        return {**spec, "type": registry[kind]} if isinstance(kind, str) and (kind in registry or "." in kind) else spec
 
     found = dict(values)
     for section, registry in (("data", DATASETS), ("tasks", TASKS), ("heads", HEADS)):
         if isinstance(found.get(section), Mapping):
             found[section] = {key: named(registry, spec) for key, spec in found[section].items()}
     found["head"] = named(HEADS, found.get("head"))
+    train = found.get("base", {}).get("train") if isinstance(found.get("base"), Mapping) else None
+    if isinstance(train, Mapping) and isinstance(train.get("tasks"), Mapping):
+        tasks = {key: named(TASKS, spec) for key, spec in train["tasks"].items()}
+        found["base"] = {**found["base"], "train": {**train, "tasks": tasks}}
     return found
 
 
 def _read(path: Path, overrides: Spec) -> Spec:
     """The top-level values of a config file, but its own ``_names``; what its code stumbles over is a ValueError."""
+    search_also(os.getcwd(), str(path.resolve().parent))  # a package of the user's own, beside what it works on
     try:
-        config = Config.fromfile(path)
+        config = Config.fromfile(path, import_custom_modules=False)
         config.merge_from_dict(overrides)
         return {key: plain(value) for key, value in config.items() if not key.startswith("_")}
     except Exception as error:  # the file is a program: it can fail in any way

@@ -24,6 +24,7 @@ from symerge_dense.fileio import atomic_write
 from symerge_dense.models.backbone import TimmBackbone, load_base
 from symerge_dense.models.checkpoint import check_same_base, load_model, save_model, state_hash
 from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.plugins import plugins_of
 from symerge_dense.pipeline.config import RunConfig, Spec, config_hash, to_json
 from symerge_dense.pipeline.config_checks import explained
 from symerge_dense.pipeline.data import dataset, pool_spec
@@ -42,12 +43,14 @@ def network(config: RunConfig, backbone: TimmBackbone, tasks: Spec) -> MultiTask
 def check_network(config: RunConfig) -> None:
     """Build the config's network once. Raises ValueError where that fails, and where a head lacks the adapted layer.
 
-    Costs a second at the start, and spares hours of training before the same message. Heads that come from a file are
-    not asked for the layer here: the config does not describe them.
+    Costs a second at the start, and spares hours of training before the same message, as for a plug-in that is not
+    registered, which no model file can name. Heads that come from a file are not asked for the layer here: the config
+    does not describe them.
     """
     with torch.device("meta"):  # no memory for weights that nobody asks for
         backbone = TimmBackbone(**config.backbone)
     model = network(config, backbone, config.tasks)
+    plugins_of(model.spec)
     for task, head in model.named_heads():
         if task not in config.experts.get("checkpoints", {}):
             with explained(f"adaptation.layer, task {task}"):

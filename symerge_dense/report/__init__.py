@@ -1,1 +1,5 @@
-"""Report: tables and pictures of a run. Numbers come from results.json and from nowhere else."""
+"""Tables and pictures of a run. All numbers come from results.json."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,22 +1,22 @@
-"""compare.json and what is made of it: a table in Markdown and CSV, a picture, and the same in a terminal.
+"""compare.json and the tables and pictures made from it: Markdown, CSV, PNG and a terminal.
 
 compare.json is an object::
 
-    config, tuning, seeds, adapted_from      what was run; how scales were chosen; whose layers were transferred
+    config, tuning, seeds, adapted_from      what was run; how scales were chosen; source of the transferred layers
     commit, versions, device, delta_m_metrics, blocks {block: title}
     rows                                     one per method:
-        method, block, data                  name; which table it stands in; 'none', 'unlabelled' or 'labels'
+        method, block, data                  name; its table; data it looked at: 'none', 'unlabelled' or 'labels'
         runs, tasks: {task: {metric: {value, std, higher_is_better}}}, delta_m: {task or 'mean': {value, std}}
-        options, note                        as it was merged; what differs from the paper
-        tuning: {argument, best, values}     of its scale, where it has one; what the criterion says of each value
+        options, note                        used in the merge; what differs from the paper
+        tuning: {argument, best, values}     of its scale, if it has one; the criterion's result for each value
         extra_parameters, encoder_passes     beside one backbone and a head per task; per image for all tasks
-        seconds, tuning_seconds              of its own work, tuning included and scoring not; of which tuning
+        seconds, tuning_seconds              of its own work with tuning and without scoring; of tuning alone
         peak_memory_mb                       during that work
-        transferred: {task or 'mean': ...}   Delta_m of its encoder under the transferred layers
-        models, layers                       hashes: of base and experts (row 'experts'), of the model transferred from
-        error                                instead of the numbers, where the method failed
+        transferred: {task or 'mean': ...}   Delta_m of its encoder with the transferred layers
+        models, layers                       hashes: of base and experts (row 'experts'), of the layers' source
+        error                                instead of the numbers, if the method failed
 
-``std`` is there with several runs, and null stands for what is undefined.
+``std`` exists only with several runs. null stands for an undefined number.
 """
 
 from __future__ import annotations
@@ -51,19 +51,37 @@ FILES = ("compare.json", "compare.md", "compare.csv", "compare.png")
 
 
 def write_comparison(folder: Path, record: Mapping[str, Any]) -> None:
-    """compare.json, compare.md and compare.csv of a comparison, each whole or not at all."""
+    """Write compare.json, compare.md and compare.csv, each whole or not at all.
+
+    Args:
+        folder: where they are written.
+        record: the comparison, as described above in this module.
+    """
     write_results(folder / "compare.json", record)
     for name, text in (("compare.md", markdown_comparison(record)), ("compare.csv", csv_comparison(record))):
         write_text(folder / name, text)
 
 
 def draw_comparison(folder: Path, record: Mapping[str, Any]) -> None:
-    """compare.png of a comparison."""
+    """Draw compare.png.
+
+    Args:
+        folder: where it is written.
+        record: the comparison.
+    """
     draw_ranking(folder / "compare.png", record)
 
 
 def blocks(record: Mapping[str, Any]) -> list[tuple[str, list[Row]]]:
-    """(title, rows) of each table that has rows: the experts, the best Delta_m, the worst, undefined ones, failures."""
+    """The tables of a comparison that have rows.
+
+    Args:
+        record: the comparison.
+
+    Returns:
+        (title, rows) of each table. The experts come first, then the other rows by Delta_m (best first), then those
+        without a Delta_m, then failures.
+    """
     found = [
         (title, [row for row in record["rows"] if row["block"] == block]) for block, title in record["blocks"].items()
     ]
@@ -71,7 +89,11 @@ def blocks(record: Mapping[str, Any]) -> list[tuple[str, list[Row]]]:
 
 
 def markdown_comparison(record: Mapping[str, Any]) -> str:
-    """A table per block: Delta_m, every metric, costs; then the transfer table and what is to be said of methods."""
+    """Markdown: a table per block with Delta_m, every metric and the costs, then the transfer table and notes.
+
+    Args:
+        record: the comparison.
+    """
     columns = _columns(record)
     headings = ["method", "Δm % ↑", *(f"{task} {metric} {'↑' if better else '↓'}" for task, metric, better in columns)]
     parts = [_preamble(record)]
@@ -87,7 +109,14 @@ def markdown_comparison(record: Mapping[str, Any]) -> str:
 
 
 def transfers(record: Mapping[str, Any]) -> list[list[str]]:
-    """Heading and rows of the transfer table: Delta_m of encoders under their own heads and under the donor's."""
+    """The transfer table: Delta_m of every encoder with its own heads and with the transferred layers.
+
+    Args:
+        record: the comparison.
+
+    Returns:
+        The heading, then the rows.
+    """
     donor = "SyMerge's layers" if record["adapted_from"] == "symerge" else f"the layers of {record['adapted_from']}"
     rows = [row for _, rows in blocks(record) for row in rows if "transferred" in row]
     return [
@@ -97,7 +126,11 @@ def transfers(record: Mapping[str, Any]) -> list[list[str]]:
 
 
 def csv_comparison(record: Mapping[str, Any]) -> str:
-    """One line per method; every number and its standard deviation in columns of their own."""
+    """CSV with one line per method; every number and its standard deviation have columns of their own.
+
+    Args:
+        record: the comparison.
+    """
     columns = _columns(record)
     names = ["delta_m", *(f"{task}/{metric}" for task, metric, _ in columns), "delta_m_transferred"]
     text = io.StringIO()
@@ -124,7 +157,12 @@ def csv_comparison(record: Mapping[str, Any]) -> str:
 
 
 def print_comparison(record: Mapping[str, Any], console: Console) -> None:
-    """Delta_m, the headline metric of each task, and costs; every metric is in the files."""
+    """Print Delta_m, the headline metric of each task, and costs. The files have every metric.
+
+    Args:
+        record: the comparison.
+        console: where it is printed.
+    """
     console.print(_preamble(record), markup=False, soft_wrap=True)
     heads = [column for column in _columns(record) if record["delta_m_metrics"].get(column[0]) == column[1]]
     for title, rows in blocks(record):
@@ -138,7 +176,7 @@ def print_comparison(record: Mapping[str, Any], console: Console) -> None:
 
 
 def _table(title: str, lines: Sequence[Sequence[str]]) -> Table:
-    """For a terminal: a heading and rows; the first column is the last to lose its room."""
+    """A table for a terminal, of a heading and rows. The first column is never wrapped."""
     table = Table(title=title, title_justify="left", box=MINIMAL)
     for column, heading in enumerate(lines[0]):
         table.add_column(heading, no_wrap=column == 0, justify="right" if column else "left")
@@ -148,7 +186,11 @@ def _table(title: str, lines: Sequence[Sequence[str]]) -> Table:
 
 
 def delta(row: Row) -> str:
-    """Mean Delta_m of a row with its spread, 'failed', or a dash for the experts."""
+    """Mean Delta_m of a row as text, with its standard deviation; 'failed', or a dash for the experts.
+
+    Args:
+        row: of compare.json.
+    """
     if "error" in row:
         return "failed"
     return _signed(row["delta_m"]["mean"]) if row["delta_m"] else UNDEFINED

@@ -1,4 +1,4 @@
-"""Numbers that papers report, to stand beside one's own run."""
+"""Numbers that papers report, for comparison with a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 
 
 class PublishedColumn(NamedTuple):
-    """A metric as a paper prints it: ours times ``factor``, under ``title``."""
+    """A metric as a paper prints it.
+
+    Args:
+        task: name of the task.
+        metric: name of the metric in this package.
+        title: heading of the column.
+        higher_is_better: False for errors.
+        factor: the printed number is ours times this.
+    """
 
     task: str
     metric: str
@@ -17,7 +25,13 @@ class PublishedColumn(NamedTuple):
 
 
 class PublishedRow(NamedTuple):
-    """A row of a paper's table, as printed; ``spread`` is the standard deviation where it reports one."""
+    """A row of a paper's table.
+
+    Args:
+        method: name of the method, as printed.
+        values: one per column, as printed.
+        spread: standard deviations, if the paper reports them.
+    """
 
     method: str
     values: tuple[float, ...]
@@ -25,7 +39,14 @@ class PublishedRow(NamedTuple):
 
 
 class PublishedTable(NamedTuple):
-    """A paper's table. ``rows`` goes by the row's key in results.json, or by the method's name in this package."""
+    """A paper's table.
+
+    Args:
+        title: what was measured.
+        source: where the numbers are printed.
+        columns: of the table.
+        rows: by key in results.json, or else by the method's name in this package.
+    """
 
     title: str
     source: str
@@ -33,7 +54,14 @@ class PublishedTable(NamedTuple):
     rows: Mapping[str, PublishedRow]
 
     def tasks(self, row: str) -> dict[str, dict[str, dict[str, Any]]]:
-        """The row in the form of results.json: {task: {metric: {value, higher_is_better}}}, in our units."""
+        """A row in the form of results.json, in our units.
+
+        Args:
+            row: its key.
+
+        Returns:
+            ``{task: {metric: {value, higher_is_better}}}``.
+        """
         tasks: dict[str, dict[str, dict[str, Any]]] = {}
         for column, value in zip(self.columns, self.rows[row].values, strict=True):
             entry = {"value": value / column.factor, "higher_is_better": column.higher_is_better}
@@ -79,4 +107,4 @@ PUBLISHED = {
         },
     ),
 }
-"""Tables by the name that ``tools/report.py table --paper`` takes."""
+"""Tables by the name that ``symerge report table --paper`` takes."""

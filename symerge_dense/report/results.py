@@ -1,16 +1,17 @@
-"""results.json: the record of a run, and the only thing that tables and pictures are made from.
+"""results.json: the record of a run, and the only source of tables and pictures.
 
 ::
 
     config, seed, commit, versions, device                          what was run, and where
     delta_m_metrics: {task: metric}                                 the headline of each task
-    published_metrics: {task: [metric, ...]}                        its metrics in Delta_m by several metrics
+    published_metrics: {task: [metric, ...]}                        what Delta_m compares if it takes several metrics
     experts, average, task_arithmetic, initial, merged              one row of the table each:
         tasks: {task: {metric: {value, higher_is_better}}}
     delta_m: {row: {mean, task, ...}}                               percent against the experts, positive is better
     timings: {stage: seconds}, peak_memory_mb
 
-More keys are welcome anywhere: ``task_arithmetic.scale`` is the coefficient of that row.
+Files of earlier versions lack ``delta_m_metrics`` or ``published_metrics``. More keys are allowed everywhere:
+``task_arithmetic.scale`` is the coefficient of that row.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ ROWS = {
     "initial": "initial merge",
     "merged": "SyMerge",
 }
-"""Rows of the table in their order: key in results.json -> title."""
+"""Rows of the table, in order: key in results.json -> title."""
 
 MERGED_ROWS = tuple(row for row in ROWS if row != "experts")
 """The rows that are one model for all tasks."""
@@ -41,17 +42,30 @@ RUN_KEYS = ("config", "seed", "commit", "versions", "device", "timings", "peak_m
 
 
 def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
-    """Write ``results`` as JSON, whole or not at all; numbers that are NaN or infinite become null.
+    """Write a record as JSON, whole or not at all. NaN and infinite numbers become null.
 
-    numpy and torch scalars, arrays, tuples and paths are written as their plain counterparts. Raises ValueError for a
-    value that JSON has no form for.
+    numpy and torch scalars, arrays, tuples and paths are written as their plain counterparts.
+
+    Args:
+        path: the file.
+        results: the record.
+
+    Raises:
+        ValueError: JSON has no form for a value.
     """
     text = json.dumps(_plain(results, "results"), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def read_results(path: str | Path) -> dict[str, Any]:
-    """Read what ``write_results`` wrote. Raises ValueError for a file that is no JSON or lacks a required key."""
+    """Read what ``write_results`` wrote.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: the file is no JSON or lacks a required key.
+    """
     try:
         results = json.loads(Path(path).read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -61,7 +75,15 @@ def read_results(path: str | Path) -> dict[str, Any]:
 
 
 def check_results(results: Any, source: str = "the results") -> None:
-    """Raise ValueError listing every required key that ``results`` lacks."""
+    """Check that a record is complete.
+
+    Args:
+        results: the record.
+        source: what to call it in an error.
+
+    Raises:
+        ValueError: required keys are missing; the text lists all of them.
+    """
     if not isinstance(results, Mapping):
         raise ValueError(f"{source} hold a {type(results).__name__}; an object with {', '.join(ROWS)}, ... is needed.")
     missing = [key for key in RUN_KEYS if key not in results]
@@ -88,7 +110,7 @@ def _missing_in_row(results: Mapping[str, Any], row: str) -> Iterator[str]:
 
 
 def _at(tree: Any, *keys: str) -> Any:
-    """The entry under nested keys, or the class KeyError where there is none (None is a value: an undefined number)."""
+    """The entry under nested keys, or the class KeyError if there is none (None is an entry: an undefined number)."""
     for key in keys:
         if not isinstance(tree, Mapping) or key not in tree:
             return KeyError
@@ -97,7 +119,7 @@ def _at(tree: Any, *keys: str) -> Any:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """``value`` in the types JSON knows. ``where`` names it in an error."""
+    """``value`` in types that JSON has. ``where`` is its name in an error."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):

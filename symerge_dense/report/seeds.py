@@ -1,4 +1,4 @@
-"""Several runs of one configuration as one: the mean of every metric and its spread over the seeds."""
+"""Pool several runs of one configuration: mean and standard deviation of every metric over the seeds."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ Results = Mapping[str, Any]
 
 
 def read_runs(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """The records of finished runs, given as results.json files or as the folders that hold them.
+    """Read the records of finished runs. A run that is not finished is left out, with a remark.
 
-    A run that is not finished is left out, with a remark. Raises ValueError for any other folder without one, and for a
-    file that is none.
+    Args:
+        paths: results.json files, or the folders that hold them.
+
+    Raises:
+        ValueError: a folder is no run and has no results.json, or a file is missing or is no record.
     """
     found = []
     for path in map(Path, paths):
@@ -38,7 +41,14 @@ def read_runs(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
 
 
 def group(runs: Sequence[Results]) -> dict[str, list[Results]]:
-    """Runs that differ in nothing but their seed, by a title that tells the groups apart."""
+    """Group runs that differ only in their seed.
+
+    Args:
+        runs: records.
+
+    Returns:
+        ``{title: runs}``; the titles are unique.
+    """
     groups: dict[str, list[Results]] = {}
     for run in runs:
         groups.setdefault(_identity(run), []).append(run)
@@ -56,9 +66,16 @@ def _identity(run: Results) -> str:
 
 
 def pooled(runs: Sequence[Results]) -> dict[str, Any]:
-    """One record whose metrics are means over ``runs``; each has its ``std`` over them where there are two or more.
+    """Pool runs into one record.
 
-    The rest is the first run's. Raises ValueError for no run, and for runs whose metrics differ.
+    Args:
+        runs: records of one configuration.
+
+    Returns:
+        The first record with the mean of every metric; with two or more runs, each metric has its ``std`` too.
+
+    Raises:
+        ValueError: there is no run, or the metrics of the runs differ.
     """
     if not runs:
         raise ValueError("no run to pool; give at least one results.json.")
@@ -87,7 +104,14 @@ def _pool(runs: Sequence[Results], row: str, task: str, metric: str) -> dict[str
 
 
 def spread(values: Any) -> dict[str, float]:
-    """{'value': mean, 'std': sample standard deviation (only of two or more values)}."""
+    """Mean and sample standard deviation.
+
+    Args:
+        values: numbers.
+
+    Returns:
+        ``{'value': mean, 'std': ...}``; 'std' only for two or more values, all finite.
+    """
     numbers = list(values)
     more = {"std": stdev(numbers)} if len(numbers) > 1 and all(map(math.isfinite, numbers)) else {}
     return {"value": fmean(numbers), **more}

@@ -1,4 +1,4 @@
-"""The table of a run: one row per model, one column per metric, the best merged model of each column in bold."""
+"""The table of a run: a row per model, a column per metric, the best merged model of each column in bold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ UNDEFINED = "–"
 
 
 class Column(NamedTuple):
-    """One column: its heading in two parts, its direction and one value per row (None: undefined)."""
+    """One column of the table.
+
+    Args:
+        task: first part of the heading.
+        metric: second part of the heading.
+        higher_is_better: False for errors.
+        values: by row; None: undefined.
+    """
 
     task: str
     metric: str
@@ -27,18 +34,22 @@ class Column(NamedTuple):
 
     @property
     def heading(self) -> str:
-        """The metric and which way is better."""
+        """The metric, with an arrow for the better direction."""
         return f"{self.metric} {'↑' if self.higher_is_better else '↓'}"
 
     @property
     def best(self) -> set[str]:
-        """The merged rows that hold the best value, judged as it is printed: ties share."""
+        """The merged rows with the best printed value: several on a tie."""
         sign = 1 if self.higher_is_better else -1
         scores = {row: sign * float(self.text(row)) for row in MERGED_ROWS if self.values[row] is not None}
         return {row for row, score in scores.items() if score == max(scores.values())}
 
     def text(self, row: str) -> str:
-        """The value of ``row``, with as many decimals as the largest of the column leaves for four or five digits."""
+        """A value as text. The largest value of the column decides the decimals: 4 below 1, 3 below 10, else 2.
+
+        Args:
+            row: key in results.json.
+        """
         value = self.values[row]
         if value is None:
             return UNDEFINED
@@ -51,20 +62,33 @@ class DeltaColumn(Column):
     """Delta_m in percent: signed, two decimals, no value for the experts it is measured against."""
 
     def text(self, row: str) -> str:
-        """The value of ``row`` with its sign."""
+        """A value as text, with its sign.
+
+        Args:
+            row: key in results.json.
+        """
         value = self.values[row]
         return UNDEFINED if value is None else f"{value:+.2f}"
 
 
 def task_names(results: Mapping[str, Any]) -> list[str]:
-    """The tasks of a run, in the order of its table."""
+    """The tasks of a run, in the order of its table.
+
+    Args:
+        results: record of the run.
+    """
     return list(results["experts"]["tasks"])
 
 
 def columns(results: Mapping[str, Any], tasks: Sequence[str] | None = None) -> list[Column]:
-    """Columns of the table: every metric of ``tasks`` (None: of all), then the mean Delta_m.
+    """Columns of the table: every metric, then the mean Delta_m.
 
-    Raises ValueError where ``results`` lack a required key.
+    Args:
+        results: record of the run.
+        tasks: names of the tasks to show; None: all.
+
+    Raises:
+        ValueError: the record lacks a required key.
     """
     check_results(results)
     found = []
@@ -77,21 +101,39 @@ def columns(results: Mapping[str, Any], tasks: Sequence[str] | None = None) -> l
 
 
 def row_title(results: Mapping[str, Any], row: str) -> str:
-    """The row's name; task arithmetic's tells the coefficient it was given, where the results say it."""
+    """Title of a row. Task arithmetic's includes its coefficient if the record has it.
+
+    Args:
+        results: record of the run.
+        row: key in results.json.
+    """
     scale = results[row].get("scale")
     return ROWS[row] if scale is None else f"{ROWS[row]} λ={scale:.3g}"
 
 
 def results_table(results: Mapping[str, Any], tasks: Sequence[str] | None = None) -> Table:
-    """The table for a terminal: metrics grouped by task, bold marking the best merged model of each column.
+    """The table for a terminal. Metrics are grouped by task; the best merged model of each column is bold.
 
-    ``tasks`` picks the tasks to show (None: all). Raises ValueError where ``results`` lack a required key.
+    Args:
+        results: record of the run.
+        tasks: names of the tasks to show; None: all.
+
+    Raises:
+        ValueError: the record lacks a required key.
     """
     return _table(results, columns(results, tasks))
 
 
 def print_results(results: Mapping[str, Any], console: Console) -> None:
-    """Print the table, in several parts where the console is too narrow for one; each part has Delta_m at its end."""
+    """Print the table. A narrow console gets it in several parts, each with Delta_m at its end.
+
+    Args:
+        results: record of the run.
+        console: where it is printed.
+
+    Raises:
+        ValueError: the record lacks a required key.
+    """
     *metrics, delta = columns(results)
     part: list[Column] = []
     for group in _groups(metrics):
@@ -105,9 +147,13 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
 
 
 def markdown_table(results: Mapping[str, Any]) -> str:
-    """The table in Markdown, one line per row, the best merged model of each column in bold.
+    """The table in Markdown. The best merged model of each column is bold.
 
-    Raises ValueError where ``results`` lack a required key.
+    Args:
+        results: record of the run.
+
+    Raises:
+        ValueError: the record lacks a required key.
     """
     shown = columns(results)
     headings = ["", *(f"{column.task} {column.heading}" for column in shown)]
@@ -123,17 +169,17 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _number(value: float | None) -> float | None:
-    """A run's own record still has NaN where the file has null."""
+    """None for NaN, which a record in memory has where the file has null."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def _groups(shown: Sequence[Column]) -> list[list[Column]]:
-    """Neighbours of one task together."""
+    """Neighbouring columns of one task together."""
     return [list(group) for _, group in groupby(shown, key=lambda column: column.task)]
 
 
 def _table(results: Mapping[str, Any], shown: Sequence[Column]) -> Table:
-    """One terminal column per task: its metrics stand in it side by side, padded to line up."""
+    """A table with one column per task that holds the task's metrics side by side, padded to line up."""
     table = Table(box=MINIMAL, pad_edge=False)
     table.add_column("", no_wrap=True)
     groups = _groups(shown)

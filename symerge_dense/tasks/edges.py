@@ -114,11 +114,10 @@ class Edges(DenseTask):
     def summarize(self, total: Tensor) -> dict[str, Metric]:
         """Metrics f1, precision, recall in percent.
 
+        A precision without predicted edges, a recall without true edges and an f1 without either are NaN.
+
         Args:
             total: sum of the rows of ``statistics``, (3,).
-
-        Returns:
-            NaN for a precision without predicted edges, a recall without true edges, an f1 without either.
         """
         hit, false, missed = total.double()
         return self.table(

@@ -76,7 +76,7 @@ class Normals(BatchMeans):
             output: raw vectors (N,3,h,w) of any length.
             target: ground truth or self-label (N,3,h,w).
         """
-        # eps bounds the gradient, which grows as 1/length, where an untrained head is close to zero
+        # eps bounds the gradient, which grows as 1/length, for an untrained head with outputs close to zero
         return 1 - (unit(output.float(), eps=1e-3) * unit_truth(target.float())).sum(dim=1)
 
     def self_label(self, expert_output: Tensor, soft: bool = True) -> Tensor:
@@ -118,8 +118,8 @@ class Normals(BatchMeans):
     def mtan_statistics(self, output: Tensor, target: Tensor) -> Tensor:
         """The same sums as ``statistics``, with MTAN's mask and a histogram of 0.01-degree bins.
 
-        The median is within 0.005 degree of the exact one. The target is used as it is, however short. A zero prediction
-        is 90 degrees off; the family's own code gives NaN.
+        The median is within 0.005 degree of the exact one. The target is used as it is, however short. A zero
+        prediction is 90 degrees off; the family's own code gives NaN.
 
         Args:
             output: raw vectors (N,3,H,W).

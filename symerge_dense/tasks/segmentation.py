@@ -33,7 +33,7 @@ NYU13_COLORS = (
     (140, 170, 190),
     (98, 196, 226),
 )
-GOLDEN = 0.6180339887  # successive multiples, modulo 1, never crowd: neighbours in the list differ much in hue
+GOLDEN = 0.6180339887  # its multiples modulo 1 spread evenly, so that neighbours in the list differ much in hue
 
 
 # -- colours for classes ----------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ Yang et al., ICLR 2024, https://arxiv.org/abs/2310.02575
 | adamerging      | tensor                       | whole                                            |
 | adamerging_pp   | tensor                       | trimmed to 20 % and sign-elected, as TIES' are   |
 
-Published settings: coefficients from 0.3, kept in [0, 1], Adam 1e-3 without decay of rate or weights, losses of all
-tasks added in every step. Rounds, batch, augmentation and the balance of losses are the context's.
+Published settings: coefficients start at 0.3 and stay in [0, 1]; Adam at 1e-3 without decay of rate or weights; every
+step sums the losses of all tasks. Rounds, batch, augmentation and balance of losses come from the context.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PUBLISHED: dict[str, Any] = {
 
 
 class _EntropyMinimisation(OptionVariant):
-    """Entropy where the task predicts a distribution, expert labels elsewhere."""
+    """Minimises the entropy of tasks that predict a distribution; other tasks learn from expert labels."""
 
     paper: ClassVar[str] = PAPER
 
@@ -71,7 +71,7 @@ class AdaMerging(_EntropyMinimisation):
 
 @ADAPTIVE_METHODS.register_module()
 class AdaMergingPP(_EntropyMinimisation):
-    """AdaMerging++: layer-wise, on task vectors without what TIES would drop."""
+    """AdaMerging++: layer-wise, on task vectors without the elements that TIES would drop."""
 
     name: ClassVar[str] = "adamerging_pp"
     title: ClassVar[str] = "AdaMerging++"

@@ -1,7 +1,7 @@
 """Every weight of backbone and heads learns the experts' labels, from the initial merge on: an upper bound.
 
-Not a merging method, but what distillation reaches when nothing is held fast; knowledge distillation is Hinton et al.
-2015, https://arxiv.org/abs/1503.02531.
+This is no merging method. It shows what distillation reaches when nothing is frozen; knowledge distillation is Hinton
+et al. 2015, https://arxiv.org/abs/1503.02531.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from symerge_dense.registry import ADAPTIVE_METHODS
 class FullDistillation(AdaptiveMethod):
     """Backbone and heads learn, with SyMerge's rounds, images, labels and balance.
 
-    ``backbone_lr`` and ``head_lr`` are Adam's learning rates. Predictors are among what learns, which no normalisation
-    follows, so ``head_lr`` is lower than what an adapted layer bears.
+    Predictors learn too, and no normalisation follows them, so heads need a lower rate than an adapted layer.
+
+    Args:
+        backbone_lr: Adam's learning rate of the backbone.
+        head_lr: Adam's learning rate of the heads.
     """
 
     name: ClassVar[str] = "full_distillation"

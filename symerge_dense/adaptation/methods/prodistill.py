@@ -1,7 +1,7 @@
 """ProDistill: a coefficient for every element, learned block by block from the experts' features.
 
-For block l: min over a_l of sum_t ||f_l(theta_0 + sum_s a_s * tau_s; h) - f_l(theta_t; h_t)||^2, where h is what the
-merged blocks before it put out and h_t what the expert's did. Blocks before l are done, those after it wait.
+For block l: min over a_l of sum_t ||f_l(theta_0 + sum_s a_s * tau_s; h) - f_l(theta_t; h_t)||^2, where h is the output
+of the merged blocks before l, and h_t that of the expert's. Blocks are learned in order, one at a time.
 Xu et al., 2025, https://arxiv.org/abs/2502.12706
 """
 
@@ -27,10 +27,16 @@ from symerge_dense.registry import ADAPTIVE_METHODS
 
 
 class ProDistillStudent(MergedStudent):
-    """The steps of a run are shared out evenly among ``blocks``, names of backbone modules in the order they work in.
+    """Learns the coefficients of one block after the other, each for an equal share of the steps.
 
-    In each step images run through merged backbone and experts as far as the block whose turn it is. Only its own
-    coefficients get a gradient, so the optimizer leaves all others alone.
+    In each step, images run through merged backbone and experts up to the current block. Only this block's coefficients
+    get a gradient, so the optimizer leaves all others alone.
+
+    Args:
+        model: backbone and heads as they start.
+        options: of the adaptation.
+        blocks: names of backbone modules, in the order of computation.
+        lr: Adam's learning rate.
     """
 
     def __init__(self, model: MultiTaskModel, options: SyMergeOptions, blocks: Sequence[str], lr: float) -> None:
@@ -41,7 +47,7 @@ class ProDistillStudent(MergedStudent):
         self._settled: dict[str, Tensor] = {}  # merged weights of all other blocks
 
     def attach(self, experts: Mapping[str, MultiTaskModel]) -> None:
-        """Task vectors, and the experts themselves: their features are asked for in every step."""
+        # kept: every step needs the experts' features
         self.teachers = {task: experts[task].to(self.device) for task in self.model.tasks}
         weights = {task: dict(expert.backbone.named_parameters()) for task, expert in self.teachers.items()}
         self.merge.attach(dict(self.model.backbone.named_parameters()), weights)
@@ -52,13 +58,13 @@ class ProDistillStudent(MergedStudent):
         return [{"params": list(self.merge.parameters()), "lr": self.lr, "weight_decay": 0.0}]
 
     def before_step(self, iteration: int, steps: int) -> None:
-        """Go on to the next block when its turn has come."""
+        """Move to the next block when its turn has come."""
         stage = min(iteration * len(self.blocks) // steps, len(self.blocks) - 1)
         if stage != self.stage:
             self.stage, self._settled = stage, {}
 
     def log_scalars(self) -> dict[str, Tensor]:
-        """The number of the block, from 0."""
+        """The number of the current block, from 0."""
         return {"block": torch.tensor(self.stage)}
 
     def merged_weights(self) -> dict[str, Tensor]:
@@ -66,8 +72,13 @@ class ProDistillStudent(MergedStudent):
         return self.merge(dict(self.model.backbone.named_parameters()))
 
     def distances(self, image: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Squared difference of the block's output from each expert's, summed: a mean's gradient for a single
-        coefficient would be so small that Adam's epsilon swallows it.
+        """Summed squared difference of the block's output from each expert's.
+
+        With the mean instead of the sum, the gradient of a single coefficient would be smaller than Adam's epsilon.
+
+        Args:
+            image: (N,3,H,W) in 0..255.
+            batch: not used.
         """
         block, weights, pixels = self.blocks[self.stage], self._stage_weights(), self.model.normalised(image)
         ours = output_at(
@@ -81,7 +92,7 @@ class ProDistillStudent(MergedStudent):
         return output_at(expert.backbone.get_submodule(block), lambda: expert.features(image))
 
     def _stage_weights(self) -> dict[str, Tensor]:
-        """Merged weights; the gradient reaches the coefficients of the block in turn alone."""
+        """Merged weights; only the current block's coefficients get a gradient."""
         base, block = dict(self.model.backbone.named_parameters()), self.blocks[self.stage]
         own = [spec.name for spec in self.specs if spec.block_name == block]
         if not self._settled:
@@ -92,12 +103,15 @@ class ProDistillStudent(MergedStudent):
 
 @ADAPTIVE_METHODS.register_module()
 class ProDistill(AdaptiveMethod):
-    """Block by block, with the published Adam ``lr`` 1e-2 without decay, coefficients from the initial one, unbounded.
+    """Block by block, with Adam without decay, and unbounded coefficients that start at the initial one.
 
-    Blocks are the residual or transformer blocks and what lies between them; stem and the like keep the initial
-    coefficient, as published. The paper gives every block 100 epochs on 64 images a task: here all blocks together get
-    the context's rounds. Losses are added as they are. The experts see the same images as the merged encoder, in every
-    step, without augmentation.
+    Blocks are the residual or transformer blocks and the layers between them; the others, such as the stem, keep the
+    initial coefficient, as published. The paper gives every block 100 epochs on 64 images per task; here all blocks
+    together get the context's rounds. Losses are added without scaling. In every step the experts see the same images
+    as the merged encoder, without augmentation.
+
+    Args:
+        lr: Adam's learning rate; 1e-2 is the published one.
     """
 
     name: ClassVar[str] = "prodistill"

@@ -1,6 +1,6 @@
 """SIMO's representation re-alignment: one low-rank correction after every block, shared by all tasks.
 
-f(x) + B A f(x) after a block f of the frozen merged encoder, with A and B of rank 16 and the heads learning together.
+A block f of the frozen merged encoder gives f(x) + B A f(x); A and B, of rank 16, and the heads learn together.
 https://arxiv.org/abs/2504.11268
 """
 
@@ -17,10 +17,15 @@ from symerge_dense.registry import ADAPTIVE_METHODS
 
 @ADAPTIVE_METHODS.register_module()
 class SimoRepresentation(AdaptiveMethod):
-    """On top of the initial merge, with SyMerge's rounds, images, labels and balance.
+    """Adapters on top of the initial merge, with SyMerge's rounds, images, labels and balance.
 
-    The paper learns from ground truth (AdamW, rates searched between 1e-8 and 1e-3, one-cycle): here the experts'
-    labels take its place. ``rank`` of the adapters; ``lr`` is their Adam learning rate, ``head_lr`` the heads'.
+    The paper learns from ground truth (AdamW, rates searched between 1e-8 and 1e-3, one-cycle); here the experts'
+    labels take its place.
+
+    Args:
+        rank: of the adapters.
+        lr: Adam's learning rate of the adapters.
+        head_lr: Adam's learning rate of the heads.
     """
 
     name: ClassVar[str] = "simo_representation"

@@ -1,6 +1,6 @@
 """Representation Surgery: low-rank corrections that bring the merged encoder's features back to each expert's.
 
-z' = z - up(relu(down z)), per task; minimise ||z' - z_expert||_1 over down and up alone.
+z' = z - up(relu(down z)), per task; minimise ||z' - z_expert||_1 over down and up; all else is frozen.
 Yang et al., ICML 2024, https://arxiv.org/abs/2402.02705
 """
 
@@ -23,7 +23,13 @@ from symerge_dense.registry import ADAPTIVE_METHODS
 
 
 class SurgeryStudent(TrainedParts):
-    """Adapters learn the experts' features; the heads have no part in it."""
+    """Adapters learn the experts' features; the heads are not used.
+
+    Args:
+        model: the merged network with adapters.
+        options: of the adaptation.
+        rates: {submodule of ``model``: learning rate}.
+    """
 
     model: TaskAdapted
 
@@ -32,12 +38,17 @@ class SurgeryStudent(TrainedParts):
         self.teachers: dict[str, MultiTaskModel] = {}
 
     def attach(self, experts: Mapping[str, MultiTaskModel]) -> None:
-        """Keep the experts: their features are asked for in every step."""
         super().attach(experts)
+        # kept: every step needs the experts' features
         self.teachers = {task: experts[task].to(self.device) for task in self.model.tasks}
 
     def distances(self, image: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Mean absolute difference of a task's features from its expert's, averaged over the levels its head reads."""
+        """Mean absolute difference of a task's features from its expert's, averaged over the levels its head reads.
+
+        Args:
+            image: (N,3,H,W) in 0..255.
+            batch: not used.
+        """
         with torch.no_grad():
             features = self.model.features(image)
             wanted = {task: self.teachers[task].features(image) for task in self.active}
@@ -50,11 +61,15 @@ class SurgeryStudent(TrainedParts):
 
 @ADAPTIVE_METHODS.register_module()
 class Surgery(AdaptiveMethod):
-    """On top of the initial merge, which stays; the adapters are kept at inference, behind one encoder pass.
+    """Adapters on top of the initial merge, which is frozen; they are kept at inference, behind one encoder pass.
 
-    Published for the one vector before a classifier: here an adapter of 1x1 convolutions for every feature level that
-    a task's head reads. ``rank`` 16 and Adam ``lr`` 1e-3 without decay are the paper's. The experts see the same
-    images as the merged encoder, in every step, without augmentation.
+    The paper corrects the one vector before a classifier; here every feature level that a task's head reads has an
+    adapter of 1x1 convolutions. In every step the experts see the same images as the merged encoder, without
+    augmentation. Rank 16 and Adam at 1e-3 without decay are the paper's.
+
+    Args:
+        rank: of the adapters.
+        lr: Adam's learning rate.
     """
 
     name: ClassVar[str] = "surgery"

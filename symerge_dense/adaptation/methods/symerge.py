@@ -33,7 +33,7 @@ class SyMerge(OptionVariant):
 
 @ADAPTIVE_METHODS.register_module()
 class SyMergeCoefficients(OptionVariant):
-    """The coefficients alone: the heads stay the experts'."""
+    """Only the coefficients learn; the heads stay the experts'."""
 
     name: ClassVar[str] = "symerge_coefficients"
     title: ClassVar[str] = "SyMerge, coefficients only"
@@ -44,7 +44,7 @@ class SyMergeCoefficients(OptionVariant):
 
 @ADAPTIVE_METHODS.register_module()
 class SyMergeLayer(OptionVariant):
-    """The adapted layer alone: the coefficients stay at their start."""
+    """Only the adapted layer learns; the coefficients keep their initial value."""
 
     name: ClassVar[str] = "symerge_layer"
     title: ClassVar[str] = "SyMerge, layer only"
@@ -57,7 +57,7 @@ class SyMergeLayer(OptionVariant):
 class LayerOnBase(OptionVariant):
     """The adapted layer on the pretrained encoder, all coefficients 0.
 
-    No expert's backbone has any part in it, so what it gains was gained by fitting alone.
+    It uses no expert's backbone, so all that it gains comes from fitting.
     """
 
     name: ClassVar[str] = "layer_on_base"
@@ -74,9 +74,9 @@ class LayerOnBase(OptionVariant):
 class HeadDistillation(OptionVariant):
     """Whole heads learn the experts' labels on the frozen initial merge.
 
-    It is the head re-alignment of SIMO (https://arxiv.org/abs/2504.11268), which learns from ground truth, with the
-    experts' predictions in its place. The learning rate is 1e-3, the highest of SIMO's search, whatever ``layer_lr``
-    the context has: predictors are among what learns, and no normalisation follows them.
+    It is the head re-alignment of SIMO (https://arxiv.org/abs/2504.11268) with expert labels instead of ground truth.
+    The learning rate is 1e-3, the highest of SIMO's search, whatever ``layer_lr`` the context has: predictors learn
+    too, and no normalisation follows them.
     """
 
     name: ClassVar[str] = "head_distillation"

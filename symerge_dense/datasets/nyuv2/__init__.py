@@ -1,1 +1,5 @@
-"""NYUv2 in every packaging that it is published in."""
+"""NYUv2 in every packaging in which it is published."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""NYUv2 in its original frames, whatever they are packed in: what all such packagings have in common."""
+"""NYUv2 in its original frames: what all packagings of them have in common."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from symerge_dense.datasets.nyuv2.camera import RGB_CAMERA, normals_from_depth
 from symerge_dense.datasets.targets import EIGEN_CROP, INVALID_LABEL, NYU_FRAME, boundary
 from symerge_dense.datasets.transforms import Augment, TargetRule
 
-COARSE = np.full(256, -1)  # class of 13 by class of 40; -1: no such label
+COARSE = np.full(256, -1)  # maps a class of 40 to one of 13; -1: no such label
 COARSE[: len(NYU40_TO_13)], COARSE[INVALID_LABEL] = NYU40_TO_13, INVALID_LABEL
 
 
@@ -23,13 +23,19 @@ class NYUFrames(DenseDataset):
     """Segmentation (13 or 40 classes), edges (boundaries of the label map), depth and normals of whole NYUv2 frames.
 
     Args:
-        root: the folder or file of the packaging. split: 'train' (795 images) or 'val' (654, what papers test on).
-        tasks: the number of classes follows ``tasks['segmentation'].channels``, 13 where it is not asked for.
-        crop: 'eigen' cuts every array to rows 45..470, columns 41..600 (426 x 560), before any ``size``; 'none'.
+        root: the folder or file of the packaging.
+        split: 'train' (795 images) or 'val' (654, what papers test on).
+        tasks: as in ``DenseDataset``; ``tasks['segmentation'].channels`` is the number of classes, 13 without it.
+        augment: as in ``DenseDataset``.
+        size: as in ``DenseDataset``.
+        seed: as in ``DenseDataset``.
+        crop: 'none', or 'eigen', which cuts every array to rows 45..470, columns 41..600 (426 x 560), before any
+            ``size``.
         normals: 'stored', as the packaging holds them, or 'depth', computed from its depth.
 
-    Raises ValueError for a setting that is not among these, for another number of classes than 13 or 40, and, on
-    reading, for a label outside 0..39 and 255 or for ``crop='eigen'`` of frames that are not 480 x 640.
+    Raises:
+        ValueError: a setting is none of these, or the number of classes is neither 13 nor 40; on reading, a label is
+            neither 0..39 nor 255, or ``crop='eigen'`` meets frames that are not 480 x 640.
     """
 
     DEFAULT_SIZE: ClassVar[tuple[int, int]] = NYU_FRAME
@@ -71,38 +77,68 @@ class NYUFrames(DenseDataset):
 
     @abstractmethod
     def frame_image(self, index: int) -> Array:
-        """Whole frame ``index``: uint8 (H,W,3) RGB."""
+        """Whole frame: uint8 (H,W,3) RGB.
+
+        Args:
+            index: image number, from 0.
+        """
 
     @abstractmethod
     def frame_labels(self, index: int) -> Array:
-        """Classes of frame ``index``: integers (H,W), 0..39 in the order of ``NYU40``, 255 void."""
+        """Classes of a frame: integers (H,W), 0..39 in the order of ``NYU40``, 255 void.
+
+        Args:
+            index: image number, from 0.
+        """
 
     @abstractmethod
     def frame_depth(self, index: int) -> Array:
-        """Depth of frame ``index``: float32 (H,W) metres, 0 invalid."""
+        """Depth of a frame: float32 (H,W) metres, 0 invalid.
+
+        Args:
+            index: image number, from 0.
+        """
 
     @abstractmethod
     def frame_normals(self, index: int) -> Array:
-        """Stored normals of frame ``index``: float32 (H,W,3) unit (x right, z forward, y up), zero where invalid.
+        """Stored normals of a frame; called only with ``normals='stored'``.
 
-        Asked only with ``normals='stored'``.
+        Args:
+            index: image number, from 0.
+
+        Returns:
+            float32 (H,W,3) unit vectors (x right, z forward, y up), zero where invalid.
         """
 
     def frame_of_crop(self) -> tuple[int, int, int, int]:
-        """First row, end row, first column, end column of the 480 x 640 frame that the packaging's frames show.
+        """The part of the 480 x 640 frame that the packaging's frames show, from which the camera follows.
 
-        All of it, unless the packaging was cropped by its makers and says so here: the camera follows. A packaging
-        whose frames may be anything raises ValueError where it cannot tell.
+        It is the whole frame, unless the packaging was cropped by its makers: then its class overrides this method.
+
+        Returns:
+            first row, end row, first column, end column.
+
+        Raises:
+            ValueError: an override cannot tell from the size of its frames.
         """
         return 0, NYU_FRAME[0], 0, NYU_FRAME[1]
 
     # -- what follows from it -----------------------------------------------------------------------------------------
     def image(self, index: int) -> Array:
-        """Image (H,W,3) uint8 RGB."""
+        """Image (H,W,3) uint8 RGB.
+
+        Args:
+            index: image number, from 0.
+        """
         return self._cropped(self.frame_image(index))
 
     def target(self, index: int, name: str) -> Array:
-        """Segmentation int64 and edges float32 (H,W), depth float32 (H,W), normals float32 (H,W,3)."""
+        """Segmentation int64 and edges float32 (H,W), depth float32 (H,W), normals float32 (H,W,3).
+
+        Args:
+            index: image number, from 0.
+            name: one of ``serves``.
+        """
         if name in ("segmentation", "edges"):
             labels = self._cropped(self._labels(index))
             return labels if name == "segmentation" else boundary(labels, labels != INVALID_LABEL)

@@ -20,11 +20,19 @@ from symerge_dense.registry import DATASETS
 FOLDER_OF = {"segmentation": "segmentation", "edges": "segmentation", "depth": "depth", "normals": "normals"}
 BENCHMARK_CROP = (45, 470, 40, 600)
 """First row, end row, first column, end column of what 425 x 560 frames show of a 480 x 640 one: MATLAB's 46:470 and
-41:600, the cut that semantic segmentation of NYUv2 goes by since Shelhamer et al.'s FCN (2015, arXiv 1411.4038)."""
+41:600, the crop that semantic segmentation of NYUv2 uses since Shelhamer et al.'s FCN (2015, arXiv 1411.4038)."""
 
 
 class Flavour(NamedTuple):
-    """Suffixes of the files of one packaging, by folder; ``name`` is what users know it by."""
+    """File suffixes of one packaging, by folder.
+
+    Args:
+        name: what users call it.
+        images: suffix of the images, with its dot.
+        segmentation: suffix of the label maps.
+        normals: suffix of the normals.
+        depth: suffix of the depth maps.
+    """
 
     name: str
     images: str
@@ -33,7 +41,11 @@ class Flavour(NamedTuple):
     depth: str
 
     def suffix(self, folder: str) -> str:
-        """Of the files in ``folder``."""
+        """Suffix of the files in a folder.
+
+        Args:
+            folder: 'images', 'segmentation', 'normals' or 'depth'.
+        """
         return str(getattr(self, folder))
 
     def __str__(self) -> str:
@@ -47,13 +59,18 @@ class ListedFrames(NYUFrames):
     normals are vectors in .npy files or pictures of (n + 1) / 2. A subclass gives ``flavours``.
 
     Args:
-        root, split, tasks: as in ``NYUFrames``. normal_axes: what the stored channels of the normals are, in terms of
-            the camera, x right, y up, z forward: three letters with signs (see ``parse_axes``). The default is the
-            order of Eigen and Fergus's pictures; ``prepare_data.py check`` finds out whether it fits.
-        settings: ``augment``, ``size``, ``seed``, ``crop``, ``normals`` of ``NYUFrames``.
+        root: as in ``NYUFrames``.
+        split: as in ``NYUFrames``.
+        tasks: as in ``NYUFrames``.
+        normal_axes: what the stored channels of the normals are, in terms of the camera, x right, y up, z forward:
+            three letters with signs (see ``parse_axes``). The default is the order of Eigen and Fergus's pictures;
+            ``prepare_data.py check`` finds out whether it fits.
+        **settings: ``augment``, ``size``, ``seed``, ``crop``, ``normals`` of ``NYUFrames``.
 
-    Raises ValueError for a missing list or file, files of two flavours or of none, ``crop='eigen'`` of frames that are
-    cropped already; and on reading for a damaged file, another size than the first image's, a value out of range.
+    Raises:
+        ValueError: a list or file is missing, files are of two flavours or of none, or ``crop='eigen'`` is asked of
+            cropped frames; on reading, a file is damaged, differs in size from the first image, or holds a value out
+            of range.
     """
 
     flavours: ClassVar[tuple[Flavour, ...]]
@@ -104,7 +121,7 @@ class ListedFrames(NYUFrames):
         return ["images", *sorted(folders)]
 
     def _find_flavour(self) -> Flavour:
-        """The flavour whose files are there for the first name; of several, the one that most folders are of."""
+        """The flavour whose files exist for the first name; of several, the one that matches the most folders."""
         first = self.names[0]
         found = {
             folder: {path.suffix for path in (self.root / folder).glob(f"{_literal(first)}.*")}
@@ -159,7 +176,11 @@ class ListedFrames(NYUFrames):
 
     # -- frames -------------------------------------------------------------------------------------------------------
     def frame_of_crop(self) -> tuple[int, int, int, int]:
-        """All of the frame, or ``BENCHMARK_CROP`` where the files are 425 x 560; else raises ValueError."""
+        """The whole frame, or ``BENCHMARK_CROP`` where the files are 425 x 560.
+
+        Raises:
+            ValueError: the files have another size.
+        """
         if self.frame == NYU_FRAME:
             return super().frame_of_crop()
         top, bottom, left, right = BENCHMARK_CROP
@@ -171,18 +192,30 @@ class ListedFrames(NYUFrames):
         return BENCHMARK_CROP
 
     def frame_image(self, index: int) -> Array:
-        """Image (H,W,3) uint8 RGB."""
+        """Image (H,W,3) uint8 RGB.
+
+        Args:
+            index: image number, from 0.
+        """
         path = self._path("images", index)
         return self._fitting(read_picture(path), path, ((3,),))
 
     def frame_labels(self, index: int) -> Array:
-        """Classes (H,W) int64 0..39, 255 void."""
+        """Classes (H,W) int64 0..39, 255 void.
+
+        Args:
+            index: image number, from 0.
+        """
         path = self._path("segmentation", index)
         stored = read_class_map(path) if path.suffix == ".png" else read_mat(path, "segmentation")
         return classes_of_40(self._fitting(stored, path, ((),)), path)
 
     def frame_depth(self, index: int) -> Array:
-        """Depth (H,W) float32 metres, 0 invalid."""
+        """Depth (H,W) float32 metres, 0 invalid.
+
+        Args:
+            index: image number, from 0.
+        """
         path = self._path("depth", index)
         stored = read_mat(path, "depth") if path.suffix == ".mat" else read_array(path)
         metres = self._fitting(stored, path, ((), (1,)))
@@ -193,7 +226,11 @@ class ListedFrames(NYUFrames):
         return known_depth(metres.reshape(self.frame))
 
     def frame_normals(self, index: int) -> Array:
-        """Normals (H,W,3) float32, turned to this package's axes, zero invalid."""
+        """Normals (H,W,3) float32, turned to this package's axes, zero invalid.
+
+        Args:
+            index: image number, from 0.
+        """
         path = self._path("normals", index)
         stored = read_array(path) if path.suffix == ".npy" else read_picture(path)
         stored = self._fitting(stored, path, ((3,),))
@@ -206,7 +243,7 @@ class ListedFrames(NYUFrames):
         return self.axes.apply(known_normals(stored))
 
     def _fitting(self, array: Array, path: Path, ends: tuple[tuple[int, ...], ...]) -> Array:
-        """``array``, if it has the size of the first image, then one of ``ends``; raises ValueError if not."""
+        """``array``, if its shape is the size of the first image, then one of ``ends``; raises ValueError if not."""
         if array.shape not in [(*self.frame, *end) for end in ends]:
             raise ValueError(
                 f"{path}: shape {array.shape}, expected {(*self.frame, *ends[0])}, the size of the first "
@@ -223,14 +260,14 @@ def _literal(name: str) -> str:
 # -- NYUD_MT.tgz ------------------------------------------------------------------------------------------------------
 @DATASETS.register_module()
 class NYUDMT(ListedFrames):
-    """NYUD_MT in either of its flavours, which are told apart by their files.
+    """NYUD_MT in either of its two flavours; the files tell which.
 
     Vandenhende et al. (2021, arXiv 2004.13379): JPEG images, PNG labels, normals and depth as .npy.
     ASTMT (Maninis et al. 2019, arXiv 1904.08918): JPEG images and normals, labels and depth as .mat.
 
-    Frames are 425 x 560 (``BENCHMARK_CROP``) or the whole 480 x 640: the files say. Which way the channels of the
-    stored normals point is nowhere documented; they are taken to be Eigen and Fergus's until ``normal_axes`` says
-    otherwise. JPEG normals have lost up to a few degrees. Arguments and errors: ``ListedFrames``.
+    Frames are 425 x 560 (``BENCHMARK_CROP``) or the whole 480 x 640: the files tell. The axes of the stored normals are
+    not documented; without ``normal_axes`` they are taken to be Eigen and Fergus's. JPEG normals have lost up to a few
+    degrees. Arguments and errors: ``ListedFrames``.
     """
 
     packaging: ClassVar[str] = "nyud_mt"
@@ -246,9 +283,10 @@ class NYUDv2(ListedFrames):
     """NYUDv2 as ATRC (Bruggemann et al. 2021, arXiv 2104.13874) and InvPT (Ye and Xu 2022, arXiv 2203.07997) read it.
 
     Frames are 425 x 560: ``crop='eigen'`` is refused. Their place in the 480 x 640 frame, which ``normals='depth'``
-    needs, is not documented with the files: it is inferred from their size, which is that of ``BENCHMARK_CROP``. Nor
-    are the axes of the stored normals: Eigen and Fergus's, until ``normal_axes`` says otherwise. The archive's padding
-    to 448 x 576 is the training code's and is not done here. Arguments and errors: ``ListedFrames``.
+    needs, is not documented with the files: it is inferred from their size, which is that of ``BENCHMARK_CROP``. The
+    axes of the stored normals are not documented either; without ``normal_axes`` they are taken to be Eigen and
+    Fergus's. The training code pads the frames to 448 x 576; that is not done here. Arguments and errors:
+    ``ListedFrames``.
     """
 
     DEFAULT_SIZE: ClassVar[tuple[int, int]] = (425, 560)

@@ -20,13 +20,19 @@ from symerge_dense.datasets.transforms import TargetRule
 from symerge_dense.registry import DATASETS
 
 REMEDY = "fetch this file again (2.8 GB)"
-BROKEN = (OSError, RuntimeError, ValueError, KeyError)  # what h5py raises on damage, depending on where it is
+BROKEN = (OSError, RuntimeError, ValueError, KeyError)  # h5py raises these for a damaged file
 WIDTH, HEIGHT = 640, 480
 
 
 # -- nyu_depth_v2_labeled.mat: MATLAB 7.3, that is HDF5, with all axes in reverse -------------------------------------
 class StoredArray(NamedTuple):
-    """What one array has to look like: kinds of numbers (numpy's letters), axes after the first, in words."""
+    """What an array of the file must look like.
+
+    Args:
+        kinds: allowed kinds of numbers, in numpy's letters.
+        axes: lengths of the axes after the first.
+        words: the same in words, for error messages.
+    """
 
     kinds: str
     axes: tuple[int, ...]
@@ -41,12 +47,19 @@ ARRAYS = {
 
 
 class LabeledMat:
-    """The arrays of the file, one frame at a time; the file is opened at first use, once in every process.
+    """The arrays of the file, one frame at a time; every process opens the file once, at first use.
 
-    Attributes: ``path``, ``count`` the number of frames.
-
-    Raises ValueError naming the file where it is not HDF5, is cut short, lacks an array or holds another kind of it.
     Links to other files are not followed.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        count: number of frames.
+
+    Raises:
+        ValueError: the file is not HDF5, is cut short, lacks an array or holds another kind of it; the message names
+            the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,7 +78,15 @@ class LabeledMat:
         return {**self.__dict__, "_opened": None}
 
     def read(self, name: str, number: int) -> NDArray[Any]:
-        """Frame ``number`` (from 0) of 'images' (480,640,3), 'depths' or 'labels' (480,640); nothing else is read."""
+        """One frame of an array, (480,640,3) of images, else (480,640); nothing else is read.
+
+        Args:
+            name: 'images', 'depths' or 'labels'.
+            number: of the frame, from 0.
+
+        Raises:
+            ValueError: the frame cannot be read.
+        """
         process = os.getpid()
         if self._opened is None or self._opened[0] != process:  # a handle must not be shared with a forked worker
             self._opened = process, self._open()
@@ -122,16 +143,20 @@ FILE_OF_SPLIT = {"train": "trainNdxs", "val": "testNdxs"}
 class NYUv2Mat(NYUFrames):
     """Segmentation (13 or 40 classes), edges, depth (in-painted, metres) and normals of the official files.
 
-    In ``root``: nyu_depth_v2_labeled.mat, splits.mat, classMapping40.mat; class13Mapping.mat is compared with the
-    mapping in use where it is there. For normals, the pictures of Eigen and Fergus (2015, arXiv 1411.4734) in
-    normals_gt, or normals_gt.tgz, which is unpacked next to itself the first time; or ``normals='depth'``. Images come
-    in the order of splits.mat, and one is read at a time.
+    ``root`` holds nyu_depth_v2_labeled.mat, splits.mat and classMapping40.mat; where class13Mapping.mat is there too,
+    it is compared with the mapping in use. Stored normals are the pictures of Eigen and Fergus (2015, arXiv
+    1411.4734) in normals_gt, or in normals_gt.tgz, which is unpacked beside itself the first time; with
+    ``normals='depth'`` they are not needed. Images come in the order of splits.mat, and are read one at a time.
 
     Args:
-        root, split, tasks: as in ``NYUFrames``. settings: its ``augment``, ``size``, ``seed``, ``crop``, ``normals``.
+        root: folder of these files.
+        split: as in ``NYUFrames``.
+        tasks: as in ``NYUFrames``.
+        **settings: ``augment``, ``size``, ``seed``, ``crop``, ``normals`` of ``NYUFrames``.
 
-    Raises ValueError for a missing file (saying where to get it), one that is damaged or of another structure, a split
-    that names an image twice or one that there is not; and on reading for damaged or impossible data.
+    Raises:
+        ValueError: a file is missing (saying where to get it), damaged or of another structure, or a split names an
+            image twice or one that does not exist; on reading, data are damaged or impossible.
     """
 
     packaging: ClassVar[str] = "mat"
@@ -166,7 +191,7 @@ class NYUv2Mat(NYUFrames):
 
     @property
     def source_files(self) -> list[Path]:
-        """The MATLAB files and, where stored normals are asked for, their pictures, which are what is read."""
+        """The MATLAB files and, where stored normals are requested, the pictures that they are read from."""
         names = [*URLS, *([MAPPING13] if (self.root / MAPPING13).is_file() else [])]
         files = [self.root / name for name in names]
         if self.stores_normals:
@@ -177,11 +202,19 @@ class NYUv2Mat(NYUFrames):
         return len(self.numbers)
 
     def frame_image(self, index: int) -> Array:
-        """Image (480,640,3) uint8 RGB."""
+        """Image (480,640,3) uint8 RGB.
+
+        Args:
+            index: image number, from 0.
+        """
         return self.mat.read("images", self.numbers[index])
 
     def frame_labels(self, index: int) -> Array:
-        """Classes (480,640) int64 0..39, 255 void."""
+        """Classes (480,640) int64 0..39, 255 void.
+
+        Args:
+            index: image number, from 0.
+        """
         labels = self.mat.read("labels", self.numbers[index]).astype(np.int64)
         wrong = (labels < 0) | (labels >= len(self.class_of))
         if wrong.any():
@@ -192,11 +225,19 @@ class NYUv2Mat(NYUFrames):
         return self.class_of[labels]
 
     def frame_depth(self, index: int) -> Array:
-        """Depth (480,640) float32 metres, 0 invalid."""
+        """Depth (480,640) float32 metres, 0 invalid.
+
+        Args:
+            index: image number, from 0.
+        """
         return known_depth(self.mat.read("depths", self.numbers[index]))
 
     def frame_normals(self, index: int) -> Array:
-        """Normals (480,640,3) float32 (x right, z forward, y up), zero where the mask says so."""
+        """Normals (480,640,3) float32 (x right, z forward, y up), zero where the mask is.
+
+        Args:
+            index: image number, from 0.
+        """
         path, mask_path = self._normal_files(index)
         picture, mask = read_picture(path), read_picture(mask_path)
         for file, pixels in ((path, picture), (mask_path, mask)):
@@ -210,7 +251,7 @@ class NYUv2Mat(NYUFrames):
 
 
 def _split_numbers(path: Path, count: int, name: str) -> list[int]:
-    """Frame numbers, counted from 0, of the list ``name`` of splits.mat; both lists must be sound."""
+    """Frame numbers, counted from 0, of the list ``name`` of splits.mat; both lists must be valid."""
     lists = {key: read_mat(path, key).ravel() for key in FILE_OF_SPLIT.values()}
     every = np.concatenate(list(lists.values()))
     wrong = every[~np.isin(every, np.arange(1, count + 1))]
@@ -245,7 +286,7 @@ def _check_13(path: Path) -> None:
     try:
         struct = matlab.loadmat(path, variable_names=["classMapping13"], simplify_cells=False)["classMapping13"]
         found = np.asarray(struct["labels13"][0, 0], np.int64).ravel() - 1
-    except Exception as error:  # scipy lets through whatever the damage leads to
+    except Exception as error:  # scipy raises whatever the damage causes
         raise ValueError(
             f"{path}: no readable 'classMapping13' with 'labels13' in it ({error!r}); remove the file, "
             "which is only compared with."
@@ -253,5 +294,5 @@ def _check_13(path: Path) -> None:
     if found.tolist() != list(NYU40_TO_13):
         raise ValueError(
             f"{path}: labels13 is another mapping of 40 classes to 13 than this package's "
-            f"(classes.NYU40_TO_13): {(found + 1).tolist()}. Remove the file to go by the package's."
+            f"(datasets.class_names.NYU40_TO_13): {(found + 1).tolist()}. Remove the file to go by the package's."
         )

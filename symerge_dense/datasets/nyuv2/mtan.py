@@ -18,7 +18,8 @@ class NYUv2(NumberedArrays):
     """Segmentation (13 or 40 classes), depth, normals, and edges (boundaries of the label map).
 
     795 images to train on, 654 ('val') that papers test on, in ``image``, ``label``, ``depth`` and ``normal``. The
-    number of classes is the segmentation task's, and of the label files; MTAN's have 13.
+    number of classes is the segmentation task's, and must be that of the label files; MTAN's have 13. Arguments and
+    errors: ``NumberedArrays``; other numbers of classes raise ValueError.
     """
 
     DEFAULT_SIZE: ClassVar[tuple[int, int]] = (288, 384)
@@ -47,7 +48,14 @@ and either is checked by
     python tools/prepare_data.py check {root}"""
 
     def class_names(self, count: int) -> tuple[str, ...]:
-        """Names of the 13 or 40 classes. Raises ValueError for another number."""
+        """Names of the 13 or 40 classes.
+
+        Args:
+            count: number of classes.
+
+        Raises:
+            ValueError: ``count`` is neither 13 nor 40.
+        """
         names = super().class_names(count)
         if names is None:
             raise ValueError(
@@ -57,7 +65,12 @@ and either is checked by
         return names
 
     def target(self, index: int, name: str) -> Array:
-        """Segmentation int64 and edges float32 (H,W), depth float32 (H,W), normals float32 (H,W,3)."""
+        """Segmentation int64 and edges float32 (H,W), depth float32 (H,W), normals float32 (H,W,3).
+
+        Args:
+            index: image number, from 0.
+            name: one of ``serves``.
+        """
         if name in ("segmentation", "edges"):
             labels = self.labels(index)
             return labels if name == "segmentation" else boundary(labels, labels != INVALID_LABEL)

@@ -22,25 +22,37 @@ AXIS = re.compile(r"([+-]?)([xyz])")
 
 # -- axes: who wrote which component into which channel, and with which sign ------------------------------------------
 class NormalAxes(NamedTuple):
-    """Component c of this package, (x right, z forward, y up)[c], is ``signs[c]`` times stored channel ``channels[c]``.
+    """Which stored channel holds which component of a normal, and with which sign; made by ``parse_axes``.
 
-    Made by ``parse_axes``.
+    Component c of this package, (x right, z forward, y up)[c], is ``signs[c]`` times stored channel ``channels[c]``.
+
+    Args:
+        channels: stored channel of each component.
+        signs: 1 or -1 for each component.
     """
 
     channels: tuple[int, ...]
     signs: tuple[int, ...]
 
     def apply(self, normals: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Stored normals (H,W,3) in the channels of this package; the zero vector stays zero. Float32, lossless."""
+        """Stored normals in the channels of this package; float32, lossless; the zero vector stays zero.
+
+        Args:
+            normals: (H,W,3), channels as stored.
+        """
         turned = normals[..., list(self.channels)] * np.array(self.signs, np.float32)
         return np.asarray(turned + np.float32(0), np.float32)  # no -0
 
 
 def parse_axes(text: str) -> NormalAxes:
-    """Axes from a list of three signed letters: what the stored channels 0, 1, 2 are, in terms of the camera.
+    """Axes from three signed letters, which say what the stored channels 0, 1, 2 are in terms of the camera.
 
-    x is right, y up, z forward. 'x,z,y' is this package's own order; 'x,-y,z' is stored (right, down, forward), the
-    axes of OpenCV. Raises ValueError for anything but x, y and z once each, with a sign or without.
+    Args:
+        text: x (right), y (up) and z (forward) once each, with or without a sign. 'x,z,y' is this package's own order;
+            'x,-y,z' is stored (right, down, forward), the axes of OpenCV.
+
+    Raises:
+        ValueError: ``text`` is anything else.
     """
     found = [AXIS.fullmatch(part.strip()) for part in text.split(",")] if isinstance(text, str) else []
     letters = [match[2] for match in found if match]
@@ -57,12 +69,19 @@ def parse_axes(text: str) -> NormalAxes:
 
 # -- normals out of 8-bit pictures ------------------------------------------------------------------------------------
 def decode_normals(image: NDArray[np.uint8], mask: NDArray[Any] | None = None) -> NDArray[np.float32]:
-    """Unit vectors (H,W,3) float32 of the values 0..255 of ``image`` (H,W,3), -1..1 by 2v/255 - 1; channels as stored.
+    """Unit vectors of an 8-bit picture, in which 0..255 stands for -1..1 (2v/255 - 1); channels as stored.
 
     The pictures of Eigen and Fergus (2015, arXiv 1411.4734) hold R right, G forward, B up, the axes of this package.
-    The zero vector marks what is invalid: ``mask`` (H,W) 0, or a vector shorter than 0.5 or longer than 1.2.
 
-    Raises ValueError for an ``image`` that is not uint8 (H,W,3), or a ``mask`` of another size.
+    Args:
+        image: uint8 (H,W,3).
+        mask: (H,W), 0 where invalid; None for no mask.
+
+    Returns:
+        float32 (H,W,3); the zero vector where the mask is 0, or the vector is shorter than 0.5 or longer than 1.2.
+
+    Raises:
+        ValueError: ``image`` is not uint8 (H,W,3), or ``mask`` has another size.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"normals are {image.dtype} of shape {image.shape}, expected an 8-bit RGB picture (H, W, 3).")
@@ -79,14 +98,18 @@ def decode_normals(image: NDArray[np.uint8], mask: NDArray[Any] | None = None) -
 # -- the archive, or the folder unpacked from it ----------------------------------------------------------------------
 FOLDER, ARCHIVE = "normals_gt", "normals_gt.tgz"
 URL = "https://web.archive.org/web/20220412033406/https://cs.nyu.edu/~deigen/dnl/normals_gt.tgz"
-LARGEST = 8 * 2**30  # bytes unpacked; the pictures of 1449 frames have less than a fifth of that
+LARGEST = 8 * 2**30  # bytes unpacked; the pictures of 1449 frames take less than a fifth of it
 
 
 def normals_folder(root: Path) -> Path:
-    """The folder ``root/normals_gt``; where there is only the archive, it is unpacked, the whole or nothing of it.
+    """The folder ``root/normals_gt``; if only the archive is there, it is unpacked first, completely or not at all.
 
-    Raises ValueError where both are missing (saying where to get them), and for an archive that is damaged, holds
-    anything but files and folders below ``normals_gt``, or unpacks to more than 8 GB.
+    Args:
+        root: folder that holds the folder or the archive.
+
+    Raises:
+        ValueError: both are missing (saying where to get them), or the archive is damaged, holds anything but files
+            and folders below ``normals_gt``, or unpacks to more than 8 GB.
     """
     folder, archive = root / FOLDER, root / ARCHIVE
     if folder.is_dir():
@@ -108,7 +131,7 @@ def normals_folder(root: Path) -> Path:
 
 
 def _unpack(archive: Path, into: Path) -> Path:
-    """Unpack below ``into``; the normals_gt folder in there. Raises TarError for what is not as it should be."""
+    """Unpack below ``into`` and return its normals_gt folder; raises TarError for unexpected contents."""
     with tarfile.open(archive, "r:*") as file:
         members = file.getmembers()
         for member in members:
@@ -117,7 +140,7 @@ def _unpack(archive: Path, into: Path) -> Path:
         if sum(member.size for member in members) > LARGEST:
             raise tarfile.TarError(f"it would unpack to more than {LARGEST >> 30} GB")
         for member in track(members, f"unpacking {ARCHIVE}", len(members)):
-            file.extract(member, into, filter="data")  # raises for a path that leads out
+            file.extract(member, into, filter="data")  # raises for a path outside the folder
     if not all((into / FOLDER / part).is_dir() for part in ("normals", "masks")):
         raise tarfile.TarError(f"it does not hold {FOLDER}/normals and {FOLDER}/masks")
     return into / FOLDER
@@ -127,5 +150,5 @@ def _move(unpacked: Path, folder: Path) -> None:
     try:
         os.replace(unpacked, folder)
     except OSError:
-        if not folder.is_dir():  # it is there where another process was faster
+        if not folder.is_dir():  # otherwise another process was faster
             raise

@@ -33,10 +33,15 @@ COLUMN_OF = {"segmentation": "segmentation", "edges": "segmentation", "depth": "
 
 
 def shards(root: Path, split: str) -> list[Path]:
-    """The shards of ``split`` in order, from ``root/data`` or ``root``.
+    """The shards of a split in order, from ``root/data`` or ``root``.
 
-    Raises ValueError where there is none (saying what to fetch), where some of the series are missing, or where the
-    folder mixes two series.
+    Args:
+        root: folder with the shards, in ``data`` or directly.
+        split: 'train' or 'val'.
+
+    Raises:
+        ValueError: there is no shard (saying what to fetch), some of the series are missing, or the folder mixes two
+            series.
     """
     for folder in (root / "data", root):
         matches = [match for path in sorted(folder.glob("*.parquet")) if (match := SHARD.fullmatch(path.name))]
@@ -70,15 +75,21 @@ class NYUv2Parquet(DenseDataset):
     """Segmentation (13 classes), edges (boundaries of the label map), depth and normals of the Parquet shards.
 
     Columns: ``image`` (3,H,W) in [0,1], ``segmentation`` (H,W) -1..12, ``depth`` (1,H,W) metres, ``normal`` (3,H,W)
-    (x right, z forward, y up); H x W is what the first image says. ``noise`` is never read, nor is the column of a
-    task that is not asked for. Reading in order, as an export does, is one pass over the files; to train, export first:
-    a shuffled order reads a whole row group, about 100 images, for each.
+    (x right, z forward, y up); H x W is that of the first image. ``noise`` is never read, nor is the column of a task
+    that is not requested. Reading in order, as an export does, is one pass over the files. To train, export first: in
+    a shuffled order each image costs the reading of a whole row group, about 100 images.
 
     Args:
-        root: folder with the shards, in ``data`` or directly. split: 'train' (795 images) or 'val' (654).
+        root: folder with the shards, in ``data`` or directly.
+        split: 'train' (795 images) or 'val' (654).
+        tasks: as in ``DenseDataset``.
+        augment: as in ``DenseDataset``.
+        size: as in ``DenseDataset``.
+        seed: as in ``DenseDataset``.
 
-    Raises ValueError for missing shards, a number of classes other than 13, a file that is damaged or lacks a column
-    or holds it as another type; and on reading for data that is damaged, of another shape or beyond its range.
+    Raises:
+        ValueError: shards are missing, the number of classes is not 13, or a file is damaged or lacks a column or
+            holds it as another type; on reading, data are damaged, of another shape or out of range.
     """
 
     DEFAULT_SIZE: ClassVar[tuple[int, int]] = (288, 384)
@@ -123,7 +134,7 @@ class NYUv2Parquet(DenseDataset):
         return self.length
 
     def _read(self, name: str, index: int) -> tuple[Array, str]:
-        """Row ``index`` of a column, (H,W) or (H,W,C), and the words that say where it came from."""
+        """Row ``index`` of a column, (H,W) or (H,W,C), and where it came from, for error messages."""
         column = self._columns[name]
         group = column.group(index)
         place = f"{group.path}: row {index - group.first} of row group {group.number}, column {name!r}"
@@ -137,7 +148,11 @@ class NYUv2Parquet(DenseDataset):
         return (stored if stored.ndim == 2 else stored.transpose(1, 2, 0)), place
 
     def image(self, index: int) -> Array:
-        """Image (H,W,3) float32 RGB in 0..255."""
+        """Image (H,W,3) float32 RGB in 0..255.
+
+        Args:
+            index: image number, from 0.
+        """
         stored, place = self._read("image", index)
         if not np.isfinite(stored).all() or stored.min() < -1e-3 or stored.max() > 1.001:
             raise ValueError(
@@ -146,7 +161,12 @@ class NYUv2Parquet(DenseDataset):
         return np.clip(stored.astype(np.float32) * np.float32(255), 0, 255)
 
     def target(self, index: int, name: str) -> Array:
-        """Segmentation int64 and edges float32 (H,W), depth float32 (H,W), normals float32 (H,W,3)."""
+        """Segmentation int64 and edges float32 (H,W), depth float32 (H,W), normals float32 (H,W,3).
+
+        Args:
+            index: image number, from 0.
+            name: one of ``serves``.
+        """
         if name in ("segmentation", "edges"):
             labels = self._labels(index)
             return labels if name == "segmentation" else boundary(labels, labels != INVALID_LABEL)

@@ -1,4 +1,4 @@
-"""Arrays out of Parquet files, row by row: nested lists, one column at a time, in the memory of a few rows."""
+"""Reads arrays from Parquet files row by row: one column of nested lists at a time, with a few rows in memory."""
 
 from __future__ import annotations
 
@@ -15,18 +15,30 @@ from numpy.typing import NDArray
 from symerge_dense.datasets.nyuv2.readers import optional_import
 
 Array = NDArray[Any]
-BUFFER = 1 << 20  # bytes; without it Arrow reads the whole column of a row group, in a shard of one group all of it
+BUFFER = 1 << 20  # bytes; without it Arrow reads a whole row group's column, which may be all of the file's
 
 
 class ColumnType(NamedTuple):
-    """What a column has to hold: so many nested lists of numbers of that kind."""
+    """What a column must hold.
+
+    Args:
+        depth: number of nested lists.
+        numbers: kind of the numbers in them.
+    """
 
     depth: int
     numbers: Literal["floating point", "integer"]
 
 
 class RowGroup(NamedTuple):
-    """Rows ``first`` .. ``end - 1`` of a series of files: group ``number`` of the file ``path``."""
+    """Rows ``first`` .. ``end - 1`` of a series of files.
+
+    Args:
+        path: the file that holds them.
+        number: of the row group in that file, from 0.
+        first: first row.
+        end: row after the last.
+    """
 
     path: Path
     number: int
@@ -36,7 +48,14 @@ class RowGroup(NamedTuple):
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns what Arrow raises inside into a ValueError that names ``path``."""
+    """Turn Arrow's errors inside the block into a ValueError that names the file.
+
+    Args:
+        path: the file that is read.
+
+    Raises:
+        ValueError: reading failed.
+    """
     arrow = optional_import("pyarrow", path.name)
     try:
         yield
@@ -47,9 +66,15 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def row_groups(files: Sequence[Path], columns: Mapping[str, ColumnType]) -> list[RowGroup]:
-    """Row groups of ``files`` in order; reads their footers only.
+    """Row groups of files in order; reads the files' footers only.
 
-    Raises ValueError naming the file that is no Parquet file, or lacks one of ``columns``, or holds it as another type.
+    Args:
+        files: in the order of their rows.
+        columns: what the files must hold, by column name.
+
+    Raises:
+        ValueError: a file is no Parquet file, lacks one of ``columns``, or holds it as another type; the message
+            names the file.
     """
     groups: list[RowGroup] = []
     first = 0
@@ -86,7 +111,7 @@ def _check_column(path: Path, schema: Any, name: str, wanted: ColumnType) -> Non
 
 
 class _Cursor:
-    """Where a column is being read: the process, the row group, the rest of it, and the row just read."""
+    """Read position in a column: the process, the row group, its unread rows, and the row just read."""
 
     def __init__(self, group: RowGroup, column: str) -> None:
         self.process, self.group, self.index = os.getpid(), group, group.first - 1
@@ -96,7 +121,7 @@ class _Cursor:
         self.row: Any = None
 
     def reaches(self, index: int) -> bool:
-        # A forked worker inherits the cursor of its parent: it must not read on in it.
+        # A forked worker inherits its parent's cursor and must not read on from it.
         return self.process == os.getpid() and self.index <= index < self.group.end
 
     def advance(self, index: int) -> Any:
@@ -109,11 +134,17 @@ class _Cursor:
 
 
 class ParquetColumn:
-    """One column of the files behind ``groups``: ``column[index]`` is a row as an array, its shape the lists' lengths.
+    """One column of a series of files: ``column[index]`` is a row as an array, its shape the lengths of the lists.
 
     Rows in ascending order are read in one pass, nothing twice, with a row and a few pages in memory. Any other order
     works, but each step back, or into another file, reads its row group from the start.
-    Raises ValueError, naming file and row, for damaged data and for lists that make no array.
+
+    Args:
+        groups: row groups of the files, in order.
+        name: of the column.
+
+    Raises:
+        ValueError: on reading, data are damaged or lists make no array; the message names file and row.
     """
 
     def __init__(self, groups: Sequence[RowGroup], name: str) -> None:
@@ -121,16 +152,23 @@ class ParquetColumn:
         self._cursor: _Cursor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cursor": None}  # an open file does not travel to a worker
+        return {**self.__dict__, "_cursor": None}  # a worker opens its own file
 
     def group(self, index: int) -> RowGroup:
-        """The row group that holds row ``index``. Raises IndexError where there is no such row."""
+        """The row group that holds a row.
+
+        Args:
+            index: row number, from 0.
+
+        Raises:
+            IndexError: there is no such row.
+        """
         if not 0 <= index < self.groups[-1].end:
             raise IndexError(f"row {index}: there are {self.groups[-1].end}.")
         return self.groups[bisect_right([group.first for group in self.groups], index) - 1]
 
     def __getitem__(self, index: int) -> Array:
-        group, cursor, self._cursor = self.group(index), self._cursor, None  # no cursor is left behind by an error
+        group, cursor, self._cursor = self.group(index), self._cursor, None  # an error leaves no cursor behind
         with readable(group.path):
             if cursor is None or not cursor.reaches(index):
                 cursor = _Cursor(group, self.name)
@@ -146,8 +184,8 @@ class ParquetColumn:
 
 
 def _unnest(row: Any) -> Array:
-    """The array of a one-row Arrow array of nested lists. Raises ValueError for unequal lengths and missing values."""
-    import pyarrow.compute as pc  # there: it made the row
+    """The array of a one-row Arrow array of nested lists; raises ValueError for unequal lengths and missing values."""
+    import pyarrow.compute as pc  # it is installed: it made the row
 
     values, shape = getattr(row, "storage", row), []
     while hasattr(values.type, "value_type"):

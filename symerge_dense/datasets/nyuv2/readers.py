@@ -1,4 +1,4 @@
-"""Files of one frame each: pictures, class maps, and arrays in .npy or MATLAB files, read as untrusted input."""
+"""Reads single-frame files as untrusted input: pictures, class maps, and arrays in MATLAB files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def optional_import(module: str, name: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         package = module.split(".")[0]
-        if str(error.name).split(".")[0] != package:  # it is there, and lacks something of its own
+        if str(error.name).split(".")[0] != package:  # it is installed, but lacks a dependency
             raise
         raise ValueError(
             f"{package} is needed to read {name}; install it with pip install 'symerge-dense[convert]'."
@@ -42,7 +42,7 @@ def optional_import(module: str, name: str) -> Any:
 def _pixels(path: Path, wanted: Literal["RGB", "ids"]) -> NDArray[Any]:
     try:
         with Image.open(path) as picture:
-            # A palette is for the eye: the ids are the numbers behind it, which only Pillow gives.
+            # The ids are the palette's indices, not its colours; only Pillow gives them.
             return np.array(picture.convert("RGB") if wanted == "RGB" else picture)
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; {REMEDY}.") from None
@@ -51,14 +51,25 @@ def _pixels(path: Path, wanted: Literal["RGB", "ids"]) -> NDArray[Any]:
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """A JPEG or PNG file as uint8 (H,W,3) RGB. Raises ValueError naming the file where it is anything else."""
+    """A JPEG or PNG file as uint8 (H,W,3) RGB.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: the file is missing or anything else; the message names it.
+    """
     return _pixels(path, "RGB")
 
 
 def read_class_map(path: Path) -> NDArray[Any]:
     """A PNG file of one number per pixel, plain or with a palette, as integers (H,W).
 
-    Raises ValueError naming the file where it is no picture or one of colours.
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: the file is no picture, or a picture of colours; the message names it.
     """
     ids = _pixels(path, "ids")
     if ids.ndim != 2 or ids.dtype.kind not in "iu":
@@ -70,14 +81,22 @@ def read_class_map(path: Path) -> NDArray[Any]:
 
 
 def read_mat(path: Path, name: str) -> NDArray[Any]:
-    """Array ``name`` of a MATLAB file (before version 7.3). Raises ValueError naming the file, and what is in it."""
+    """An array of a MATLAB file (before version 7.3).
+
+    Args:
+        path: the file.
+        name: of the array.
+
+    Raises:
+        ValueError: the array cannot be read; the message names the file, and what is in it.
+    """
     matlab = optional_import("scipy.io", path.name)
     try:
         content = matlab.loadmat(path, variable_names=[name], appendmat=False)
         held = None if name in content else [entry[0] for entry in matlab.whosmat(path, appendmat=False)]
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; {REMEDY}.") from None
-    except Exception as error:  # scipy lets through whatever the damage leads to
+    except Exception as error:  # scipy raises whatever the damage causes
         raise ValueError(f"{path}: not a readable MATLAB file ({error}); {REMEDY}.") from error
     if held is not None:
         raise ValueError(f"{path}: holds {', '.join(held) or 'nothing'}, expected {name!r}; {REMEDY}.")
@@ -90,9 +109,14 @@ def read_mat(path: Path, name: str) -> NDArray[Any]:
 
 
 def classes_of_40(stored: NDArray[Any], path: Path) -> NDArray[np.int64]:
-    """Classes 0..39 and 255 for void, of a map that counts them from 1 and has 0 for void.
+    """Classes 0..39 and 255 for void, from a map that counts them from 1 and has 0 for void.
 
-    Raises ValueError naming the file for a number that is not 0..40.
+    Args:
+        stored: the map, 0..40.
+        path: its file, for error messages.
+
+    Raises:
+        ValueError: a number is not 0..40; the message names the file.
     """
     wrong = ~np.isin(stored, np.arange(41))
     if wrong.any():

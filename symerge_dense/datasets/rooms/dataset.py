@@ -1,4 +1,4 @@
-"""Rooms: rendered indoor scenes with perfect labels for six tasks, made on the spot and kept."""
+"""Rooms: rendered indoor scenes with perfect labels for six tasks, rendered at first use and kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from symerge_dense.datasets.targets import boundary
 from symerge_dense.datasets.transforms import Augment, TargetRule
 from symerge_dense.registry import DATASETS
 
-VERSION = 1  # of the frames: whatever changes a pixel raises it
+VERSION = 1  # of the frames: raise it with every change that alters a pixel
 SIZE = (96, 128)
 COUNTS = {"train": 450, "val": 200, "test": 200}
 SOURCES = {
@@ -44,10 +44,16 @@ class Rooms(DenseDataset):
 
     Args:
         split: 'train', 'val' or 'test'; their scenes are drawn independently.
-        root: where frames are kept. count: number of frames, default 450 / 200 / 200.
-        size: (H, W) to render at, default (96, 128). scene_seed: of the scenes; ``seed`` is the augmentation's.
+        root: folder where frames are kept.
+        count: number of frames, default 450 / 200 / 200.
+        tasks: as in ``DenseDataset``.
+        augment: as in ``DenseDataset``.
+        size: (H, W) to render at, default (96, 128).
+        seed: of the augmentation.
+        scene_seed: of the scenes.
 
-    Raises ValueError for an unknown split, a count below 1, and a damaged file among the kept ones.
+    Raises:
+        ValueError: the split is unknown, ``count`` is below 1, or a kept file is damaged.
     """
 
     DEFAULT_SIZE: ClassVar[tuple[int, int]] = SIZE
@@ -82,7 +88,7 @@ class Rooms(DenseDataset):
         return self.count
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the memory maps: a worker process opens its own instead of receiving a copy of the data."""
+        """State without the memory maps: a worker process opens its own instead of receiving a copy of the data."""
         return {**self.__dict__, "_open": {}}
 
     def _field(self, name: str) -> Array:
@@ -97,11 +103,20 @@ class Rooms(DenseDataset):
         return np.array([[focal, 0, self.frame[1] / 2], [0, focal, self.frame[0] / 2], [0, 0, 1]])
 
     def image(self, index: int) -> Array:
-        """Image (H,W,3) uint8 RGB."""
+        """Image (H,W,3) uint8 RGB.
+
+        Args:
+            index: image number, from 0.
+        """
         return np.array(self._field("image")[index])
 
     def target(self, index: int, name: str) -> Array:
-        """Segmentation int64 (H,W); depth, edges, shading float32 (H,W); normals, albedo float32 (H,W,3)."""
+        """Segmentation int64 (H,W); depth, edges, shading float32 (H,W); normals, albedo float32 (H,W,3).
+
+        Args:
+            index: image number, from 0.
+            name: one of ``serves``.
+        """
         stored = np.array(self._field(SOURCES[name])[index])
         if name == "segmentation":
             return stored.astype(np.int64)
@@ -114,7 +129,7 @@ class Rooms(DenseDataset):
 
 
 def _kept(parent: Path, split: str, count: int, size: tuple[int, int], seed: int) -> Path:
-    """Folder with at least ``count`` frames, rendered if there is none; on every node one process does that."""
+    """Folder with at least ``count`` frames; if there is none, one process on every node renders it."""
     if int(os.environ.get("LOCAL_RANK", get_rank())) == 0 and _largest_fit(parent, split, count) is None:
         render_set(parent / f"{split}-{count}", split, count, size, seed)
     barrier()

@@ -14,7 +14,14 @@ BLACK = Texture("plain", (0.06, 0.06, 0.07), (0.1, 0.1, 0.1), 0.3)
 
 # -- things on a wall; y from the piece's centre ----------------------------------------------------------------------
 def television(rng: Rng, width: float, at: tuple[float, float, float], item: int) -> list[Part]:
-    """Flat television whose bottom centre is ``at``, switched on or off."""
+    """Flat television, switched on or off.
+
+    Args:
+        rng: random generator.
+        width: metres.
+        at: bottom centre.
+        item: number of the thing within its piece.
+    """
     height, (x, y, z), glow = width * 0.58, at, rng.choice([0.0, 0.5])
     return [
         box("tv", (width, height, 0.06), at, BLACK, item),
@@ -29,7 +36,11 @@ def _screen(rng: Rng) -> Texture:
 
 
 def picture(rng: Rng) -> list[Part]:
-    """Framed painting; hangs with its back at z=0, centre at y=0."""
+    """Framed painting; hangs with its back at z=0, centre at y=0.
+
+    Args:
+        rng: random generator.
+    """
     w, h = rng.uniform(0.4, 1.1), rng.uniform(0.35, 0.8)
     bright, dark, rim = hue(rng, (0.3, 0.8), (0.6, 1.0)), hue(rng, (0.2, 0.9), (0.2, 0.9)), 0.08
     art = Texture("painting", bright, dark, rng.uniform(0.15, 0.4), rng.random() * 50)
@@ -40,13 +51,21 @@ def picture(rng: Rng) -> list[Part]:
 
 
 def screen(rng: Rng) -> list[Part]:
-    """Television on the wall."""
+    """Television on the wall.
+
+    Args:
+        rng: random generator.
+    """
     w = rng.uniform(0.8, 1.3)
     return television(rng, w, (0, -w * 0.29, 0.05), 0)
 
 
 def window(rng: Rng) -> list[Part]:
-    """Bright panes with a frame, sometimes curtains."""
+    """Bright panes with a frame, sometimes curtains.
+
+    Args:
+        rng: random generator.
+    """
     w, h = rng.uniform(0.9, 1.8), rng.uniform(0.9, 1.4)
     white = Texture("plain", (0.92, 0.92, 0.9), (0.8, 0.8, 0.8), 0.3)
     sky = Texture("noise", hue(rng, (0.0, 0.1), (0.9, 0.97)), (0.6, 0.75, 0.9), 0.7, rng.random() * 50)
@@ -70,7 +89,16 @@ def _legs(label: str, width: float, depth: float, height: float, thick: float, t
 
 
 def clutter(rng: Rng, width: float, depth: float, height: float, item: int, count: int) -> list[Part]:
-    """``count`` small things on a surface of ``width`` x ``depth`` at ``height``: books, boxes, balls, a lamp."""
+    """Small things on a surface: books, boxes, balls, a lamp.
+
+    Args:
+        rng: random generator.
+        width: of the surface, metres.
+        depth: of the surface, metres.
+        height: of the surface above the floor, metres.
+        item: number of the first thing within its piece.
+        count: number of things.
+    """
     parts: list[Part] = []
     slots = rng.permutation(np.linspace(-0.5, 0.5, count + 2)[1:-1]) * width
     for k, x in enumerate(slots):
@@ -102,7 +130,11 @@ def _stack(rng: Rng, at: tuple[float, float, float], item: int) -> list[Part]:
 
 
 def bed(rng: Rng) -> list[Part]:
-    """Frame, blanket, headboard, one or two pillows."""
+    """Frame, blanket, headboard, one or two pillows.
+
+    Args:
+        rng: random generator.
+    """
     w, d, h = rng.uniform(1.0, 1.8), rng.uniform(1.9, 2.1), rng.uniform(0.4, 0.6)
     frame, sheet = wood(rng), cloth(rng)
     white = Texture("plain", hue(rng, (0, 0.15), (0.8, 0.95)), (0.7, 0.7, 0.7), 0.3)
@@ -119,7 +151,11 @@ def bed(rng: Rng) -> list[Part]:
 
 
 def sofa(rng: Rng) -> list[Part]:
-    """Seat, back, two arms, cushions."""
+    """Seat, back, two arms, cushions.
+
+    Args:
+        rng: random generator.
+    """
     w, d, seat, fabric = rng.uniform(1.3, 2.2), rng.uniform(0.8, 0.95), rng.uniform(0.38, 0.46), cloth(rng, (0.05, 0.6))
     back, arm = rng.uniform(0.75, 0.95), rng.uniform(0.14, 0.22)
     parts = [box("sofa", (w, seat, d), (0, 0, 0), fabric), box("sofa", (w, back, 0.22), (0, 0, -d / 2 + 0.11), fabric)]
@@ -132,7 +168,11 @@ def sofa(rng: Rng) -> list[Part]:
 
 
 def chair(rng: Rng) -> list[Part]:
-    """Seat on four legs with a back."""
+    """Seat on four legs with a back.
+
+    Args:
+        rng: random generator.
+    """
     w, seat, frame = rng.uniform(0.42, 0.52), rng.uniform(0.42, 0.48), wood(rng)
     top = cloth(rng) if rng.random() < 0.5 else frame
     parts = [*_legs("chair", w, w, seat, 0.045, frame), box("chair", (w, 0.06, w), (0, seat, 0), top)]
@@ -140,7 +180,11 @@ def chair(rng: Rng) -> list[Part]:
 
 
 def table(rng: Rng) -> list[Part]:
-    """Dining, coffee or writing table with things on it."""
+    """Dining, coffee or writing table with things on it.
+
+    Args:
+        rng: random generator.
+    """
     w, d, h, surface = rng.uniform(0.8, 1.6), rng.uniform(0.5, 0.9), rng.choice([0.42, 0.72, 0.76]), wood(rng)
     parts = [box("table", (w, 0.05, d), (0, h - 0.05, 0), surface)]
     if rng.random() < 0.7:
@@ -151,7 +195,11 @@ def table(rng: Rng) -> list[Part]:
 
 
 def cabinet(rng: Rng) -> list[Part]:
-    """Cupboard, dresser or wardrobe; things stand on the low ones."""
+    """Cupboard, dresser or wardrobe; things stand on the low ones.
+
+    Args:
+        rng: random generator.
+    """
     w, d, h = rng.uniform(0.5, 1.4), rng.uniform(0.4, 0.55), rng.choice([0.55, 0.8, 1.0, 1.9]) * rng.uniform(0.9, 1.1)
     color, doors = WOODS[rng.integers(len(WOODS))], int(rng.integers(1, 4))
     panels = Texture("tiles", color, shade(color, 0.55), w / doors, 0.47 if doors % 2 else 0.97)
@@ -161,7 +209,11 @@ def cabinet(rng: Rng) -> list[Part]:
 
 
 def bookshelf(rng: Rng) -> list[Part]:
-    """Open shelves with rows of books and a few things."""
+    """Open shelves with rows of books.
+
+    Args:
+        rng: random generator.
+    """
     w, d, boards, gap, plank = rng.uniform(0.7, 1.4), 0.32, int(rng.integers(3, 6)), rng.uniform(0.32, 0.38), wood(rng)
     h = boards * gap + 0.04
     parts = [box("furniture", (w, h, 0.03), (0, 0, -d / 2 + 0.015), plank)]
@@ -176,7 +228,11 @@ def bookshelf(rng: Rng) -> list[Part]:
 
 
 def media(rng: Rng) -> list[Part]:
-    """Low stand with a television."""
+    """Low stand with a television.
+
+    Args:
+        rng: random generator.
+    """
     w, h, screen = rng.uniform(1.1, 1.7), rng.uniform(0.4, 0.6), rng.uniform(0.8, 1.2)
     return [
         box("furniture", (w, h, 0.42), (0, 0, 0), wood(rng)),
@@ -186,7 +242,11 @@ def media(rng: Rng) -> list[Part]:
 
 
 def plant(rng: Rng) -> list[Part]:
-    """Pot with a few green balls."""
+    """Pot with a few green balls.
+
+    Args:
+        rng: random generator.
+    """
     green = Texture("noise", (0.15, rng.uniform(0.35, 0.5), 0.15), (0.35, 0.55, 0.2), 0.06)
     parts = [box("objects", (0.26, 0.28, 0.26), (0, 0, 0), cloth(rng))]
     for _ in range(rng.integers(3, 6)):
@@ -196,7 +256,11 @@ def plant(rng: Rng) -> list[Part]:
 
 
 def toys(rng: Rng) -> list[Part]:
-    """A ball or a box on the floor."""
+    """A ball or a box on the floor.
+
+    Args:
+        rng: random generator.
+    """
     r, texture = rng.uniform(0.12, 0.28), cloth(rng, (0.4, 0.9), (0.5, 0.95))
     if rng.random() < 0.5:
         return [ball("objects", r, (0, 0, 0), texture)]

@@ -1,4 +1,4 @@
-"""Boxes and spheres, the colours and fabrics they wear."""
+"""Boxes and spheres, and their colours and fabrics."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Part:
-    """One primitive: an oriented box, or a sphere of radius ``half[0]`` (metres).
+    """One primitive: an oriented box or a sphere.
 
-    ``rotation`` (3,3) holds the local axes as columns; ``item`` tells apart the things that one piece consists of (a
-    pillow on a bed); ``glow`` in [0,1] is the share of shading that does not need the lamp.
+    Args:
+        label: class name in ``NYU13``.
+        center: (3,) metres.
+        half: half of the width, height and depth, (3,) metres; a sphere's radius is ``half[0]``.
+        texture: of the surface.
+        item: tells apart the things that one piece consists of (a pillow on a bed).
+        sphere: True for a sphere.
+        glow: share of the shading that does not need the lamp, in [0,1].
+        rotation: (3,3), the local axes as columns.
     """
 
     label: str
@@ -33,7 +40,12 @@ class Part:
 
 
 def turn(yaw: float, pitch: float = 0.0) -> NDArray[np.float64]:
-    """Rotation (3,3): ``pitch`` about x, then ``yaw`` about y (radians); yaw takes +z towards +x."""
+    """Rotation (3,3): ``pitch`` about x, then ``yaw`` about y.
+
+    Args:
+        yaw: radians; takes +z towards +x.
+        pitch: radians.
+    """
     s, c, sp, cp = np.sin(yaw), np.cos(yaw), np.sin(pitch), np.cos(pitch)
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) @ np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
 
@@ -47,7 +59,17 @@ def box(
     glow: float = 0.0,
     rotation: NDArray[np.float64] | None = None,
 ) -> Part:
-    """Box of full ``size`` (w, h, d) whose bottom centre is ``at``."""
+    """Box that stands on a point.
+
+    Args:
+        label: class name in ``NYU13``.
+        size: full width, height and depth, metres.
+        at: bottom centre, metres.
+        texture: of the surface.
+        item: as in ``Part``.
+        glow: as in ``Part``.
+        rotation: about the box's centre, as in ``Part``; None for no rotation.
+    """
     center = np.array([at[0], at[1] + size[1] / 2, at[2]])
     rotation = np.eye(3) if rotation is None else rotation
     return Part(label, center, np.array(size, float) / 2, texture, item, glow=glow, rotation=rotation)
@@ -56,30 +78,60 @@ def box(
 def ball(
     label: str, radius: float, at: tuple[float, float, float], texture: Texture, item: int = 0, glow: float = 0.0
 ) -> Part:
-    """Sphere whose lowest point is ``at``."""
+    """Sphere that stands on a point.
+
+    Args:
+        label: class name in ``NYU13``.
+        radius: metres.
+        at: lowest point, metres.
+        texture: of the surface.
+        item: as in ``Part``.
+        glow: as in ``Part``.
+    """
     center = np.array([at[0], at[1] + radius, at[2]])
     return Part(label, center, np.full(3, radius), texture, item, True, glow)
 
 
 def hue(rng: Rng, saturation: tuple[float, float], value: tuple[float, float]) -> Color:
-    """Random colour: any hue, saturation and value from the given ranges."""
+    """Random colour of any hue.
+
+    Args:
+        rng: random generator.
+        saturation: lowest and highest saturation.
+        value: lowest and highest value (brightness).
+    """
     return colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
 
 
 def shade(color: Color, factor: float) -> Color:
-    """The same colour, brighter or darker."""
+    """The same colour, brighter or darker.
+
+    Args:
+        color: RGB in 0..1.
+        factor: of every channel; the result is clipped to 0..1.
+    """
     return tuple(float(np.clip(c * factor, 0, 1)) for c in color)  # type: ignore[return-value]  # three in, three out
 
 
 def wood(rng: Rng) -> Texture:
-    """A wooden (sometimes painted) surface."""
+    """A wooden (sometimes painted) surface.
+
+    Args:
+        rng: random generator.
+    """
     color = shade(WOODS[rng.integers(len(WOODS))], rng.uniform(0.8, 1.15))
     grain = rng.uniform(0.75, 0.9) if max(color) < 0.8 else rng.uniform(0.9, 0.97)  # paint hides the grain
     return Texture("wood", color, shade(color, grain), rng.uniform(0.06, 0.16), rng.random() * 50)
 
 
 def cloth(rng: Rng, saturation: tuple[float, float] = (0.15, 0.7), value: tuple[float, float] = (0.3, 0.9)) -> Texture:
-    """Fabric: plain, striped, checked or mottled."""
+    """Fabric: plain, striped, checked or mottled.
+
+    Args:
+        rng: random generator.
+        saturation: lowest and highest saturation of its colour.
+        value: lowest and highest value (brightness) of its colour.
+    """
     color = hue(rng, saturation, value)
     kinds: tuple[Kind, ...] = ("plain", "plain", "noise", "stripes", "checker")
     kind = kinds[rng.integers(len(kinds))]

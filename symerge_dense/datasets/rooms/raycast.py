@@ -19,7 +19,15 @@ SUBPIXELS = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
 
 
 class Surface(NamedTuple):
-    """What n rays see: distance in ray lengths (n,), surface id (n,), unit normal (3,n), albedo (3,n), shading (n,)."""
+    """What n rays see.
+
+    Args:
+        distance: (n,) in ray lengths.
+        ids: (n,) surface ids: the six faces of the room, then the parts of the scene.
+        normal: (3,n) unit vectors.
+        albedo: (3,n).
+        shading: (n,).
+    """
 
     distance: Array
     ids: Ids
@@ -29,7 +37,14 @@ class Surface(NamedTuple):
 
 
 def camera_rays(camera: Camera, size: tuple[int, int], rows: Array, columns: Array) -> Array:
-    """Rays (3,n) through pixel positions (0.5 is the first pixel's centre), one unit long along the optical axis."""
+    """Rays (3,n) through pixel positions, one unit long along the optical axis.
+
+    Args:
+        camera: where the rays start.
+        size: (H, W) of the picture.
+        rows: (n,) positions in pixels; 0.5 is the first pixel's centre.
+        columns: (n,) positions in pixels.
+    """
     focal = focal_length(size[1])
     inside = np.stack([(columns - size[1] / 2) / focal, (size[0] / 2 - rows) / focal, np.ones_like(rows)])
     return np.asarray(camera.axes.T @ inside, np.float32)
@@ -61,7 +76,7 @@ def _candidates(part: Part, origin: NDArray[np.float64], rays: Array, squared: A
 
 
 def _nearest(scene: Scene, origin: NDArray[np.float64], rays: Array, limit: Array, ids: Ids) -> tuple[Array, Ids]:
-    """Nearest part in front of ``limit`` (n,); ``limit`` and ``ids`` stand where no part is nearer."""
+    """Nearest part in front of ``limit`` (n,); ``limit`` and ``ids`` keep their values where no part is nearer."""
     squared = (rays * rays).sum(0)
     for number, part in enumerate(scene.parts, start=len(FACES)):
         index = _candidates(part, origin, rays, squared)
@@ -131,7 +146,13 @@ def _shade(scene: Scene, points: Array, normal: Array, glow: Array) -> Array:
 
 
 def look(scene: Scene, origin: NDArray[np.float64], rays: Array) -> Surface:
-    """Follow ``rays`` (3,n) from ``origin`` (3,) to the first surface."""
+    """Follow rays to the first surface.
+
+    Args:
+        scene: what can be seen.
+        origin: (3,) start of the rays.
+        rays: (3,n).
+    """
     distance, ids = _nearest(scene, origin, rays, *_leave_room(scene, origin, rays))
     points = origin.astype(np.float32)[:, None] + rays * distance
     normal, albedo, glow = np.empty_like(points), np.empty_like(points), np.zeros_like(distance)
@@ -167,10 +188,16 @@ def _smooth(scene: Scene, size: tuple[int, int], view: Surface) -> None:
 
 
 def render(scene: Scene, size: tuple[int, int]) -> dict[str, NDArray[Any]]:
-    """All labels of one view, each (H,W) or (H,W,3), exact at pixel centres.
+    """All labels of one view, exact at pixel centres.
 
-    ``albedo``, ``shading`` in [0,1] (their product is the noise-free image), ``depth`` along the optical axis (m),
-    ``normals`` in camera axes (right, forward, up), ``label`` (index into NYU13), ``object`` (id of the thing seen).
+    Args:
+        scene: what the camera sees.
+        size: (H, W) of the picture.
+
+    Returns:
+        Arrays (H,W) or (H,W,3): ``albedo``, ``shading`` in [0,1] (their product is the noise-free image), ``depth``
+        along the optical axis (m), ``normals`` in camera axes (right, forward, up), ``label`` (index into NYU13),
+        ``object`` (id of the thing seen).
     """
     rows, columns = (grid.ravel() + np.float32(0.5) for grid in np.mgrid[: size[0], : size[1]].astype(np.float32))
     view = look(scene, scene.camera.position, camera_rays(scene.camera, size, rows, columns))

@@ -34,17 +34,30 @@ FIELDS: dict[str, tuple[type[np.generic], int]] = {
 }
 """Stored dtype and channels (0: no channel axis) of every field; albedo and shading are 0..1 as 0..255."""
 NOISE = 0.008  # standard deviation of the sensor's read noise; shot noise adds to it in bright pixels
-FEW = 16  # frames that are not worth starting processes for
+FEW = 16  # up to this many frames are rendered without starting processes
 
 
 def field_shape(field: str, count: int, size: tuple[int, int]) -> tuple[int, ...]:
-    """Shape of a field's array for ``count`` frames of ``size`` (H,W)."""
+    """Shape of a field's array.
+
+    Args:
+        field: key of ``FIELDS``.
+        count: number of frames.
+        size: (H, W) of a frame.
+    """
     channels = FIELDS[field][1]
     return (count, *size, channels) if channels else (count, *size)
 
 
 def render_frame(index: int, split: str, size: tuple[int, int], seed: int) -> dict[str, Array]:
-    """All stored fields of one frame, a function of (seed, split, index) and the size alone."""
+    """All stored fields of one frame; they depend on the arguments alone.
+
+    Args:
+        index: number of the frame, from 0.
+        split: one of ``SPLITS``.
+        size: (H, W) of the frame.
+        seed: of the scenes.
+    """
     rng = np.random.default_rng((seed, SPLITS.index(split), index))
     view = render(random_scene(rng), size)
     clean = view["albedo"] * view["shading"][..., None]
@@ -62,7 +75,7 @@ def _frames(
     if workers < 2 or count <= FEW:
         yield map(job, range(count))
         return
-    # fork spares the workers the imports of the main program; they run numpy only
+    # forked workers need not import the main program again; they run numpy only
     context = get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         yield pool.map(job, range(count), chunksize=4)
@@ -71,9 +84,15 @@ def _frames(
 def render_set(
     folder: Path, split: str, count: int, size: tuple[int, int], seed: int, workers: int | None = None
 ) -> None:
-    """Render frames 0..count-1 into ``folder``, which appears complete or not at all.
+    """Render frames 0..count-1 into a folder, which appears complete or not at all.
 
-    ``workers`` processes share the work (default: 2, or 1 on a single core); the result does not depend on it.
+    Args:
+        folder: folder to make.
+        split: one of ``SPLITS``.
+        count: number of frames.
+        size: (H, W) of a frame.
+        seed: of the scenes.
+        workers: processes that share the work (default: 2, or 1 on a single core); the result does not depend on it.
     """
     workers = min(2, os.cpu_count() or 1) if workers is None else workers
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,12 @@ FREE = ("chair", "chair", "table", "toys", "plant")
 
 
 class Camera(NamedTuple):
-    """Pinhole: position (3,) and ``axes`` (3,3), whose rows are right, up and forward in the room's frame."""
+    """Pinhole camera.
+
+    Args:
+        position: (3,) metres, in the room's frame.
+        axes: (3,3), rows right, up and forward in the room's frame.
+    """
 
     position: Vector
     axes: Vector
@@ -31,7 +36,15 @@ class Camera(NamedTuple):
 class Scene:
     """Room [0,W] x [0,H] x [0,L] (x right, y up, z away from the camera's end), metres.
 
-    ``objects[k]`` is the id that part k shares with the other parts of the same thing; ids 0..5 are the room's faces.
+    Args:
+        size: (W, H, L).
+        faces: textures of the six faces, in the order of ``FACES``.
+        parts: furniture and what hangs on the walls.
+        objects: per part, the id that it shares with the other parts of the same thing; 0..5 are the room's faces.
+        lamp: (3,) position of the lamp.
+        ambient: strength of the ambient light.
+        power: strength of the lamp.
+        camera: the viewer.
     """
 
     size: Vector
@@ -51,12 +64,22 @@ class Scene:
 
 
 def focal_length(width: int) -> float:
-    """Focal length in pixels of a picture ``width`` pixels wide; the principal point is the picture's centre."""
+    """Focal length in pixels; the principal point is the picture's centre.
+
+    Args:
+        width: of the picture, pixels.
+    """
     return float(width / 2 / np.tan(FIELD_OF_VIEW / 2))
 
 
 class FloorPlan:
-    """Finds room for furniture without collisions: rectangles on the floor, intervals on the walls."""
+    """Places furniture without collisions: rectangles on the floor, intervals on the walls.
+
+    Args:
+        rng: random generator.
+        size: (W, H, L) of the room, metres.
+        camera: nothing is placed on the floor within 1 m of it.
+    """
 
     def __init__(self, rng: Rng, size: Vector, camera: Camera) -> None:
         self.rng, self.size, self.camera = rng, size, camera
@@ -66,7 +89,12 @@ class FloorPlan:
         self.objects: list[int] = []
 
     def stand(self, parts: list[Part], free: bool) -> None:
-        """Put a piece on the floor, with its back at a wall or anywhere; give up quietly where there is no room."""
+        """Put a piece on the floor; leave it out without an error where there is no space.
+
+        Args:
+            parts: the piece in its own frame.
+            free: False puts its back at a wall, True puts it anywhere.
+        """
         low, high = extent(parts)
         for _ in range(14):
             wall = None if free else str(self.rng.choice(["far", "far", "left", "right"]))
@@ -82,7 +110,12 @@ class FloorPlan:
                 return self._add(moved)
 
     def hang(self, parts: list[Part], height: float) -> None:
-        """Put a piece on a wall with its centre at ``height``; give up quietly where there is no room."""
+        """Put a piece on a wall; leave it out without an error where there is no space.
+
+        Args:
+            parts: the piece in its own frame.
+            height: of the frame's origin (the centre of most pieces) above the floor, metres.
+        """
         low, high = extent(parts)
         for _ in range(10):
             wall = str(self.rng.choice(["far", "far", "left", "right"]))
@@ -102,7 +135,7 @@ class FloorPlan:
 
     def _at_wall(self, wall: str, width: float, back: float) -> tuple[Vector, float]:
         length = self.size[0] if wall == "far" else self.size[2]
-        near = 0.0 if wall == "far" else 0.25 * length  # what stands beside the camera is never seen
+        near = 0.0 if wall == "far" else 0.25 * length  # the camera never sees what stands beside it
         along = self.rng.uniform(near + width / 2, max(length - width / 2, near + width / 2))
         if wall == "far":
             return np.array([along, 0, self.size[2] - back]), np.pi
@@ -124,14 +157,24 @@ class FloorPlan:
 
 
 def extent(parts: list[Part]) -> tuple[Vector, Vector]:
-    """Lower and upper corner (3,) of the axis-aligned hull of ``parts``."""
+    """Lower and upper corner (3,) of the axis-aligned hull of parts.
+
+    Args:
+        parts: at least one.
+    """
     reach = [part.half if part.sphere else np.abs(part.rotation) @ part.half for part in parts]
     low = np.min([part.center - r for part, r in zip(parts, reach, strict=True)], axis=0)
     return low, np.max([part.center + r for part, r in zip(parts, reach, strict=True)], axis=0)
 
 
 def move(parts: list[Part], at: Vector, yaw: float) -> list[Part]:
-    """The parts turned about the vertical by ``yaw`` and shifted by ``at``."""
+    """The parts turned about the vertical, then shifted.
+
+    Args:
+        parts: what to move.
+        at: (3,) shift, metres.
+        yaw: radians, as in ``turn``.
+    """
     turned = turn(yaw)
     return [replace(part, center=turned @ part.center + at, rotation=turned @ part.rotation) for part in parts]
 
@@ -186,7 +229,11 @@ def _furnish(rng: Rng, plan: FloorPlan, height: float) -> None:
 
 
 def random_scene(rng: Rng) -> Scene:
-    """A plausible room: the class of a thing goes with its shape, size, place and colour, but never strictly."""
+    """A plausible room: the class of a thing goes with its shape, size, place and colour, but never strictly.
+
+    Args:
+        rng: random generator.
+    """
     size = rng.uniform((3.0, 2.3, 3.4), (5.5, 3.0, 6.5))
     camera = _camera(rng, size)
     plan = FloorPlan(rng, size, camera)

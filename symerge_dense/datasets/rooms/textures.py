@@ -13,7 +13,7 @@ Array = NDArray[np.floating]
 Color = tuple[float, float, float]
 Kind = Literal["plain", "checker", "stripes", "noise", "wood", "tiles", "planks", "spines", "painting"]
 
-# One tile of random numbers behind every noise texture; fixed, so that a texture is its parameters and nothing else.
+# One tile of random numbers for every noise texture; fixed, so that a texture depends on its parameters alone.
 LATTICE = np.random.default_rng(20240229).random((64, 64)).astype(np.float32)
 
 
@@ -72,9 +72,14 @@ PATTERNS: dict[str, Callable[[Array, Array], Array]] = {
 
 @dataclass(frozen=True)
 class Texture:
-    """Two colours (RGB, 0..1), mixed by a pattern that repeats every ``period`` metres, shifted by ``phase`` periods.
+    """Two colours, mixed by a repeating pattern; 'spines' (a row of books) and 'painting' add colours of their own.
 
-    'spines' (a row of books) and 'painting' bring further colours of their own.
+    Args:
+        kind: name of the pattern.
+        color: first colour, RGB in 0..1.
+        second: second colour, RGB in 0..1.
+        period: length after which the pattern repeats, metres.
+        phase: shift of the pattern, in periods.
     """
 
     kind: Kind
@@ -84,7 +89,12 @@ class Texture:
     phase: float = 0.0
 
     def albedo(self, u: Array, v: Array) -> Array:
-        """Albedo (3,n) in [0.02,0.98] at surface coordinates ``u``, ``v`` (n,), metres."""
+        """Albedo (3,n) in [0.02,0.98] at surface coordinates.
+
+        Args:
+            u: (n,) metres.
+            v: (n,) metres.
+        """
         u, v = u / self.period + self.phase, v / self.period + self.phase
         first, second = (np.asarray(color, np.float32)[:, None] for color in (self.color, self.second))
         if self.kind == "spines":

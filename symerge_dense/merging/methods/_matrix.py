@@ -1,4 +1,4 @@
-"""The family of methods for which a weight is a matrix, with a row and a column space of its own.
+"""The family of methods that treat a weight as a matrix, with a row space and a column space.
 
 | method  | data | Delta of a matrix                                                             |
 |---------|------|-------------------------------------------------------------------------------|
@@ -31,10 +31,17 @@ CONV_RULES = ("reshape", "mean")
 class MatrixMerger(Merger):
     """theta_0 + scale * Delta of a matrix; every other weight gets theta_0 + scale * mean_t tau_t.
 
-    Matrices are the weights of linear layers, and of convolutions as (O, I * kh * kw) where ``conv`` is 'reshape'.
-    Published code knows two-dimensional tensors only and averages convolutions without a word, which on a ResNet is
-    weight averaging; ``conv='mean'`` gives that. ``alone_is_exact`` marks methods whose Delta of one task vector is
-    that task vector, so that a single expert comes back without rounding.
+    Matrices are the weights of linear layers and, where ``conv`` is 'reshape', of convolutions as (O, I * kh * kw).
+    Published code knows two-dimensional tensors only and silently averages convolutions, which on a ResNet is weight
+    averaging; ``conv='mean'`` gives that.
+
+    Args:
+        conv: 'reshape' or 'mean'.
+        scale: factor of Delta and of the mean.
+
+    Attributes:
+        alone_is_exact: Delta of a single task vector is that task vector, so a single expert comes back without
+            rounding.
     """
 
     alone_is_exact: ClassVar[bool] = False
@@ -47,7 +54,14 @@ class MatrixMerger(Merger):
 
     @abstractmethod
     def delta(self, operands: Operands) -> Tensor:
-        """Delta of a matrix, (m, n), of any floating data type, zero where all task vectors are."""
+        """Delta of a matrix.
+
+        Args:
+            operands: base and experts of the weight.
+
+        Returns:
+            (m, n), of any floating data type; zero where all task vectors are.
+        """
 
     def merge(self, operands: Operands) -> Tensor:
         base = operands.base
@@ -58,6 +72,10 @@ class MatrixMerger(Merger):
 
 
 def matrix_deltas(operands: Operands) -> Iterator[Tensor]:
-    """The task vectors of one weight as matrices (m, n), one at a time."""
+    """The task vectors of one weight as matrices (m, n), one at a time.
+
+    Args:
+        operands: base and experts of the weight.
+    """
     for _, delta in operands.deltas():
         yield as_matrix(delta)

@@ -28,8 +28,11 @@ from symerge_dense.merging.tensor_specs import TensorSpec
 class Sparsified(Merger):
     """theta_0 + scale * combine_t(sparsify(tau_t)). Scope: every kind of weight.
 
-    ``sparsifiers`` are applied one after the other, each on what the former left; one that needs statistics passes
-    takes them in its turn.
+    Args:
+        sparsifiers: applied one after the other, each to what the one before left. Their statistics passes follow in
+            the same order.
+        combine: combines the sparse task vectors, see ``merging.combine``.
+        scale: factor of the combined task vector; any finite number.
     """
 
     treats = ALL_KINDS
@@ -75,6 +78,6 @@ class Sparsified(Merger):
         return delta
 
     def _turn(self, number: int) -> tuple[int, int]:
-        """Whose pass ``number`` is, and the how manyth of its own."""
+        """The sparsifier that statistics pass ``number`` belongs to, and the number of the pass among its own."""
         turns = [(stage, own) for stage, sparsifier in enumerate(self._sparsifiers) for own in range(sparsifier.passes)]
         return turns[number]

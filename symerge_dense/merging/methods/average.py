@@ -16,9 +16,9 @@ from symerge_dense.registry import MERGERS
 
 @MERGERS.register_module()
 class Average(Merger):
-    """The experts' mean, written theta_0 + 1/T sum_t tau_t so that what no expert changed stays exactly as it was.
+    """The experts' mean. Scope: every kind of weight.
 
-    Scope: every kind of weight.
+    Written theta_0 + 1/T sum_t tau_t, so that what no expert changed stays exactly as it was.
     """
 
     name: ClassVar[str] = "average"
@@ -27,5 +27,4 @@ class Average(Merger):
     exposes = True
 
     def merge(self, operands: Operands) -> Tensor:
-        """theta_0 + 1/T sum_t tau_t."""
         return add_task_vectors(operands, 1 / len(operands.tasks))

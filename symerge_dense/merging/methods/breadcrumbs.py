@@ -16,12 +16,15 @@ from symerge_dense.registry import MERGERS
 
 @MERGERS.register_module()
 class Breadcrumbs(Sparsified):
-    """Without the outliers and without the noise of every task vector. Scope: every kind of weight.
+    """The sum of task vectors without their outliers and their noise. Scope: every kind of weight.
 
-    Granularity 'tensor', as in the paper: each tensor has its own band (the published code takes one per row of the
-    last dimension, which leaves nothing of small convolution kernels). ``density`` in (0, 1], the code's beta, is the
-    share of largest magnitudes and ``gamma`` in [0, density) the share of very largest ones that go as outliers, so
-    that density - gamma of a tensor is kept.
+    Each tensor has its own band of magnitudes, as in the paper. The published code takes one band per row of the last
+    dimension, which leaves nothing of small convolution kernels. A share of density - gamma of a tensor is kept.
+
+    Args:
+        density: share of largest magnitudes, in (0, 1]; the published code calls it beta and starts from 0.15.
+        gamma: share of the very largest that go as outliers, in [0, density); the published code starts from 0.006.
+        scale: any finite number; the published code starts from 0.2.
     """
 
     name: ClassVar[str] = "breadcrumbs"

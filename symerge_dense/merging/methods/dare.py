@@ -19,7 +19,11 @@ from symerge_dense.registry import MERGERS
 class Dare(Sparsified):
     """Drop at random, rescale, then task arithmetic. Scope: every kind of weight.
 
-    ``drop`` in [0, 1) is p. The run's seed decides what is dropped: report several.
+    The run's seed decides what is dropped: report several.
+
+    Args:
+        drop: p, the share of weights dropped, in [0, 1).
+        scale: any finite number; 0.3 is that of task arithmetic.
     """
 
     name: ClassVar[str] = "dare"
@@ -33,8 +37,14 @@ class Dare(Sparsified):
 class DareTies(Sparsified):
     """Drop at random and rescale, then TIES. Scope: every kind of weight.
 
-    ``drop`` in [0, 1) is p; ``density`` in (0, 1] is the share of all weights kept by the trimming, dropped weights
-    counted (zeros are the first to go); ``aggregation`` as in TIES. Every pass over the weights draws the same masks.
+    Every pass over the weights draws the same masks.
+
+    Args:
+        drop: p, the share of weights dropped, in [0, 1).
+        density: share of all weights that the trimming keeps, in (0, 1]. Dropped weights count: zeros are the first to
+            go.
+        scale: any finite number.
+        aggregation: 'mean', 'sum' or 'max' of the weights with the elected sign, as in TIES.
     """
 
     name: ClassVar[str] = "dare_ties"

@@ -29,15 +29,23 @@ from symerge_dense.registry import MERGERS
 
 @MERGERS.register_module()
 class DogeTA(MatrixMerger):
-    """Task arithmetic of normalised task vectors with a shared shift off their common column space. Scope: matrices,
-    and with ``conv='reshape'`` convolutions as (O, I * kh * kw); the mean of task vectors for all else (published code
-    leaves that at the base).
+    """Task arithmetic of normalised task vectors, with a shared shift off their common column space.
 
-    ``norm`` is the Frobenius norm to which every task's share of a matrix is brought. ``density`` in (0, 1] is the
-    share of all matrix weights kept per task. ``iterations`` of Adam at ``learning_rate`` fit the shift; neither norm
-    nor learning rate follows the size of the task vectors, the defaults were published for CLIP. Here the shift itself
-    is orthogonal to U after every step; published code projects gradients only, and Adam's scaling by element then
-    leaves the complement. Statistics passes as of ``TopShare``.
+    Scope: matrices, and with ``conv='reshape'`` convolutions as (O, I * kh * kw); the mean of task vectors for all
+    else. (Published code leaves the last at the base.)
+
+    Neither norm nor learning rate follows the size of the task vectors; the defaults were published for CLIP. Here the
+    shift itself is orthogonal to U after every step. Published code projects gradients only, and Adam's scaling by
+    element then leaves the complement. Statistics passes are those of ``TopShare``.
+
+    Args:
+        norm: Frobenius norm of every task's share of a matrix, above 0; published: 0.07.
+        density: share of all matrix weights kept per task, in (0, 1]; published: 0.3.
+        subspace: U has r / ``subspace`` directions; an integer of at least 1; published: 6.
+        iterations: steps of Adam that fit the shift, at least 0; published: 400.
+        learning_rate: that of Adam, above 0; published: 1e-4.
+        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors, as most published code
+            has it.
     """
 
     name: ClassVar[str] = "doge_ta"
@@ -87,7 +95,15 @@ class DogeTA(MatrixMerger):
         return merged
 
     def shift(self, deltas: Tensor, shares: Tensor) -> Tensor:
-        """The fitted delta (m, n) for task vectors ``deltas`` (m, T, n) and their factors ``shares`` (T,)."""
+        """Fit the shift of one matrix, the delta of the formula.
+
+        Args:
+            deltas: task vectors (m, T, n).
+            shares: their factors c_t, (T,).
+
+        Returns:
+            (m, n).
+        """
         summed = torch.einsum("mtn,t->mn", deltas, shares)
         wanted = deltas.square().sum(2) - torch.bmm(deltas, summed[..., None])[..., 0]
         total = float(shares.sum())
@@ -104,7 +120,15 @@ class DogeTA(MatrixMerger):
 
 
 def common_space(deltas: Iterable[Tensor], subspace: int) -> Tensor:
-    """Orthonormal columns (m, <= r / ``subspace``): the column directions that most task vectors share, float64."""
+    """The column directions that most task vectors share, float64.
+
+    Args:
+        deltas: task vectors (m, n) of one matrix.
+        subspace: at most r / ``subspace`` directions are returned; r = min(m, n).
+
+    Returns:
+        Orthonormal columns (m, <= r / subspace).
+    """
     matrices = list(deltas)
     rank = min(matrices[0].shape)
     leading = [svd(matrix, rank // len(matrices)).left for matrix in matrices]
@@ -112,5 +136,5 @@ def common_space(deltas: Iterable[Tensor], subspace: int) -> Tensor:
 
 
 def _remove(common: Tensor, matrix: Tensor) -> None:
-    """Take from ``matrix`` its part in the column space of ``common``, in place."""
+    """Subtract from ``matrix`` its part in the column space of ``common``, in place."""
     matrix.addmm_(common, common.T @ matrix, alpha=-1)

@@ -23,10 +23,11 @@ from symerge_dense.registry import MERGERS
 
 @MERGERS.register_module()
 class EMR(Masked):
-    """One elected task vector, a mask and a factor for each task; nothing to tune. Scope: every kind of weight.
+    """One elected task vector, and a mask and a factor for each task; nothing to tune. Scope: every kind of weight.
 
     rho_t is a ratio of sums of per-tensor means, as in the authors' code, so that a bias weighs as much as a large
-    matrix; it takes one statistics pass. Where the sum of task vectors is zero the negative sign is elected.
+    matrix. It takes one statistics pass, and is 1 where the mask is empty and nothing is left to rescale. Where the sum
+    of task vectors is zero the negative sign is elected.
     """
 
     name: ClassVar[str] = "emr"
@@ -53,6 +54,8 @@ class EMR(Masked):
         return (delta.sign() == unified.sign()) & (delta != 0)
 
     def factor(self, task: str) -> float:
-        """rho_t; 1 where the mask is empty and nothing is left to rescale."""
-        own, unified = math.fsum(self._own[task]), math.fsum(self._unified[task])  # of tensors in any order
+        own, unified = (
+            math.fsum(self._own[task]),
+            math.fsum(self._unified[task]),
+        )  # exact, so the order of tensors does not matter
         return own / unified if unified else 1.0

@@ -21,14 +21,17 @@ from symerge_dense.registry import MERGERS
 
 @MERGERS.register_module()
 class Fisher(Merger):
-    """The mean weighted, element by element, by how much the expert's outputs depend on the weight. Scope: every kind
-    of weight.
+    """The experts' mean, weighted per element by Fisher information. Scope: every kind of weight.
 
-    Needs the extra 'fisher': per expert one non-negative tensor for every weight, of the weight's shape and under its
-    name. F is raised to ``floor`` where it is below: if that is most of it, the result is the plain mean, so compare
-    floor with the size of F. ``weight`` is c_t, one for all or {task: c_t}. ``normalise`` divides c_t by the norm of
-    F_t over all weights (one statistics pass): likelihoods of different tasks have different units, and the loudest
-    would decide everything.
+    Fisher information says how much an expert's outputs depend on a weight. Needs the extra 'fisher': per expert one
+    non-negative tensor for every weight, of the weight's shape and under its name.
+
+    Args:
+        floor: least F, above 0; smaller values are raised to it. If most of F lies below, the result is the plain mean,
+            so compare it with the size of F.
+        normalise: divide c_t by the norm of F_t over all weights (one statistics pass). Likelihoods of different tasks
+            have different units, and without it the largest would decide everything.
+        weight: c_t, above 0: one number for all tasks, or {task: c_t}.
     """
 
     name: ClassVar[str] = "fisher"

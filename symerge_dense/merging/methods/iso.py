@@ -24,11 +24,19 @@ from symerge_dense.registry import MERGERS
 
 @MERGERS.register_module()
 class IsoC(MatrixMerger):
-    """The sum of task vectors with its spectrum made flat. Scope: matrices, and with ``conv='reshape'`` convolutions
-    as (O, I * kh * kw); the mean of task vectors for all else. ``scale`` multiplies both, as published.
+    """The sum of task vectors with its spectrum made flat.
 
-    The paper tunes ``scale`` on labels (0.1 to 3; about 1.5 for eight tasks). The mean is over all min(m, n) singular
-    values, but directions in which the sum of task vectors has nothing at all stay at zero.
+    Scope: matrices, and with ``conv='reshape'`` convolutions as (O, I * kh * kw); the mean of task vectors for all
+    else.
+
+    The mean of S is over all min(m, n) singular values, but directions in which the sum of task vectors is zero stay
+    zero.
+
+    Args:
+        scale: factor of Delta and of the mean, as published; any finite number. The paper tunes it on labels (0.1 to 3;
+            about 1.5 for eight tasks).
+        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors, as most published code
+            has it.
     """
 
     name: ClassVar[str] = "iso_c"
@@ -44,13 +52,20 @@ class IsoC(MatrixMerger):
 
 @MERGERS.register_module()
 class IsoCTS(MatrixMerger):
-    """Common directions and those that each task adds, with a flat spectrum. Scope: matrices, and with
-    ``conv='reshape'`` convolutions as (O, I * kh * kw); the mean of task vectors for all else. ``scale`` multiplies
-    both, as published.
+    """Common directions and those that each task adds, with a flat spectrum.
 
-    ``common`` in [0, 1] is the share of directions taken from the sum, rounded so that the rest divides among the
-    tasks; with fewer directions than tasks there may be no rest, which leaves Iso-C. The paper tunes ``scale`` on
-    labels. The mean of S is over all r, though negligible directions stay at zero.
+    Scope: matrices, and with ``conv='reshape'`` convolutions as (O, I * kh * kw); the mean of task vectors for all
+    else.
+
+    The mean of S is over all r, though negligible directions stay at zero. With fewer directions than tasks there may
+    be none for the tasks to add, which leaves Iso-C.
+
+    Args:
+        scale: factor of Delta and of the mean, as published; any finite number. The paper tunes it on labels.
+        common: share of directions taken from the sum, in [0, 1]; published: 0.8. Rounded so that the rest divides
+            among the tasks.
+        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors, as most published code
+            has it.
     """
 
     name: ClassVar[str] = "iso_cts"
@@ -75,5 +90,11 @@ class IsoCTS(MatrixMerger):
 
 
 def own_directions(rank: int, tasks: int, common: float) -> int:
-    """Directions that each task adds: its part of those beyond ``common`` * ``rank``, rounded, as far as they go."""
+    """How many directions each task adds: its part of those beyond ``common`` * ``rank``, rounded, as far as they go.
+
+    Args:
+        rank: directions of the matrix, min(m, n).
+        tasks: number of tasks.
+        common: share of common directions, in [0, 1].
+    """
     return min(round((rank - int(rank * common)) / tasks), rank // tasks)

@@ -29,11 +29,18 @@ from symerge_dense.registry import MERGERS
 class Lines(Merger):
     """The delta of another method, scaled linearly with depth. Scope: that of the other method.
 
-    ``method`` is a registered name (taken with scale 1 where it has a scale, since the scaling is this method's) or
-    ``{'type': name, **arguments}``. ``alpha`` scales the first block and what belongs to none, alpha + ``beta`` the
-    last. Without ``alpha`` it is the paper's (|sum_t tau_t|_1 / |Delta|_1) / T, by one more statistics pass; task
-    arithmetic needs none. Depth is that of ``TensorSpec.block``, stem first. Specs that know no block (a state dict
-    without its module) raise ValueError unless beta is 0. The paper tunes beta on labels, up to about 1.
+    Depth is that of ``TensorSpec.block``, stem first.
+
+    Args:
+        method: a registered name, or ``{'type': name, **arguments}``. By name it is taken with scale 1 where it has a
+            scale, as the scaling is this method's.
+        alpha: scale of the first block and of tensors without a block; any finite number. None for the paper's
+            (|sum_t tau_t|_1 / |Delta|_1) / T, by one more statistics pass; task arithmetic needs none.
+        beta: the last block's scale is alpha + beta; any finite number. The paper tunes it on labels, up to about 1.
+
+    Raises:
+        ValueError: when a merge begins, if the specs know no blocks (a state dict without its module) and beta is not
+            0.
     """
 
     name: ClassVar[str] = "lines"
@@ -65,7 +72,7 @@ class Lines(Merger):
 
     def observe(self, number: int, operands: Operands) -> None:
         if number == self._inner.passes:
-            operands = replace(operands, unchecked=False)  # a broken weight would spoil the coefficient of all others
+            operands = replace(operands, unchecked=False)  # one NaN would spoil the coefficient of every tensor
             self._summed.append(_norm(total(delta for _, delta in operands.deltas())))
             self._merged.append(_norm(self._merge_inner(operands) - operands.base))
         elif self._inner.treats[operands.spec.kind] == "method":
@@ -79,7 +86,11 @@ class Lines(Merger):
         return interpolate(operands.base, self._merge_inner(operands), self.coefficient(operands.spec))
 
     def coefficient(self, spec: TensorSpec) -> float:
-        """alpha + beta * l / (L - 1) for a tensor; alpha where it has no block or there is only one."""
+        """alpha + beta * l / (L - 1) for a tensor; alpha where it has no block or there is only one.
+
+        Args:
+            spec: the tensor.
+        """
         depth = 0.0 if spec.block is None or spec.n_blocks < 2 else spec.block / (spec.n_blocks - 1)
         return self._start() + self.beta * depth
 

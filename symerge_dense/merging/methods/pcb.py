@@ -25,11 +25,15 @@ from symerge_dense.registry import MERGERS
 class PCB(Merger):
     """Weights compete within a task and between tasks; the winners are averaged. Scope: every kind of weight.
 
-    The authors publish three variants that differ in clipping and in the competition between tasks; this is the one
-    of their script for vision models. ``ratio`` in (0, 1] is r, the share of weights that keep a score; ``clip`` in
-    [0, 0.5) is clipped at either end; ``scale`` is their lambda. Quantiles are order statistics: of d sorted numbers
-    those at int(clip d), int((1 - clip) d - 1) and int((1 - r) d), counted from 0. Exact over the whole vector, by
-    a few statistics passes and no copy of it. Numbers that are all equal are scaled to 0.
+    The authors publish three variants that differ in clipping and in the competition between tasks; this is the one of
+    their script for vision models. Quantiles are order statistics: of d sorted numbers those at int(clip d), int((1 -
+    clip) d - 1) and int((1 - r) d), counted from 0. They are exact over the whole vector, by a few statistics passes
+    and without a copy of it. Numbers that are all equal are scaled to 0. Where no task has a score the base stays.
+
+    Args:
+        scale: the authors' lambda; any finite number; published: 1.2.
+        ratio: r, the share of weights that keep a score, in (0, 1]; published: 0.05.
+        clip: share of magnitudes clipped at either end, in [0, 0.5); published: 0.01.
     """
 
     name: ClassVar[str] = "pcb"
@@ -62,7 +66,6 @@ class PCB(Merger):
             one.close(own_number)
 
     def merge(self, operands: Operands) -> Tensor:
-        """theta_0 + scale * sum_t a_t s_t / sum_t s_t; the base where no task has a score."""
         deltas = dict(operands.deltas())
         weighted, weights = torch.zeros_like(operands.base), torch.zeros_like(operands.base)
         for task, score in self._balance(deltas).items():
@@ -73,7 +76,7 @@ class PCB(Merger):
         return torch.add(operands.base, weighted / weights.clamp(min=1e-12), alpha=self.scale)
 
     def _balance(self, deltas: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """beta_t / exp(T) of every task, float32: n(.) does not see the factor, and nothing overflows."""
+        """beta_t / exp(T) of every task, float32: n(.) ignores the factor, and nothing overflows."""
         strengths = {task: _unit(delta.abs(), *self._bounds[task].values) for task, delta in deltas.items()}
         votes = sum((delta.sign() * strengths[task] for task, delta in deltas.items()), torch.zeros(()))
         return {
@@ -82,7 +85,7 @@ class PCB(Merger):
         }
 
     def _turn(self, number: int) -> tuple[dict[str, OrderStatistics], int]:
-        """Whose pass ``number`` is, and the how manyth of its own."""
+        """The statistics that pass ``number`` belongs to, and the number of the pass among their own."""
         own = number - OrderStatistics.readings
         return (self._bounds, number) if own < 0 else (self._scores, own)
 

@@ -21,17 +21,22 @@ from symerge_dense.registry import MERGERS
 
 @MERGERS.register_module()
 class RegMean(MatrixMerger):
-    """Least squares on the experts' outputs. Scope: matrices, and with ``conv='reshape'`` convolutions as
-    (O, I * kh * kw), where they have a Gram matrix; the mean of task vectors for all else.
+    """Least squares on the experts' outputs.
+
+    Scope: matrices, and with ``conv='reshape'`` convolutions as (O, I * kh * kw), where they have a Gram matrix; the
+    mean of task vectors for all else. Solved in float64.
 
     Needs the extra 'gram': per expert, under the weight's name, a symmetric positive semidefinite (in, in), for a
     convolution (I * kh * kw, I * kh * kw) in the order of ``torch.nn.functional.unfold``, summed or averaged over
-    samples in the same way for all experts. A weight that no expert has one for is averaged; grouped convolutions,
-    whose groups see different inputs, should have none.
+    samples in the same way for all experts. A weight that no expert has one for is averaged. Grouped convolutions
+    should have none, as their groups see different inputs.
 
-    ``rho`` in [0, 1] multiplies the off-diagonal of G, which guards against a few samples' chance correlations.
-    ``ridge`` adds that much of the mean diagonal to the diagonal of every G: what no input reached gets the mean.
-    Solved in float64.
+    Args:
+        rho: factor of the off-diagonal of G, in [0, 1]; guards against chance correlations of few samples.
+        ridge: share of the mean diagonal added to the diagonal of every G, in [1e-12, 1]; directions that no input
+            reached get the mean.
+        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors, as most published code
+            has it.
     """
 
     name: ClassVar[str] = "regmean"
@@ -70,7 +75,7 @@ class RegMean(MatrixMerger):
             weighted += matrix @ own
             plain += matrix
             del own  # the largest thing here: one at a time
-        ridge = self.ridge * float(gram.trace()) / size / tasks or 1.0  # nothing reached at all: the mean
+        ridge = self.ridge * float(gram.trace()) / size / tasks or 1.0  # without any input: the mean
         gram.diagonal().add_(tasks * ridge)
         return gram, weighted.add_(plain, alpha=ridge)
 

@@ -24,10 +24,12 @@ from symerge_dense.registry import MERGERS
 
 @MERGERS.register_module()
 class TallMasks(Masked):
-    """The weights of the multi-task vector that matter to a task, for each task. Scope: every kind of weight.
+    """For each task, the weights of the multi-task vector that matter to it. Scope: every kind of weight.
 
-    ``threshold``, the paper's lambda, at least 0: one number for all tasks or {task: number}. The paper takes the best
-    of 0.2, 0.3, 0.4, 0.5, 0.6 per task on labelled validation images; without any the middle one is the default.
+    Args:
+        threshold: the paper's lambda, at least 0: one number for all tasks, or {task: number}. The paper takes the best
+            of 0.2, 0.3, 0.4, 0.5, 0.6 per task on labelled validation images; without any the middle one is the
+            default.
     """
 
     name: ClassVar[str] = "tall_masks"
@@ -44,7 +46,13 @@ class TallMasks(Masked):
 
 
 def matters(delta: Tensor, unified: Tensor, threshold: float) -> Tensor:
-    """1[|tau_t| > lambda |tau_mtl - tau_t|]: where the expert is farther from the base than from the merged model."""
+    """1[|tau_t| > lambda |tau_mtl - tau_t|]: where the expert is farther from the base than from the merged model.
+
+    Args:
+        delta: tau_t.
+        unified: tau_mtl, of the same shape.
+        threshold: lambda, at least 0.
+    """
     return delta.abs() > threshold * (unified - delta).abs()
 
 
@@ -52,8 +60,13 @@ def matters(delta: Tensor, unified: Tensor, threshold: float) -> Tensor:
 class Consensus(Merger):
     """Task arithmetic without the weights that fewer than k tasks use. Scope: every kind of weight.
 
-    ``agreement``, the paper's k, at least 0: 2 drops what one task alone uses, 1 what none does, 0 nothing (task
-    arithmetic); with fewer than k experts all must agree. ``threshold`` is lambda, as in ``tall_masks``.
+    All task vectors of a tensor are in memory at once.
+
+    Args:
+        scale: any finite number; 0.3 is that of task arithmetic.
+        agreement: the paper's k, at least 0; published: 2. 2 drops what one task alone uses, 1 what none does, 0
+            nothing (task arithmetic). With fewer than k experts all must agree.
+        threshold: lambda, at least 0, as in ``TallMasks``.
     """
 
     name: ClassVar[str] = "consensus"
@@ -66,7 +79,6 @@ class Consensus(Merger):
         self.threshold = check_per_task(self.name, "threshold", threshold, "[0, inf)", "lambda of the masks")
 
     def merge(self, operands: Operands) -> Tensor:
-        """theta_0 + scale * C * tau_mtl, holding all task vectors of the tensor."""
         deltas = dict(operands.deltas())
         unified = total(deltas.values())
         votes = torch.zeros_like(unified)

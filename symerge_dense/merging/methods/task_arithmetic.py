@@ -19,7 +19,8 @@ from symerge_dense.registry import MERGERS
 class TaskArithmetic(Merger):
     """The base plus the scaled sum of task vectors. Scope: every kind of weight.
 
-    ``scale`` is any finite number; 0.3 is the published default for eight tasks, 1/T gives the average.
+    Args:
+        scale: any finite number; 0.3 is the published default for eight tasks, 1/T gives the average.
     """
 
     name: ClassVar[str] = "task_arithmetic"
@@ -31,5 +32,4 @@ class TaskArithmetic(Merger):
         self.scale = check_number(self.name, "scale", scale)
 
     def merge(self, operands: Operands) -> Tensor:
-        """theta_0 + scale * sum_t tau_t."""
         return add_task_vectors(operands, self.scale)

@@ -19,10 +19,21 @@ from symerge_dense.registry import MERGERS
 class Ties(Sparsified):
     """Trim, elect sign, disjoint merge. Scope: every kind of weight.
 
-    ``density`` in (0, 1] is the share of ALL weights of a task vector that is kept (``TopShare``), exact over the
-    whole vector. ``aggregation`` is what becomes of the weights with the elected sign: 'mean' (the paper), 'sum' (with
-    scale 0.3 in some code) or 'max'. Where the trimmed sum is exactly zero the positive sign is elected. Numbers of
-    different code bases differ by the pair of aggregation and scale: state both.
+    Where the trimmed sum is exactly zero the positive sign is elected. Numbers of different code bases differ by the
+    pair of aggregation and scale: state both.
+
+    Args:
+        density: share of ALL weights of a task vector that is kept (``TopShare``), exact over the whole vector, in (0,
+            1]; the paper's 0.2.
+        scale: any finite number; 1 with 'mean', 0.3 with 'sum' in some code.
+        aggregation: what becomes of the weights with the elected sign: 'mean' (the paper), 'sum' or 'max'.
+
+    >>> import torch
+    >>> from symerge_dense.merging.run import merge_state
+    >>> base = {"weight": torch.zeros(1, 4)}
+    >>> depth, normals = torch.tensor([[4.0, 1.0, -3.0, 0.0]]), torch.tensor([[2.0, 0.0, 5.0, 1.0]])
+    >>> merge_state(Ties(density=0.5), base, {"depth": {"weight": depth}, "normals": {"weight": normals}})
+    {'weight': tensor([[3., 0., 5., 0.]])}
     """
 
     name: ClassVar[str] = "ties"

@@ -15,18 +15,24 @@ from torch import Tensor
 from symerge_dense.merging.arguments import check_number
 from symerge_dense.merging.methods._matrix import MatrixMerger, matrix_deltas
 from symerge_dense.merging.operands import Operands
-from symerge_dense.merging.spectral import polar, svd
+from symerge_dense.merging.spectral import as_matrix, polar, svd
 from symerge_dense.registry import MERGERS
 
 
 @MERGERS.register_module()
 class TsvM(MatrixMerger):
-    """The tasks' leading singular vectors, decorrelated. Scope: matrices, and with ``conv='reshape'`` convolutions as
-    (O, I * kh * kw); the mean of task vectors for all else. ``scale`` multiplies both, as published; 1 is its default
-    and gives one expert back.
+    """The tasks' leading singular vectors, decorrelated.
 
-    A matrix with fewer directions than tasks takes one of every task, where the formula would take none and drop what
-    the experts learned: then they share what room there is, and a single number becomes the experts' mean.
+    Scope: matrices, and with ``conv='reshape'`` convolutions as (O, I * kh * kw); the mean of task vectors for all
+    else.
+
+    A matrix with fewer directions than tasks takes one of every task; the formula would take none and drop what the
+    experts learned. The tasks then share the directions there are, and a single number becomes the experts' mean.
+
+    Args:
+        scale: factor of Delta and of the mean, as published; any finite number. 1, the default, gives one expert back.
+        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors, as most published code
+            has it.
     """
 
     name: ClassVar[str] = "tsv_m"
@@ -37,7 +43,7 @@ class TsvM(MatrixMerger):
         super().__init__(conv, self.scale)
 
     def delta(self, operands: Operands) -> Tensor:
-        each = max(1, min(operands.base.flatten(1).shape) // len(operands.tasks))
+        each = max(1, min(as_matrix(operands.base).shape) // len(operands.tasks))
         parts = [svd(delta, each) for delta in matrix_deltas(operands)]
         left, values, right = (list(group) for group in zip(*parts, strict=True))
         return polar(torch.cat(left, 1)) * torch.cat(values) @ polar(torch.cat(right))

@@ -23,20 +23,26 @@ from symerge_dense.merging.methods._matrix import MatrixMerger, matrix_deltas
 from symerge_dense.merging.operands import Operands
 from symerge_dense.registry import MERGERS
 
-NEGLIGIBLE = 1e-10  # of the largest eigenvalue: where the exact minimiser is undetermined
+NEGLIGIBLE = 1e-10  # of the largest eigenvalue: below it the exact minimiser is undetermined
 
 
 @MERGERS.register_module()
 class Wudi(MatrixMerger):
-    """The least interference with every task vector on its row space. Scope: matrices, and with ``conv='reshape'``
-    convolutions as (O, I * kh * kw); the mean of task vectors for all else (some of the authors' code leaves those,
-    and all matrices outside attention and MLP, at the base). No scale.
+    """The least interference with every task vector on its row space. No scale.
 
-    ``iterations`` counts steps of plain gradient descent, each of the largest step size that never overshoots, so
-    that nothing depends on the size of task vectors. Directions no task vector has keep sum_t tau_t, and so, more or
-    less, do weakly determined ones: the fewer iterations, the more. That matters, for the exact minimiser (None) can
-    be many times larger than the task vectors where their row spaces nearly coincide. The published 300 steps of Adam
-    have a learning rate (1e-5) that fits task vectors of one size only; there, 3000 plain steps come as far.
+    Scope: matrices, and with ``conv='reshape'`` convolutions as (O, I * kh * kw); the mean of task vectors for all
+    else. (Some of the authors' code leaves these, and all matrices outside attention and MLP, at the base.)
+
+    Each step of plain gradient descent has the largest size that never overshoots, so nothing depends on the size of
+    task vectors. Directions that no task vector has keep sum_t tau_t, and weakly determined ones nearly do: the fewer
+    iterations, the more. That matters, because the exact minimiser can be many times larger than the task vectors where
+    their row spaces nearly coincide. The published 300 steps of Adam have a learning rate (1e-5) that fits task vectors
+    of one size only; there, 3000 plain steps come as far.
+
+    Args:
+        iterations: steps of gradient descent, at least 1; None for the exact minimiser.
+        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors, as most published code
+            has it.
     """
 
     name: ClassVar[str] = "wudi"
@@ -75,7 +81,7 @@ class Wudi(MatrixMerger):
         return descent @ self._response(gram)
 
     def _response(self, gram: Tensor) -> Tensor:
-        """g of a Gram matrix; its pseudo-inverse for endless iterations."""
+        """g of a Gram matrix; its pseudo-inverse without a limit of iterations."""
         eigenvalues, vectors = torch.linalg.eigh(gram)
         largest = eigenvalues[-1]
         kept = eigenvalues > NEGLIGIBLE * largest

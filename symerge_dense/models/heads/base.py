@@ -32,6 +32,11 @@ class Head(nn.Module, ABC):
     name: ClassVar[str]
     layers: dict[str, tuple[str, ...]]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" not in vars(cls):
+            cls.name = cls.__name__  # as a registry has it
+
     def __init__(self, in_channels: Sequence[int], strides: Sequence[int], channels: int, **options: Any) -> None:
         super().__init__()
         if channels < 1 or len(in_channels) != len(strides) or not in_channels:
@@ -66,11 +71,15 @@ class Head(nn.Module, ABC):
                 f"unknown layer {name!r}: head {self.name!r} has no convolution before its predictor; "
                 "adapt the predictor itself, layer='final'."
             )
-        modules = [module for module, _ in self.named_modules() if module]
+        modules = self._submodules()
         if name in modules:
-            return [name]
+            return [modules[name]]
         named = [WHOLE_HEAD, *(key for key, value in self.layers.items() if value)]
         raise ValueError(did_you_mean(name, [*named, *modules], "layer") + f" They are layers of head {self.name!r}.")
+
+    def _submodules(self) -> dict[str, str]:
+        """{name as the user gives it: name seen from the head} of all submodules."""
+        return {name: name for name, _ in self.named_modules() if name}
 
     def refuse_single_image(self, images: int) -> None:
         """Raise ValueError where one image is all that a BatchNorm after global pooling would see in training."""

@@ -1,1 +1,5 @@
 """Checkpoints merged from files to a file, however large they are."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

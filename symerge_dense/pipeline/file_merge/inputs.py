@@ -9,6 +9,8 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import torch
+
 from symerge_dense.merging.sources import TensorSource, open_source, shards
 from symerge_dense.merging.tensor_specs import TensorSpec, specs_from_state, tensor_specs
 from symerge_dense.models.weight_files import has_record, read_metadata
@@ -49,16 +51,16 @@ def open_inputs(base: str | Path, experts: Mapping[str, str | Path], prefix: str
     """
     if BASE in experts:
         raise ValueError(f"no expert can be called {BASE!r}; give it the name of its task.")
-    own = Path(base).is_file() and _is_own(base)
-    chosen = (SHARED if own else "") if prefix is None else prefix
     paths = {BASE: Path(base), **{name: Path(path) for name, path in experts.items()}}
+    own = next((path for path in paths.values() if path.is_file() and _is_own(path)), None)
+    chosen = (SHARED if own else "") if prefix is None else prefix
     sources = {name: open_source(path, chosen) for name, path in paths.items()}
     files = {name: shards(path) if path.is_dir() else [path] for name, path in paths.items()}
     origin = sources.pop(BASE)
     if own and chosen == SHARED:
-        from symerge_dense.models.multi_task import MultiTaskModel  # seconds, which no other checkpoint costs
+        from symerge_dense.models.backbone import TimmBackbone  # seconds, which no other checkpoint costs
 
-        specs = tensor_specs(MultiTaskModel.from_spec(read_metadata(base)["model"]).backbone)
+        specs = tensor_specs(TimmBackbone(**read_metadata(own)["model"]["backbone"]))  # heads may be plug-ins
     else:
         specs = specs_from_state(origin)
     return Inputs(origin, sources, files, specs, chosen)

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from symerge_dense.experts.recipe import Recipe
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.pipeline.config import RunConfig, Spec
+from symerge_dense.pipeline.data import dataset
 from symerge_dense.pipeline.expert_store import network
 
 TRAINING = 3  # a step costs about three forward passes: forward, gradient of the inputs, gradient of the weights
@@ -71,9 +72,27 @@ def workload(config: RunConfig, images: Mapping[str, int]) -> dict[str, float]:
 
 
 def image_size(config: RunConfig) -> tuple[int, int]:
-    """(H, W) of the images that the config feeds."""
-    height, width = config.data["train"].get("size") or config.data["train"]["type"].DEFAULT_SIZE
+    """(H, W) of the images that the config feeds.
+
+    Args:
+        config: its ``data.train`` says ``size``, or has a class with a DEFAULT_SIZE; else its first image is read.
+
+    Raises:
+        ValueError: none of these gives a size.
+    """
+    spec = config.data["train"]
+    height, width = spec.get("size") or getattr(spec["type"], "DEFAULT_SIZE", None) or _first_image_size(config)
     return int(height), int(width)
+
+
+def _first_image_size(config: RunConfig) -> tuple[int, int]:
+    try:
+        return tuple(dataset(config, "train", {})[0]["image"].shape[-2:])
+    except Exception as error:  # the class may be somebody else's: it can fail in any way
+        raise ValueError(
+            f"the size of the images of data.train is not known: its class has no DEFAULT_SIZE, and its first image "
+            f"cannot be read ({type(error).__name__}: {error}); give data.train.size=(height, width)."
+        ) from error
 
 
 def _seen(config: RunConfig, task: str, images: int) -> int:

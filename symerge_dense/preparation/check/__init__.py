@@ -1,1 +1,5 @@
 """Check a prepared data set. Every file is read once."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

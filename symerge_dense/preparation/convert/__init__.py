@@ -1,1 +1,5 @@
-"""From the packagings that NYUv2 is published in to one layout on disk."""
+"""Convert the published packagings of NYUv2 to one layout on disk."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""A packaging of NYUv2 into one folder: open, compare with what is there, write, keep the manifest true on the way."""
+"""Convert a packaging of NYUv2 to one folder, with a manifest that is kept up to date while files are written."""
 
 from __future__ import annotations
 
@@ -28,13 +28,23 @@ OUT = "data/nyuv2"
 def convert(
     packaging: str, source: str | Path, out: str | Path, settings: Mapping[str, Any], splits: Sequence[str] = SPLITS
 ) -> int:
-    """Write ``splits`` of the packaging at ``source`` to ``out`` in the layout of ``export``, with a manifest.
+    """Write a packaging to a folder in the layout of ``export``, with a manifest.
 
-    Call it again after an interruption: it goes on, and does nothing where all is there. Returns the number of files
-    written.
+    After an interruption, call it again: it goes on where it stopped, and writes nothing if everything is there.
 
-    Raises ValueError where ``out`` holds something else than an earlier call with the same settings and sources would
-    have written there, where the disk is too small, and for all that is wrong with the source.
+    Args:
+        packaging: name of the packaging, for example 'mat'.
+        source: file or folder of the packaging.
+        out: folder to write to.
+        settings: as ``settings_of`` returns them.
+        splits: which splits to write.
+
+    Returns:
+        Number of files written.
+
+    Raises:
+        ValueError: ``out`` holds files that were made with other settings or from other sources, the disk is too
+            small, or something is wrong with the source.
     """
     root, origin = Path(out), Path(source)
     found = read_manifest(root)
@@ -46,7 +56,7 @@ def convert(
         "source": str(origin.absolute()),
         "settings": dict(settings),
     }
-    admit(root, found, wanted, {})  # what needs no reading of gigabytes first
+    admit(root, found, wanted, {})  # first the checks that need not read gigabytes
     check_space(root, sum(missing_bytes(data, root / split) for split, data in opened.items()))
     sources = _sources(opened, origin if origin.is_dir() else origin.parent, found)
     manifest = admit(root, found, wanted, sources)
@@ -57,7 +67,7 @@ def convert(
 
 
 def _sources(opened: Mapping[str, Split], root: Path, found: Manifest | None) -> Sources:
-    """Fingerprints of each split's files; what the manifest or an earlier split knows is not read again."""
+    """Fingerprints of each split's files. Files that the manifest or an earlier split has are not read again."""
     sources: Sources = {}
     for split, data in opened.items():
         known = [*recorded_sources(found).values(), *sources.values()]
@@ -68,7 +78,7 @@ def _sources(opened: Mapping[str, Split], root: Path, found: Manifest | None) ->
 def _write_split(root: Path, manifest: Manifest, split: str, data: Split, sources: dict[str, Entry]) -> int:
     before = manifest["splits"].get(split, {})
     if before.get("complete") is True and missing_bytes(data, root / split) == 0:
-        _record(root, manifest, split, {**before, "sources": sources})  # the times of equal files may be other ones
+        _record(root, manifest, split, {**before, "sources": sources})  # equal files may have new times
         return 0
     entry = {
         "count": len(data),
@@ -98,10 +108,22 @@ def convert_tool(
     splits: Sequence[str] | None = None,
     **options: str | None,
 ) -> int:
-    """What ``tools/prepare_data.py nyuv2`` does; ``packaging='npy'`` is the layout itself, which is only checked.
+    """Convert as a command. ``packaging='npy'`` is the layout itself, which is only checked.
 
-    None stands for the default; ``size`` is ['288', '384'] or ['native']. Returns an exit code: 1 where a check found
-    faults, else 0. Raises ValueError for an option that the packaging does not have, and as ``convert``.
+    Args:
+        source: file or folder of the packaging.
+        packaging: its name.
+        out: folder to write to; None: ``data/nyuv2``.
+        classes: number of classes of the labels, 13 or 40.
+        size: ['288', '384'] or ['native']; None: the packaging's default.
+        splits: which splits to write; None: train and val.
+        **options: options of the packaging, see ``settings_of``; None: its default.
+
+    Returns:
+        Exit code: 1 if a check found faults, else 0.
+
+    Raises:
+        ValueError: the packaging does not have an option, or as ``convert``.
     """
     if packaging != "npy":
         settings = settings_of(packaging, classes, _size_of(size), **options)

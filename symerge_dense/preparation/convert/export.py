@@ -1,7 +1,7 @@
-"""Any data set with segmentation, depth or normals as numbered .npy files, the layout that ``datasets.nyuv2`` reads.
+"""Write any data set with segmentation, depth or normals as numbered .npy files (``datasets.mtan_layout``).
 
-Image by image, so that memory holds one of them, and every file is written whole or not at all: an interrupted export
-goes on where it stopped, and ends with the same bytes as an unbroken one.
+Images are written one by one, so that memory holds one of them. Every file is written whole or not at all: an
+interrupted export goes on where it stopped, and ends with the same bytes as an unbroken one.
 """
 
 from __future__ import annotations
@@ -36,14 +36,20 @@ def _depth(metres: Array) -> Array:
 
 
 def _normal(vectors: Array) -> Array:
-    """Unit vectors: resampling has mixed neighbours, or the packaging's own are rounded."""
+    """Unit vectors. They are not of length 1 yet where resampling mixed neighbours or the packaging rounded them."""
     known = known_normals(vectors)
     length = np.linalg.norm(known, axis=-1, keepdims=True)
     return np.where(np.abs(length - 1) > UNIT_TOLERANCE, known / np.maximum(length, SHORTEST_NORMAL), known)
 
 
 class Part(NamedTuple):
-    """One folder of the layout: the task it holds (None: the image), the trailing shape, and what is stored of it."""
+    """One folder of the layout.
+
+    Args:
+        task: the task whose labels it holds; None: the image.
+        channels: end of the arrays' shape, after height and width.
+        stored: turns an array of the data set into the one to store.
+    """
 
     task: str | None
     channels: tuple[int, ...]
@@ -59,7 +65,11 @@ PARTS = {
 
 
 def frame_of(source: DenseDataset) -> tuple[int, int]:
-    """(H, W) of what ``source`` gives: its size, or that of its first image."""
+    """Image size (H, W) of a data set: its own, or that of its first image.
+
+    Args:
+        source: the data set.
+    """
     if source.size is not None:
         return source.size
     height, width = source.image(0).shape[:2]
@@ -67,7 +77,12 @@ def frame_of(source: DenseDataset) -> tuple[int, int]:
 
 
 def is_whole(path: Path, shape: tuple[int, ...]) -> bool:
-    """Whether ``path`` is a float32 .npy file of ``shape``, neither cut off nor with anything behind its numbers."""
+    """Whether a file is a complete float32 .npy file, with nothing after its numbers.
+
+    Args:
+        path: the file.
+        shape: that its array must have.
+    """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         size = path.stat().st_size
@@ -82,7 +97,13 @@ def is_whole(path: Path, shape: tuple[int, ...]) -> bool:
 
 
 def kept_files(folder: Path, count: int, shape: tuple[int, ...]) -> set[int]:
-    """Numbers below ``count`` of the files of ``folder`` that need not be written again."""
+    """Numbers of the files that need not be written again.
+
+    Args:
+        folder: of the files ``0.npy``, ``1.npy``, ...
+        count: number of images; files beyond it are ignored.
+        shape: that their arrays must have.
+    """
     numbers = {path: int(path.stem) for path in folder.glob("*.npy") if path.stem.isascii() and path.stem.isdigit()}
     return {
         number
@@ -92,7 +113,15 @@ def kept_files(folder: Path, count: int, shape: tuple[int, ...]) -> set[int]:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raise ValueError unless the disk of ``folder``, which need not exist, has room for ``needed`` bytes."""
+    """Check that a disk has enough room.
+
+    Args:
+        folder: a folder on it, which need not exist.
+        needed: bytes.
+
+    Raises:
+        ValueError: the disk has less room.
+    """
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(place).free
     if needed > free:
@@ -103,25 +132,44 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 class Plan(NamedTuple):
-    """What an export has to write: per folder the shape of its files and the numbers of those that are there."""
+    """What an export has to write, and what exists.
+
+    Args:
+        frame: image size (H, W).
+        kept: numbers of the complete files, by folder.
+    """
 
     frame: tuple[int, int]
     kept: dict[str, set[int]]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of the files of folder ``name``."""
+        """Shape of the arrays in a folder.
+
+        Args:
+            name: 'image', 'label', 'depth' or 'normal'.
+        """
         return (*self.frame, *PARTS[name].channels)
 
 
 def plan(source: DenseDataset, folder: Path) -> Plan:
-    """Look through ``folder``, of one split, for what need not be written again."""
+    """Find out what an export would have to write.
+
+    Args:
+        source: the data set.
+        folder: of one split.
+    """
     names = [name for name, part in PARTS.items() if part.task is None or part.task in source.tasks]
     empty = Plan(frame_of(source), {})
     return empty._replace(kept={name: kept_files(folder / name, len(source), empty.shape(name)) for name in names})
 
 
 def missing_bytes(source: DenseDataset, folder: Path) -> int:
-    """Bytes that ``export`` would write."""
+    """Number of bytes that ``export`` would write.
+
+    Args:
+        source: the data set.
+        folder: of one split.
+    """
     found = plan(source, folder)
     return sum(
         (len(source) - len(kept)) * (4 * prod(found.shape(name)) + HEADER_BYTES) for name, kept in found.kept.items()
@@ -129,14 +177,21 @@ def missing_bytes(source: DenseDataset, folder: Path) -> int:
 
 
 def export(source: DenseDataset, folder: str | Path) -> int:
-    """Write what ``source`` gives at its size, unaugmented, to ``{folder}/{image,label,depth,normal}/{i}.npy``.
+    """Write a data set, unaugmented, to ``{folder}/{image,label,depth,normal}/{i}.npy``.
 
-    All float32: image (H,W,3) RGB 0..1; label (H,W) class ids, -1 invalid; depth (H,W,1) metres, 0 invalid; normal
-    (H,W,3) unit vectors, zero invalid. Folders of tasks that ``source`` was built without are left out. Files that are
-    there, whole and of the right shape are kept. Returns the number of files written.
+    All arrays are float32: image (H,W,3) RGB 0..1; label (H,W) class ids, -1 invalid; depth (H,W,1) metres, 0 invalid;
+    normal (H,W,3) unit vectors, zero invalid. Files that exist, are complete and have the right shape are kept.
 
-    Raises ValueError where the disk has too little room for the files that are missing, and for images that differ in
-    size; whatever ``source`` raises on reading passes through. Files written before that stay.
+    Args:
+        source: the data set. Folders of tasks that it was built without are left out.
+        folder: of one split.
+
+    Returns:
+        Number of files written.
+
+    Raises:
+        ValueError: the disk has too little room for the missing files, or the images differ in size. Errors of
+            ``source`` pass through. Files written before an error stay.
     """
     place = Path(folder)
     check_space(place, missing_bytes(source, place))

@@ -1,4 +1,4 @@
-"""What source files hold, in a few numbers: their size and SHA-256, hashed again only where size or time changed."""
+"""Fingerprints of source files: their size and SHA-256. Files are hashed again only if size or time changed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ from typing import Any
 from symerge_dense.progress import Bar
 
 BLOCK = 1 << 24  # bytes
-FEW = 20  # source files of one folder that are listed one by one; more are summed up as the folder
+FEW = 20  # up to this many source files of a folder are listed one by one; more are recorded as the folder
 Entry = dict[str, Any]
 
 
 def grouped(files: Iterable[Path], root: Path) -> dict[str, list[Path]]:
-    """``files`` by the name to record them under: their path from ``root``, or ``folder/`` for many in one folder."""
+    """Group files by the name under which they are recorded.
+
+    Args:
+        files: any number of files.
+        root: folder from which the names are given.
+
+    Returns:
+        ``{name: files}``: a path for a single file, ``folder/`` for more than 20 files in one folder.
+    """
     folders: dict[Path, list[Path]] = {}
     for file in sorted(set(files)):
         folders.setdefault(file.parent, []).append(file)
@@ -35,10 +43,17 @@ def _name(path: Path, root: Path) -> str:
 
 
 def fingerprints(files: Iterable[Path], root: Path, known: Iterable[dict[str, Entry]] = ()) -> dict[str, Entry]:
-    """{name: {size, sha256, and times}} of source files; ``known`` are earlier results, trusted where times agree.
+    """Fingerprints of source files.
 
-    One file: ``size`` bytes, ``mtime_ns``, ``sha256`` of its bytes. A folder: ``files``, ``size`` of all of them,
-    ``times``, a hash over their times, and ``sha256``, a hash over the sorted (name, size, sha256) of its files.
+    Args:
+        files: any number of files.
+        root: folder from which their names are given.
+        known: earlier results. A hash is taken from them where sizes and times agree.
+
+    Returns:
+        ``{name: entry}``, names as in ``grouped``. A file's entry has ``size`` in bytes, ``mtime_ns`` and ``sha256`` of
+        its bytes. A folder's entry has ``files`` (their number), ``size`` of all of them, ``times`` (a hash over names,
+        sizes and times) and ``sha256`` (a hash over the sorted names, sizes and SHA-256 of its files).
     """
     groups, records = grouped(files, root), list(known)
     stamps = {name: _stamp(members) for name, members in groups.items()}
@@ -55,7 +70,12 @@ def _known_hash(name: str, stamp: Entry, records: list[dict[str, Entry]]) -> str
 
 
 def same(entry: Entry, other: Entry) -> bool:
-    """Whether two entries are of the same contents, whatever the times of the files."""
+    """Whether two entries stand for the same contents, whatever the times of the files.
+
+    Args:
+        entry: of ``fingerprints``.
+        other: of ``fingerprints``.
+    """
     return all(entry.get(key) == other.get(key) for key in ("files", "size", "sha256"))
 
 

@@ -1,12 +1,12 @@
-"""manifest.json of a prepared folder: from which files and with which settings its arrays were made, and how far.
+"""manifest.json of a prepared folder: the source files and settings of its arrays, and which splits are complete.
 
     {"format": 1, "data_set": "nyuv2", "packaging": "mat", "source": "/data/nyu_official",
      "settings": {"classes": 13, "size": [288, 384], "crop": "none", "normals": "stored"},
      "splits": {"train": {"count": 795, "frame": [288, 384], "complete": true, "versions": {"numpy": "2.4.6", ...},
                           "sources": {"splits.mat": {"size": 2626, "mtime_ns": ..., "sha256": ...}, ...}}, ...}}
 
-Where ``settings``, ``packaging`` and the contents of the sources agree, a later run goes on with the folder; else it is
-refused. ``source``, ``versions`` and times are there to be read. Size null: as stored.
+A later run goes on with the folder if ``settings``, ``packaging`` and the contents of the sources agree; otherwise the
+folder is refused. ``source``, ``versions`` and times are for people to read. A size of null means: as stored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,17 @@ Sources = dict[str, dict[str, Entry]]  # split -> name -> entry
 
 
 def read_manifest(root: Path) -> Manifest | None:
-    """The manifest of ``root``, None where it has none. Raises ValueError for a file that no export has written."""
+    """Read the manifest of a folder.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        None if it has no manifest.
+
+    Raises:
+        ValueError: its ``manifest.json`` was not written by a conversion.
+    """
     path = root / NAME
     try:
         found = json.loads(path.read_text("utf-8"))
@@ -54,22 +64,39 @@ def _are_sources(found: Any) -> bool:
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
-    """Put ``manifest`` into ``root``, whole or not at all."""
+    """Write a manifest, whole or not at all.
+
+    Args:
+        root: folder that it is written to.
+        manifest: its contents.
+    """
     write_text(root / NAME, json.dumps(manifest, indent=1) + "\n")
 
 
 def recorded_sources(manifest: Manifest | None) -> Sources:
-    """Source files of every split that a manifest tells of."""
+    """Source files of every split in a manifest.
+
+    Args:
+        manifest: None stands for an empty one.
+    """
     return {} if manifest is None else {split: entry["sources"] for split, entry in manifest["splits"].items()}
 
 
 def admit(root: Path, found: Manifest | None, wanted: Manifest, sources: Sources) -> Manifest:
-    """The manifest to go on with in ``root``: ``wanted`` with the splits of ``found`` (None: there was none).
+    """Decide whether a conversion may write to a folder.
 
-    ``sources`` are those of the splits to write, as far as they are known already.
+    Args:
+        root: the folder.
+        found: its manifest; None: it has none.
+        wanted: manifest of the conversion, without splits.
+        sources: fingerprints of the splits to write, as far as they are known.
 
-    Raises ValueError naming what differs where ``found`` tells of another packaging, other settings or other sources,
-    and where ``root`` holds arrays that no manifest tells about.
+    Returns:
+        The manifest to go on with: ``wanted`` with the splits of ``found``.
+
+    Raises:
+        ValueError: ``found`` has another packaging, other settings or other sources (the text says which), or ``root``
+            holds arrays but no manifest.
     """
     if found is None:
         stray = next(root.glob("*/*/*.npy"), None)
@@ -109,7 +136,7 @@ def _remedy(root: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides the bytes that are written; a package that is not installed decides none."""
+    """Versions of the packages that decide which bytes are written, as far as they are installed."""
     own = {"python": platform.python_version(), "symerge_dense": symerge_dense.__version__, "opencv": cv2.__version__}
     for package in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):

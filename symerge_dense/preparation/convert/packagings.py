@@ -1,4 +1,4 @@
-"""The packagings that NYUv2 is published in, by name, and which settings each of them has."""
+"""The published packagings of NYUv2 by name, and the settings of each."""
 
 from __future__ import annotations
 
@@ -18,14 +18,21 @@ from symerge_dense.tasks.segmentation import Segmentation
 
 Split = NYUFrames | NYUv2Parquet
 PACKAGINGS: dict[str, type[Split]] = {cls.packaging: cls for cls in (NYUv2Mat, NYUv2Parquet, NYUDMT, NYUDv2)}
-FRAME_SIZE = (288, 384)  # what whole frames become unless told otherwise: MTAN's size
-OPTIONS = ("crop", "normals", "normal_axes")  # that some of the classes have
+FRAME_SIZE = (288, 384)  # default size of whole frames: MTAN's
+OPTIONS = ("crop", "normals", "normal_axes")  # each is an option of some of the packagings
 NATIVE: Literal["native"] = "native"
 Settings = dict[str, Any]
 
 
 def packaging_class(packaging: str) -> type[Split]:
-    """The data set class of a packaging. Raises ValueError for an unknown name."""
+    """The data set class of a packaging.
+
+    Args:
+        packaging: its name.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
     if packaging not in PACKAGINGS:
         raise ValueError(did_you_mean(packaging, PACKAGINGS, "packaging"))
     return PACKAGINGS[packaging]
@@ -34,13 +41,20 @@ def packaging_class(packaging: str) -> type[Split]:
 def settings_of(
     packaging: str, classes: int = 13, size: tuple[int, int] | Literal["native"] | None = None, **options: str | None
 ) -> Settings:
-    """All settings of a conversion: classes, size ([H, W], None as stored), and the packaging's own options.
+    """All settings of a conversion, with the defaults filled in.
 
     Args:
-        size: None for the default: as stored where the packaging is already resized, else 288 x 384.
-        options: ``crop``, ``normals``, ``normal_axes``; None for the packaging's default.
+        packaging: its name.
+        classes: number of classes of the labels, 13 or 40.
+        size: (H, W), or 'native' for the size as stored. None is the default: as stored if the packaging is already
+            resized, else 288 x 384.
+        **options: ``crop``, ``normals``, ``normal_axes``; None: the packaging's default.
 
-    Raises ValueError for an option that the packaging does not have.
+    Returns:
+        ``classes``, ``size`` ([H, W]; None: as stored) and the packaging's options.
+
+    Raises:
+        ValueError: the packaging is unknown or does not have an option.
     """
     cls = packaging_class(packaging)
     own = {name: parameter for name, parameter in _parameters(cls).items() if name in OPTIONS}
@@ -55,7 +69,7 @@ def settings_of(
 
 
 def _parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """Arguments of a class's constructor, with those of the constructors that it hands others on to."""
+    """Arguments of a class's constructor and of those of its base classes."""
     constructors = [vars(base)["__init__"] for base in reversed(cls.__mro__) if "__init__" in vars(base)]
     return {
         name: parameter
@@ -65,9 +79,16 @@ def _parameters(cls: type) -> dict[str, inspect.Parameter]:
 
 
 def open_split(packaging: str, root: str | Path, split: str, settings: Mapping[str, Any]) -> Split:
-    """One split of a packaging, with segmentation, depth and normals, under ``settings`` of ``settings_of``.
+    """Open one split of a packaging as a data set with segmentation, depth and normals.
 
-    Raises ValueError for what the packaging's class refuses: a missing or broken source, a value it does not know.
+    Args:
+        packaging: its name.
+        root: file or folder of the packaging.
+        split: 'train' or 'val'.
+        settings: as ``settings_of`` returns them.
+
+    Raises:
+        ValueError: the packaging is unknown, or its class refuses the source (missing, broken) or a setting.
     """
     arguments: dict[str, Any] = {"root": root, "split": split, **settings}
     classes = arguments.pop("classes")

@@ -1,1 +1,5 @@
 """The pictures of a run, one kind a file."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""How an adaptation went: the loss of every task and the mean merging coefficient of every task, by iteration."""
+"""Learning curves of an adaptation: loss and mean merging coefficient of every task, by iteration."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from symerge_dense.report.figures.style import INK, MUTED, colours, new_figure, 
 
 LOSS, COEFFICIENT = "loss_", "coefficient_mean_"
 WINDOW = 0.05
-"""Share of a curve's points that its smoothed line averages over."""
+"""Share of a curve's points over which its smoothed line averages."""
 
 
 def draw_curves(path: str | Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Write losses (left) and mean coefficients (right) of a run as a PNG.
+    """Draw losses (left, raw and smoothed) and mean coefficients (right) of a run as a PNG.
 
-    ``history`` holds one dict per logged step: ``iteration`` and, where the step has them, ``loss_<task>`` and
-    ``coefficient_mean_<task>``. Losses are drawn raw (faint) and smoothed. None and NaN are left out.
-    Raises ValueError for a history without any such number or an entry without ``iteration``.
+    Args:
+        path: the file.
+        history: one dict per logged step: ``iteration`` and, if the step has them, ``loss_<task>`` and
+            ``coefficient_mean_<task>``. None and NaN are left out.
+
+    Raises:
+        ValueError: the history has no such number, or an entry has no ``iteration``.
     """
     lost = [number for number, entry in enumerate(history) if "iteration" not in entry]
     if lost:
@@ -42,7 +46,15 @@ def draw_curves(path: str | Path, history: Sequence[Mapping[str, Any]]) -> None:
 
 
 def series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Iterations and values of the entries that have a number under ``key``."""
+    """Iterations and values of one key of a history, without missing, NaN and infinite ones.
+
+    Args:
+        history: as for ``draw_curves``.
+        key: for example ``loss_depth``.
+
+    Returns:
+        Two arrays of equal length.
+    """
     points = [(entry["iteration"], entry[key]) for entry in history if entry.get(key) is not None]
     table = np.array(points, dtype=float).reshape(-1, 2)
     table = table[np.isfinite(table[:, 1])]
@@ -50,7 +62,11 @@ def series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, 
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """Centred moving average over 5 % of the points, at least 3; near the ends over the points there are."""
+    """Centred moving average over 5 % of the points, at least 3; over fewer near the ends.
+
+    Args:
+        values: of a curve.
+    """
     half = max(1, round(len(values) * WINDOW / 2))
     total = np.concatenate([[0.0], np.cumsum(values)])
     centre = np.arange(len(values))

@@ -1,4 +1,4 @@
-"""Which layer took how much of which expert: the merging coefficients as a map of layers x tasks."""
+"""The merging coefficients as a map of layers x tasks: how much each layer takes from each expert."""
 
 from __future__ import annotations
 
@@ -14,17 +14,24 @@ from matplotlib.image import AxesImage
 from symerge_dense.report.figures.style import INK, MUTED, new_figure, save
 
 LINES = 40
-"""Layers per column of the picture: more are continued in the next column, so that every label stays readable."""
+"""Layers per column of the picture. More continue in the next column, so that every label stays readable."""
 
 LINE_HEIGHT, CELL_WIDTH, LETTER_WIDTH = 0.19, 0.62, 0.075  # inches
 
 
 def draw_heatmap(path: str | Path, coefficients: Mapping[str, Sequence[float]], tasks: Sequence[str]) -> None:
-    """Write the coefficients of every layer (group of tensors) and task as a PNG, colours from 0 to 1.
+    """Draw the coefficients of every layer (group of tensors) and task as a PNG.
 
-    ``coefficients`` maps a group's name to its T values, in depth order: the first stands at the top, and a long list
-    continues in the column to the right. Values outside 0..1 take the colour of the nearer end; the number says more.
-    Raises ValueError where there are no groups or a group does not have one value per task.
+    Colours go from 0 to 1. A value outside has the colour of the nearer end; its number is printed in its cell. A long
+    list continues in a column to the right.
+
+    Args:
+        path: the file.
+        coefficients: name of a group -> its T values, in depth order, the first at the top.
+        tasks: names of the T tasks.
+
+    Raises:
+        ValueError: there are no groups, or a group does not have one value per task.
     """
     values = _matrix(coefficients, tasks)
     labels = layer_labels(list(coefficients))
@@ -47,9 +54,12 @@ def draw_heatmap(path: str | Path, coefficients: Mapping[str, Sequence[float]], 
 
 
 def layer_labels(names: Sequence[str]) -> list[str]:
-    """Names without the dotted parts that all begin with, and without a common last part such as ``weight``.
+    """Names without the leading dotted parts that all share, and without a common last part such as ``weight``.
 
     The part before a number stays: ``blocks.0``, not ``0``.
+
+    Args:
+        names: of the groups.
     """
     parts = [name.split(".") for name in names]
     if len(set(names)) < 2:
@@ -96,6 +106,6 @@ def _crowded(tasks: Sequence[str]) -> bool:
 
 
 def _extend(values: np.ndarray) -> str:
-    """Arrow ends of the colour bar, where values lie outside 0..1."""
+    """Ends of the colour bar that get an arrow because values lie beyond them."""
     below, above = bool(np.nanmin(values) < 0), bool(np.nanmax(values) > 1)
     return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]

@@ -1,4 +1,4 @@
-"""Predictions side by side: what the labels say, what each expert said, and what the merged models say."""
+"""Predictions side by side: the labels, the experts and the merged models."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ CELL, GAP, BLOCK_GAP, MARGIN, HEADING, LABEL = 2.1, 0.05, 0.16, 0.06, 0.3, 0.26
 
 
 def draw_panels(path: str | Path, rows: Sequence[Mapping[str, Any]], highlight: str = "merged") -> None:
-    """Write a labelled PNG: a block of lines per image, a line per task, a column per model.
+    """Draw a labelled PNG: a block of lines per image, a line per task, a column per model.
 
-    Each of ``rows`` is ``{'image': picture, task: {title: picture, ...}, ...}`` with pictures uint8 (H,W,3) RGB, sizes
-    free: the titles, say truth | expert | task arithmetic | merged, become the columns and must be the same, in the
-    same order, for all tasks. The image stands at the left of its block. The column ``highlight`` is framed.
-    Raises ValueError where a picture is of another type or shape, or titles differ.
+    The image is at the left of its block.
+
+    Args:
+        path: the file.
+        rows: one ``{'image': picture, task: {title: picture, ...}, ...}`` per image. Pictures are uint8 (H,W,3) RGB of
+            any size. The titles, for example truth | expert | task arithmetic | merged, become the columns; they must
+            be the same, in the same order, for all tasks.
+        highlight: title of the column that is framed.
+
+    Raises:
+        ValueError: there are no rows, a picture has another type or shape, or titles differ.
     """
     titles = _titles(rows)
     heights = [CELL * row["image"].shape[0] / row["image"].shape[1] for row in rows]
@@ -41,14 +48,14 @@ def draw_panels(path: str | Path, rows: Sequence[Mapping[str, Any]], highlight: 
 
 
 def _left(column: int) -> float:
-    """Inches from the left edge to a column's pictures; the tasks' names stand between the image and the rest."""
+    """Inches from the left edge to a column's pictures. The tasks' names are between the image and the rest."""
     return MARGIN + column * (CELL + GAP) + (LABEL if column else 0.0)
 
 
 def _draw_block(
     figure: Figure, row: Mapping[str, Any], titles: Sequence[str], top: float, height: float, highlight: str
 ) -> None:
-    """One image at the left, and right of it a line per task; ``top`` and ``height`` of a line in inches."""
+    """One image at the left and a line per task at its right; ``top`` and ``height`` of a line are in inches."""
 
     def place(line: int, column: int) -> Axes:
         x, y = _left(column), figure.get_figheight() - top - line * (height + GAP) - height
@@ -79,7 +86,7 @@ def _show(place: Axes, picture: np.ndarray, frame: str) -> None:
 
 
 def _titles(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The titles that all rows and tasks agree on, after a look at every picture."""
+    """The titles, which must be the same for all rows and tasks. Every picture is checked, too."""
     if not rows:
         raise ValueError("no rows to draw; give at least one {'image': picture, task: {title: picture}}.")
     titles: list[str] = []

@@ -1,4 +1,4 @@
-"""The comparison as a picture: a bar per method, as long as its Delta_m."""
+"""A comparison as a picture: a bar per method, as long as its Delta_m."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from matplotlib.axes import Axes
 from symerge_dense.report.figures.style import ACCENT, COLOURS, INK, MUTED, new_figure, save
 
 LINE = 0.23  # inches per method
-WORST = -150.0  # percent: longer bars are cut there, with the number beside them, or no other could be told apart
+WORST = -150.0  # percent: longer bars are cut here, or the others could not be told apart; their number is printed
 SHADES = (MUTED, COLOURS[0], COLOURS[2], COLOURS[3], COLOURS[4])
 
 
 def draw_ranking(path: str | Path, record: Mapping[str, Any], highlight: str = "symerge") -> None:
-    """Write a PNG of compare.json's rows: methods by Delta_m, best on top, spread over seeds as whiskers.
+    """Draw the methods of a comparison by Delta_m as a PNG: best on top, standard deviations as whiskers.
 
-    A colour per block; ``highlight`` stands out. Methods without a Delta_m (failed, the experts) are left out.
+    Each block has a colour. Rows without a Delta_m (failures, the experts) are left out.
+
+    Args:
+        path: the file.
+        record: contents of compare.json.
+        highlight: method with a colour of its own.
     """
     rows = sorted((row for row in record["rows"] if _mean(row) is not None), key=lambda row: _mean(row) or 0.0)
     figure = new_figure(8.5, max(2.6, LINE * len(rows) + 1.2))
@@ -46,7 +51,7 @@ def draw_ranking(path: str | Path, record: Mapping[str, Any], highlight: str = "
 
 
 def _draw_bar(place: Axes, line: int, row: Mapping[str, Any], shade: str) -> None:
-    """One method: its bar, its spread, and its number beyond the end of both."""
+    """One method: its bar, its standard deviation, and its number beyond the end of both."""
     value = _mean(row) or 0.0
     spread = row["delta_m"]["mean"].get("std")
     end, cut = max(value, WORST), value < WORST

@@ -1,4 +1,4 @@
-"""What every picture of the report shares: its type, its colours and how it reaches the disk."""
+"""What all pictures of the report share: figures, colours and how they are saved."""
 
 from __future__ import annotations
 
@@ -19,18 +19,33 @@ COLOURS = ("#2a6f97", "#d1495b", "#3a7d44", "#e09f3e", "#6a4c93", "#00897b", "#8
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    """An empty figure of ``width`` x ``height`` inches that needs no screen; ``layout=None``: place axes by hand."""
+    """An empty figure that needs no screen.
+
+    Args:
+        width: inches.
+        height: inches.
+        layout: None: axes are placed by hand.
+    """
     figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write ``figure`` as a PNG of 150 dots per inch, whole or not at all; the same figure gives the same bytes."""
+    """Write a figure as a PNG of 150 dots per inch, whole or not at all. The same figure gives the same bytes.
+
+    Args:
+        figure: to write.
+        path: the file.
+    """
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """One colour per name, by its position, so that a task has the same one in every picture of a run."""
+    """One colour per name, by its position, so that a task has the same colour in every picture of a run.
+
+    Args:
+        names: in the order of the run's tasks.
+    """
     return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}

@@ -1,0 +1,12 @@
+from .adamerging import AdaMerging as AdaMerging
+from .adamerging import AdaMergingPP as AdaMergingPP
+from .adamerging import AdaMergingTask as AdaMergingTask
+from .full_distillation import FullDistillation as FullDistillation
+from .prodistill import ProDistill as ProDistill
+from .simo import SimoRepresentation as SimoRepresentation
+from .surgery import Surgery as Surgery
+from .symerge import HeadDistillation as HeadDistillation
+from .symerge import LayerOnBase as LayerOnBase
+from .symerge import SyMerge as SyMerge
+from .symerge import SyMergeCoefficients as SyMergeCoefficients
+from .symerge import SyMergeLayer as SyMergeLayer

@@ -1,0 +1,16 @@
+from .camera import RGB_CAMERA as RGB_CAMERA
+from .camera import Intrinsics as Intrinsics
+from .camera import normals_from_depth as normals_from_depth
+from .frames import NYUFrames as NYUFrames
+from .listed import NYUDMT as NYUDMT
+from .listed import NYUDv2 as NYUDv2
+from .mat import LabeledMat as LabeledMat
+from .mat import NYUv2Mat as NYUv2Mat
+from .mtan import NYUv2 as NYUv2
+from .normals import NormalAxes as NormalAxes
+from .normals import decode_normals as decode_normals
+from .normals import parse_axes as parse_axes
+from .parquet import NYUv2Parquet as NYUv2Parquet
+from .readers import read_class_map as read_class_map
+from .readers import read_mat as read_mat
+from .readers import read_picture as read_picture

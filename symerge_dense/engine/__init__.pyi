@@ -1,0 +1,12 @@
+from .checkpointing import SafeCheckpointHook as SafeCheckpointHook
+from .checkpointing import newest_checkpoint as newest_checkpoint
+from .hooks import Closing as Closing
+from .hooks import IterationSeedHook as IterationSeedHook
+from .hooks import ProgressHook as ProgressHook
+from .loops import TrainLoop as TrainLoop
+from .optim_wrapper import Bf16OptimWrapper as Bf16OptimWrapper
+from .optim_wrapper import ParameterGroupsConstructor as ParameterGroupsConstructor
+from .runner import QuietRunner as QuietRunner
+from .runner import build_runner as build_runner
+from .runner import join_processes as join_processes
+from .runner import runner_config as runner_config

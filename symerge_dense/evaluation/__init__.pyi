@@ -1,0 +1,9 @@
+from .delta_m import delta_by_task as delta_by_task
+from .delta_m import relative_change as relative_change
+from .metric import DenseMetric as DenseMetric
+from .protocols import Measure as Measure
+from .protocols import Protocol as Protocol
+from .protocols import measure as measure
+from .scores import Scores as Scores
+from .scores import scores_from_json as scores_from_json
+from .scores import scores_to_json as scores_to_json

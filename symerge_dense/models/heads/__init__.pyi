@@ -1,0 +1,6 @@
+from .base import Head as Head
+from .mmseg import MMSegHead as MMSegHead
+from .module import ModuleHead as ModuleHead
+from .native import DeepLab as DeepLab
+from .native import Linear as Linear
+from .native import MultiScale as MultiScale

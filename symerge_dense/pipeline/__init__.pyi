@@ -1,0 +1,11 @@
+from . import comparison as comparison
+from . import file_merge as file_merge
+from . import profiling as profiling
+from .config import RunConfig as RunConfig
+from .config import config_hash as config_hash
+from .config import load_config as load_config
+from .config_files import copy_config as copy_config
+from .config_files import find_config as find_config
+from .config_files import parse_overrides as parse_overrides
+from .expert_store import ExpertStore as ExpertStore
+from .train import TrainRun as TrainRun

@@ -1,0 +1,11 @@
+from .check import SplitCheck as SplitCheck
+from .check import check_tool as check_tool
+from .contents import Content as Content
+from .findings import Fault as Fault
+from .findings import Findings as Findings
+from .findings import Report as Report
+from .normal_axes import Diagnosis as Diagnosis
+from .normal_axes import diagnose as diagnose
+from .pairing import Pairing as Pairing
+from .pairing import compare_folders as compare_folders
+from .pairing import edge_map as edge_map

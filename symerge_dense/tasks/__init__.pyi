@@ -1,0 +1,17 @@
+from .base import DenseTask as DenseTask
+from .depth import Depth as Depth
+from .edges import Edges as Edges
+from .intrinsic import Albedo as Albedo
+from .intrinsic import Intrinsic as Intrinsic
+from .intrinsic import Shading as Shading
+from .inverse_depth import InverseDepth as InverseDepth
+from .metric import Metric as Metric
+from .normals import Normals as Normals
+from .protocols import BatchMeans as BatchMeans
+from .protocols import EigenDepth as EigenDepth
+from .protocols import MTANTask as MTANTask
+from .protocols import eigen_crop as eigen_crop
+from .regression import Positive as Positive
+from .regression import Regression as Regression
+from .segmentation import Segmentation as Segmentation
+from .segmentation import class_colors as class_colors

@@ -1,0 +1,109 @@
+"""What setup.py requires and installs: every library that is imported, no other, and the stubs of every room."""
+
+import ast
+import importlib.util
+import re
+import runpy
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = {
+    "onedl-mmengine": "mmengine",
+    "onedl-mmcv": "mmcv",
+    "onedl-mmsegmentation": "mmseg",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "lazy-loader": "lazy_loader",
+}
+EXPLAINED = {"ftfy", "regex"}  # a comment in setup.py says who imports them
+
+
+@pytest.fixture(scope="module")
+def packaging():
+    """What setup.py passes to setuptools."""
+    setuptools = pytest.importorskip("setuptools")
+    given = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr(setuptools, "setup", lambda **options: given.update(options))
+        runpy.run_path(str(ROOT / "setup.py"))
+    return given
+
+
+def distribution(requirement):
+    return re.split(r"[\[<>=!~; ]", requirement)[0].lower()
+
+
+def modules(requirements):
+    """The modules that one imports from what is required."""
+    return {MODULES.get(name, name) for name in map(distribution, requirements)} - EXPLAINED
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    named = [line.split(";")[0].strip().split("==") for line in lines if line and not line.startswith("#")]
+    return {name.lower().replace("_", "-"): version for name, version in named}
+
+
+def imported(folder, everywhere=True):
+    """{library: files that import it}; ``everywhere``: inside functions too."""
+    found = {}
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree) if everywhere else tree.body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"symerge_dense", ""}:
+                found.setdefault(name, set()).add(path.relative_to(ROOT).as_posix())
+    return found
+
+
+# -- libraries --------------------------------------------------------------------------------------------------------
+def test_every_library_that_the_package_imports_is_required(packaging):
+    core, convert = modules(packaging["install_requires"]), modules(packaging["extras_require"]["convert"])
+    for folder in ("symerge_dense", "tools", "configs"):
+        assert set(imported(folder)) <= core | convert
+
+
+def test_every_required_library_is_imported(packaging):
+    assert modules(packaging["install_requires"]) <= set(imported("symerge_dense"))
+    readers = "".join(path.read_text("utf-8") for path in (ROOT / "symerge_dense/datasets/nyuv2").glob("*.py"))
+    for name in modules(packaging["extras_require"]["convert"]):
+        assert re.search(rf'optional_import\("{name}[".]', readers), f"{name} of the extra 'convert' is not imported"
+
+
+def test_what_only_conversions_need_is_imported_when_a_file_needs_it(packaging):
+    convert = modules(packaging["extras_require"]["convert"])
+    assert convert == {"h5py", "scipy", "pyarrow"}
+    assert not convert & set(imported("symerge_dense", everywhere=False))
+    assert {distribution(name) for name in packaging["extras_require"]["dev"]} >= convert
+
+
+def test_every_requirement_has_a_tested_version(packaging):
+    required = [
+        *packaging["install_requires"],
+        *(name for extra in packaging["extras_require"].values() for name in extra),
+    ]
+    assert {distribution(name).replace("_", "-") for name in required} <= set(pins())
+
+
+def test_both_packages_of_opencv_have_one_version():
+    """They install the same files, and libraries that are required ask for either."""
+    assert pins()["opencv-python"] == pins()["opencv-python-headless"]
+    assert importlib.util.find_spec("cv2") is not None
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+def test_the_stubs_of_every_room_are_installed(packaging):
+    data = packaging["package_data"]
+    stubs = sorted((ROOT / "symerge_dense").rglob("*.pyi"))
+    assert len(stubs) > 20
+    for stub in stubs:
+        room = ".".join(stub.parent.relative_to(ROOT).parts)
+        assert room in packaging["packages"]
+        assert any(fnmatch(stub.name, pattern) for pattern in [*data.get("", ()), *data.get(room, ())]), stub
+    assert "py.typed" in data["symerge_dense"]
