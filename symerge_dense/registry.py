@@ -1,9 +1,9 @@
 """The registries: children of MMEngine's, with errors that help, and plug-ins of other packages.
 
 A class enters by a decorator, ``@TASKS.register_module()``, and is then known by its ``name`` (``'depth'``) or,
-where it has none, by its class name (``'NYUv2'``). In a config ``type='depth'`` and ``type=Depth`` mean the same. A registry
-imports the folders that hold its classes when it is first asked, so that ``import symerge_dense`` stays light; MMEngine
-finds the registries of ``default_scope='symerge_dense'`` by importing this module.
+where it has none, by its class name (``'NYUv2'``). In a config ``type='depth'`` and ``type=Depth`` mean the same. A
+registry imports the folders that hold its classes when it is first asked, so that ``import symerge_dense`` stays light.
+MMEngine finds the registries of ``default_scope='symerge_dense'`` by importing this module.
 """
 
 from __future__ import annotations

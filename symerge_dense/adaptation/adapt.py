@@ -17,10 +17,12 @@ from symerge_dense.adaptation.options import SyMergeOptions, make_options
 from symerge_dense.adaptation.student import Student
 from symerge_dense.datasets.samplers import PoolSampler
 from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.engine.checkpointing import CheckpointPolicy
 from symerge_dense.engine.optim_wrapper import wrapper_type
 from symerge_dense.engine.runner import build_runner, runner_config
 from symerge_dense.models.checkpoint import state_hash
 from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.registry import DATASETS
 
 CONFIG_NAME = "adaptation.py"  # the MMEngine config of an adaptation, in the folder of its run
 
@@ -75,29 +77,48 @@ def adapt(
         NonFiniteLoss: a loss is not finite (a ValueError); the last checkpoint before it is kept.
         ValueError: the batch cannot be split among the processes, or a checkpoint belongs to another run.
     """
-    live = isinstance(model, Student)
     options = model.options if isinstance(model, Student) else make_options(**model["options"])
-    kind = type(model).__name__ if isinstance(model, Student) else model["type"]
-    steps, extra = iterations(options, len(experts)), dict(validation or {})
-    per_round = steps // options.rounds
+    kind = type(model).__name__ if isinstance(model, Student) else str(model["type"])
+    steps = iterations(options, len(experts))
+    policy = CheckpointPolicy(
+        folder / "checkpoints",
+        options.save_every * steps // options.rounds,
+        by_epoch=False,
+        fingerprint=_fingerprint(kind, options, experts),
+        resume=resume,
+    )
     hook = {"type": "SyMergeHook", "labels": str(labels or folder / "labels"), "history": str(folder / "history.jsonl")}
     config = runner_config(
         folder,
+        policy,
         title=title,
         seed=seed,
         launcher=launcher,
-        resume=resume,
         hooks=[hook],
-        save_every=options.save_every * per_round,
-        by_epoch=False,
-        checkpoints_in=folder / "checkpoints",
-        fingerprint=_fingerprint(kind, options, experts),
         find_unused_parameters=options.schedule == "per_task",
         settings=settings,
     )
-    val_interval = extra.pop("val_interval", None)
-    config |= {
-        "train_cfg": {"by_epoch": False, "max_iters": steps, "val_interval": (val_interval or 10**9) * per_round},
+    watched = dict(validation or {})
+    config |= _schedule(options, steps, watched.pop("val_interval", None))
+    loading = _loading(options)
+    if isinstance(model, Student) or isinstance(pool, Unlabelled):
+        if isinstance(model, Student):
+            model.experts = dict(experts)
+        runner = build_runner(config, model=model, train_dataloader=_loader(pool, loading, seed), **watched)
+    else:
+        sampler = {"type": "PoolSampler", "seed": seed}
+        data = {**loading, "dataset": dict(pool), "sampler": sampler, "collate_fn": {"type": "default_collate"}}
+        described = {"filename": CONFIG_NAME, "model": dict(model), "train_dataloader": data}
+        runner = build_runner({**config, **watched, **described})
+    runner.train()
+    return unwrap(runner)
+
+
+def _schedule(options: SyMergeOptions, steps: int, val_interval: int | None) -> dict[str, Any]:
+    """Loop, optimizer and learning-rate schedule; ``val_interval`` is in rounds, None never validates."""
+    rounds = val_interval or 10**9
+    schedule: dict[str, Any] = {
+        "train_cfg": {"by_epoch": False, "max_iters": steps, "val_interval": rounds * steps // options.rounds},
         "optim_wrapper": {
             "type": wrapper_type(options.amp),
             "constructor": "ParameterGroupsConstructor",
@@ -105,24 +126,8 @@ def adapt(
         },
     }
     if options.lr_decay == "cosine":
-        config["param_scheduler"] = [{"type": "CosineAnnealingLR", "T_max": steps, "eta_min": 0.0, "by_epoch": False}]
-    loading = _loading(options)
-    if live or isinstance(pool, Unlabelled):
-        if isinstance(model, Student):
-            model.experts = dict(experts)
-        runner = build_runner(config, model=model, train_dataloader=_loader(pool, loading, seed), **extra)
-    else:
-        data = {
-            **loading,
-            "dataset": dict(pool),
-            "sampler": {"type": "PoolSampler", "seed": seed},
-            "collate_fn": {"type": "default_collate"},
-        }
-        runner = build_runner(
-            {**config, **extra, "filename": CONFIG_NAME, "model": dict(model), "train_dataloader": data}
-        )
-    runner.train()
-    return unwrap(runner)
+        schedule["param_scheduler"] = [{"type": "CosineAnnealingLR", "T_max": steps, "eta_min": 0.0, "by_epoch": False}]
+    return schedule
 
 
 def _loading(options: SyMergeOptions) -> dict[str, Any]:
@@ -146,7 +151,7 @@ def _loading(options: SyMergeOptions) -> dict[str, Any]:
 
 
 def _loader(pool: Unlabelled | Mapping[str, Any], loading: Mapping[str, Any], seed: int) -> DataLoader[Any]:
-    dataset = pool.fresh() if isinstance(pool, Unlabelled) else Unlabelled(**pool)
+    dataset = pool.fresh() if isinstance(pool, Unlabelled) else DATASETS.build({"type": "Unlabelled", **pool})
     return DataLoader(dataset, sampler=PoolSampler(dataset, seed=seed), collate_fn=default_collate, **loading)
 
 

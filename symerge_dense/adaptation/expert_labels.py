@@ -114,7 +114,7 @@ class CachedLabels:
 
 
 class OnlineLabels:
-    """Runs every expert on every batch, as published: images in, raw outputs {task: (N,C,h,w)} out.
+    """Runs every expert on every batch, without a cache: images in, raw outputs {task: (N,C,h,w)} out.
 
     Args:
         experts: {task: expert}; put into evaluation mode.

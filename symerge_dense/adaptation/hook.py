@@ -3,7 +3,7 @@
 | when | stage | done by |
 |---|---|---|
 | before_train | attach experts: task vectors | Student.attach |
-| | expert labels: cached once, or asked online | adaptation.expert_labels |
+| | expert labels: cached once, or computed in every step | adaptation.expert_labels |
 | | scale the losses to equal size | initial_scale |
 | before_train_iter | choose the tasks of the step | task_of, Student.before_step |
 | after_train_iter | project coefficients, log | Student.after_step, adaptation.history |
@@ -82,7 +82,7 @@ def initial_scale(model: Student, dataset: Dataset[dict[str, Any]]) -> Tensor:
 # -- the hook ---------------------------------------------------------------------------------------------------------
 @HOOKS.register_module()
 class SyMergeHook(Hook):
-    """Lets a Student learn from the experts; the table at the top of this file lists what it does when.
+    """Trains a Student with the labels of its experts; the table at the top of this file lists the stages.
 
     In a config: ``custom_hooks=[dict(type='SyMergeHook')]`` beside ``model=dict(type='SyMergeModel', ...)`` and a
     ``train_dataloader`` over an ``Unlabelled`` set. The experts are the model's.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,16 @@ NO_HISTORY: dict[str, Any] = {"log_scalars": {}, "runtime_info": {}, "resumed_ke
 
 @HOOKS.register_module()
 class SafeCheckpointHook(Hook):
-    """Saves the run every ``interval`` epochs or iterations and keeps the newest two files.
+    """Saves the run at regular intervals, and keeps the newest two files.
 
     MMEngine's own checkpoints hold pickled histories and are not written atomically, and its loader falls back to
-    unrestricted unpickling. These hold what resuming needs and nothing that could run code.
+    unrestricted unpickling. These hold only what resuming needs, and nothing that could run code.
 
     Args:
-        folder: where the files go. fingerprint: of everything that a resumed run must share with the interrupted one.
+        folder: where the files go.
+        interval: epochs or iterations between two checkpoints.
+        by_epoch: whether ``interval`` counts epochs or iterations.
+        fingerprint: of everything that a resumed run must share with the interrupted one.
     """
 
     priority = "VERY_LOW"
@@ -59,15 +63,25 @@ class SafeCheckpointHook(Hook):
 
 
 def checkpoints(folder: str | Path) -> list[Path]:
-    """Checkpoint files of a run, newest first."""
+    """Checkpoint files of a run, newest first.
+
+    Args:
+        folder: of the checkpoints.
+    """
     found = [(int(match[1]), path) for path in Path(folder).glob("*.pth") if (match := NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found, reverse=True)]
 
 
 def newest_checkpoint(folder: str | Path, fingerprint: str = "") -> Path | None:
-    """The newest checkpoint in ``folder`` that can be read, or None. A damaged one falls back to the one before.
+    """The newest checkpoint that can be read; a damaged one falls back to the one before. None where there is none.
 
-    Raises UnsafeFileError where a file holds pickled objects, ValueError where it stems from a run with other settings.
+    Args:
+        folder: of the checkpoints.
+        fingerprint: that the checkpoint must have.
+
+    Raises:
+        UnsafeFileError: a file holds pickled objects.
+        ValueError: a file is no checkpoint of this package, or belongs to a run with other settings.
     """
     for path in checkpoints(folder):
         try:
@@ -86,3 +100,42 @@ def newest_checkpoint(folder: str | Path, fingerprint: str = "") -> Path | None:
             )
         return path
     return None
+
+
+@dataclass(frozen=True)
+class CheckpointPolicy:
+    """Where a run keeps its checkpoints, how often, and whether it goes on from one.
+
+    Args:
+        folder: of the files.
+        interval: epochs or iterations between two checkpoints; 0 saves none.
+        by_epoch: whether ``interval`` counts epochs or iterations.
+        fingerprint: of everything that a resumed run must share with the interrupted one.
+        resume: go on from the newest sound checkpoint; without it the checkpoints are removed.
+    """
+
+    folder: Path
+    interval: int = 0
+    by_epoch: bool = True
+    fingerprint: str = ""
+    resume: bool = False
+
+    def begin(self) -> Path | None:
+        """The checkpoint that the run goes on from, or None; then files of an earlier run are removed.
+
+        Raises:
+            ValueError: a checkpoint must not be resumed from (see ``newest_checkpoint``).
+        """
+        if self.resume:
+            return newest_checkpoint(self.folder, self.fingerprint)
+        if is_main_process():
+            for path in checkpoints(self.folder):
+                path.unlink(missing_ok=True)
+        return None
+
+    @property
+    def hooks(self) -> list[dict[str, Any]]:
+        """The hook that saves, as a config dict; none where nothing is saved."""
+        values = {"folder": str(self.folder), "interval": self.interval, "by_epoch": self.by_epoch}
+        hook = {"type": "SafeCheckpointHook", **values, "fingerprint": self.fingerprint}
+        return [hook] if self.interval else []

@@ -1,4 +1,4 @@
-"""Hooks of every run: a progress bar, and random numbers that do not depend on where a run was interrupted."""
+"""Hooks of every run: a progress bar, and random numbers that an interruption does not change."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ class Closing(Protocol):
     """A hook that ``QuietRunner`` closes when training ends, by an exception too."""
 
     def close(self) -> None:
-        """Write or give back what is held."""
+        """Write what is buffered, and release resources."""
 
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """A progress bar over the iterations of a run, with the loss behind it."""
+    """A progress bar over the iterations of a run, followed by the loss.
+
+    Args:
+        description: shown before the bar.
+    """
 
     priority = "LOW"
 
@@ -33,7 +37,7 @@ class ProgressHook(Hook):
         self._bar: Bar | None = None
 
     def before_train(self, runner: Any) -> None:
-        """Start where the run starts, which is not 0 after a resume."""
+        """Start the bar at the run's first iteration, which is not 0 after a resume."""
         self._bar = Bar(self.description, total=runner.max_iters, done=runner.iter).__enter__()
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -54,6 +58,9 @@ class IterationSeedHook(Hook):
     """Seeds torch, numpy and random before each iteration from (seed, iteration, rank).
 
     So the random numbers of an iteration (dropout) do not depend on where the run was interrupted.
+
+    Args:
+        seed: of the run.
     """
 
     priority = "VERY_HIGH"
@@ -62,7 +69,7 @@ class IterationSeedHook(Hook):
         self.seed = seed
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Seed everything for the iteration that comes."""
+        """Seed everything for the coming iteration."""
         value = int(np.random.SeedSequence([self.seed, runner.iter, get_rank()]).generate_state(1)[0])
         torch.manual_seed(value)
         np.random.seed(value)

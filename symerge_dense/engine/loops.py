@@ -1,4 +1,4 @@
-"""Loops of MMEngine's runner that it does not have."""
+"""A training loop for MMEngine's runner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from symerge_dense.registry import LOOPS
 
 @LOOPS.register_module()
 class TrainLoop(EpochBasedTrainLoop):
-    """MMEngine's epoch loop that can end within an epoch: after ``max_iters`` iterations in all."""
+    """MMEngine's epoch loop, which can also end within an epoch.
+
+    Args:
+        runner: MMEngine's.
+        dataloader: the data loader, or its config.
+        max_epochs: replaced by the number of epochs that ``max_iters`` takes.
+        max_iters: iterations of the whole run.
+    """
 
     def __init__(self, runner: Any, dataloader: Any, max_epochs: int, max_iters: int) -> None:
         super().__init__(runner, dataloader, max_epochs)

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import init_dist, is_distributed, is_main_process
+from mmengine.dist import init_dist, is_distributed
 from mmengine.hooks import LoggerHook
 from mmengine.runner import Runner
 from torch import nn
 
-from symerge_dense.engine.checkpointing import checkpoints, newest_checkpoint
+from symerge_dense.engine.checkpointing import CheckpointPolicy
 from symerge_dense.engine.hooks import Closing
 from symerge_dense.registry import RUNNERS, SCOPE
 
@@ -68,16 +68,12 @@ def join_processes(launcher: str) -> None:
 
 def runner_config(
     work_dir: str | Path,
+    checkpoints: CheckpointPolicy,
     *,
     title: str,
     seed: int,
     launcher: str = "none",
-    resume: bool = False,
     hooks: Sequence[Mapping[str, Any]] = (),
-    save_every: int = 0,
-    by_epoch: bool = True,
-    checkpoints_in: str | Path | None = None,
-    fingerprint: str = "",
     find_unused_parameters: bool = False,
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
@@ -88,15 +84,11 @@ def runner_config(
 
     Args:
         work_dir: folder of MMEngine's log and of ``vis_data``.
+        checkpoints: where and how often the run is saved, and whether it goes on from a checkpoint.
         title: shown at the progress bar.
         seed: of the run.
         launcher: 'none', 'pytorch' or 'slurm'.
-        resume: go on from the newest sound checkpoint; without it the checkpoints are removed.
         hooks: further hooks as config dicts.
-        save_every: checkpoint interval in epochs or (``by_epoch=False``) iterations; 0 saves none.
-        by_epoch: what ``save_every`` counts.
-        checkpoints_in: folder of the checkpoints, ``work_dir`` unless given.
-        fingerprint: of the run; one that differs from a found checkpoint's refuses to resume.
         find_unused_parameters: of DistributedDataParallel.
         settings: keys of the runner that a user's config sets: ``PASSED_ON``.
 
@@ -107,28 +99,13 @@ def runner_config(
         ValueError: a checkpoint must not be resumed from (see ``newest_checkpoint``).
     """
     join_processes(launcher)
-    folder = Path(checkpoints_in or work_dir)
-    found = newest_checkpoint(folder, fingerprint) if resume else None
-    if not resume:
-        discard(folder)
+    found, by_epoch = checkpoints.begin(), checkpoints.by_epoch
     own: list[dict[str, Any]] = [
         {"type": "IterationSeedHook", "seed": seed},
         {"type": "ProgressHook", "description": title},
+        *([{"type": "SyncBuffersHook"}] if launcher != "none" else []),
+        *checkpoints.hooks,
     ]
-    own += [{"type": "SyncBuffersHook"}] if launcher != "none" else []
-    own += (
-        [
-            {
-                "type": "SafeCheckpointHook",
-                "folder": str(folder),
-                "interval": save_every,
-                "by_epoch": by_epoch,
-                "fingerprint": fingerprint,
-            }
-        ]
-        if save_every
-        else []
-    )
     config: dict[str, Any] = {
         "work_dir": str(work_dir),
         "launcher": launcher,
@@ -138,13 +115,12 @@ def runner_config(
         "randomness": {"seed": seed},
         "find_unused_parameters": find_unused_parameters,
         "resume": found is not None,
+        "load_from": None if found is None else str(found),
     }
     config |= {key: value for key, value in settings.items() if key in PASSED_ON}
     config["log_processor"] = {"type": "LogProcessor", "by_epoch": by_epoch, **settings.get("log_processor", {})}
     config["default_hooks"] = {"checkpoint": None, **_default_hooks(settings.get("default_hooks") or {}, by_epoch)}
     config["custom_hooks"] = [*own, *hooks, *settings.get("custom_hooks", ())]
-    if found is not None:
-        config["load_from"] = str(found)
     if launcher != "none" and not torch.cuda.is_available():
         config["model_wrapper_cfg"] = {
             "type": "MMDistributedDataParallel",
@@ -182,10 +158,3 @@ def build_runner(config: Mapping[str, Any], **live: Any) -> QuietRunner:
         return runner
     known = inspect.signature(Runner.__init__).parameters
     return QuietRunner(**{key: value for key, value in plain.items() if key in known}, **live, cfg=kept)
-
-
-def discard(folder: Path) -> None:
-    """Remove the checkpoints of an unfinished run."""
-    if is_main_process():
-        for path in checkpoints(folder):
-            path.unlink(missing_ok=True)

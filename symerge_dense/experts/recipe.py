@@ -1,4 +1,4 @@
-"""How a network is trained: validated numbers, and the optimizer and learning-rate schedule they stand for."""
+"""How a network is trained: validated options, and the optimizer and learning-rate schedule that they describe."""
 
 from __future__ import annotations
 
@@ -22,15 +22,23 @@ class Recipe:
     """Training options.
 
     Args:
-        epochs, batch_size: batch_size is per process.
-        lr, weight_decay, optimizer ('AdamW', 'Adam', 'SGD'): of all weights; the backbone's lr is multiplied by
-            ``backbone_lr_scale``.
+        epochs: passes over the data set.
+        batch_size: images per step and process.
+        lr: learning rate of all weights outside the backbone.
+        weight_decay: of all weights.
+        optimizer: 'AdamW', 'Adam' or 'SGD'.
+        backbone_lr_scale: factor on ``lr`` for the backbone.
         schedule: 'cosine' or 'poly' (both to 0 over the run), 'step' (times ``gamma`` every ``step_size`` epochs) or
-            'constant'; each moves with every iteration, after a linear rise over ``warmup_iters`` iterations.
-        num_workers: of the data loader. max_iters: ends the run early, the schedule shortened with it.
+            'constant'; the rate is set anew in every iteration.
+        warmup_iters: iterations of a linear rise before the schedule.
+        step_size: epochs between two steps of 'step'.
+        gamma: factor of 'step'.
+        num_workers: of the data loader.
+        max_iters: ends the run early, and shortens the schedule with it; None for no limit.
         amp: mixed precision (float16 on CUDA, bfloat16 on CPUs).
 
-    Raises ValueError for values out of range.
+    Raises:
+        ValueError: a value is out of range.
     """
 
     epochs: int = 40
@@ -69,12 +77,20 @@ class Recipe:
                 raise ValueError(f"recipe: {name}={value} must be a number >= {least}.")
 
     def iterations(self, epoch_length: int) -> int:
-        """Optimizer steps of a run whose epochs have ``epoch_length`` batches."""
+        """Optimizer steps of a run.
+
+        Args:
+            epoch_length: batches per epoch.
+        """
         every = self.epochs * epoch_length
         return every if self.max_iters is None else min(every, self.max_iters)
 
     def build_optimizer(self, model: nn.Module) -> Optimizer:
-        """Optimizer of ``model``: its ``backbone`` with the scaled learning rate, and everything else."""
+        """The optimizer of a network, with the scaled learning rate for its ``backbone``.
+
+        Args:
+            model: the network; its frozen parameters are left out.
+        """
         shared = {id(parameter) for parameter in model.get_submodule("backbone").parameters()}
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         groups = [
@@ -88,7 +104,17 @@ class Recipe:
         return built
 
     def schedulers(self, epoch_length: int) -> list[dict[str, Any]]:
-        """MMEngine's parameter schedulers, one step per iteration."""
+        """MMEngine's parameter schedulers, one step per iteration.
+
+        Args:
+            epoch_length: batches per epoch.
+
+        Returns:
+            Their configs.
+
+        Raises:
+            ValueError: the warm-up is not shorter than the run.
+        """
         total, warm = self.iterations(epoch_length), self.warmup_iters
         if warm >= total:
             raise ValueError(f"recipe: warmup_iters={warm} must be smaller than the run's {total} iterations.")

@@ -1,8 +1,8 @@
-"""What Fisher merging and RegMean want to know of an expert, collected on unlabelled images.
+"""Statistics of experts for Fisher merging and RegMean, collected on unlabelled images.
 
 Fisher (Matena and Raffel 2022, https://arxiv.org/abs/2111.09832): the diagonal
-F = E_x E_{y~p(y|x)} [(d log p(y|x) / d theta)^2], one backward pass per image. y is drawn from what the expert itself
-predicts: a class per pixel, or the prediction plus Gaussian noise of variance 1 where it predicts a number.
+F = E_x E_{y~p(y|x)} [(d log p(y|x) / d theta)^2], one backward pass per image. y is drawn from the expert's own
+prediction: a class per pixel, or, where it predicts a number, the prediction plus Gaussian noise of variance 1.
 Gram (RegMean, Jin et al. 2023, https://arxiv.org/abs/2212.09849): G = X^T X of the inputs X of every linear layer and,
 patch by patch, of every convolution.
 """
@@ -14,6 +14,7 @@ from contextlib import ExitStack
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -23,16 +24,25 @@ from symerge_dense.progress import track
 from symerge_dense.registry import did_you_mean
 
 SAMPLED = frozenset({"fisher"})  # statistics that depend on the seed
-LARGEST_GRAM = 4608  # inputs of a layer, 85 MB; the Gram matrix of a larger one is not collected
+LARGEST_GRAM = 4608  # inputs of a layer, 85 MB; the Gram matrix of a larger layer is not collected
 Statistics = dict[str, dict[str, Tensor]]
 
 
 def collect(what: str, experts: Mapping[str, MultiTaskModel], batches: Sequence[Tensor], seed: int = 0) -> Statistics:
-    """{task: {backbone tensor name: statistic}} of every expert; ``what`` is 'fisher' or 'gram'.
+    """One statistic of every expert; the experts stay as they are.
 
-    ``batches``: images (N,3,H,W) in 0..255. 'fisher' has every parameter, 'gram' the weights of linear layers and of
-    convolutions with one group, zero padding and at most ``LARGEST_GRAM`` inputs. The experts stay as they are.
-    Raises ValueError for another ``what``.
+    Args:
+        what: 'fisher' or 'gram'.
+        experts: {task: expert}.
+        batches: images, each batch (N,3,H,W) in 0..255.
+        seed: of the draws of 'fisher'.
+
+    Returns:
+        {task: {backbone tensor name: statistic}}. 'fisher' has every parameter; 'gram' has the weights of linear layers
+        and of convolutions with one group and zero padding, each of at most ``LARGEST_GRAM`` inputs.
+
+    Raises:
+        ValueError: another ``what``.
     """
     rules: dict[str, Callable[[str, MultiTaskModel, Sequence[Tensor], int], dict[str, Tensor]]] = {
         "fisher": _fisher,
@@ -47,7 +57,16 @@ def collect(what: str, experts: Mapping[str, MultiTaskModel], batches: Sequence[
 def log_likelihood(expert: MultiTaskModel, task: str, output: Tensor, generator: torch.Generator) -> Tensor:
     """log p(y | x), up to a constant, of one draw y from the expert's own prediction, summed over pixels.
 
-    ``output`` is raw, (N,C,h,w). A distribution over classes, a probability of one, or the mean of a Gaussian.
+    The prediction is a distribution over classes, the probability of a single class, or the mean of a Gaussian.
+
+    Args:
+        expert: the expert.
+        task: one of its tasks.
+        output: its raw output (N,C,h,w).
+        generator: of the draw.
+
+    Returns:
+        A scalar, differentiable in ``output``.
     """
     if expert.tasks[task].entropy(output.detach()) is None:
         noise = torch.randn(output.shape, generator=generator).to(output)
@@ -56,7 +75,7 @@ def log_likelihood(expert: MultiTaskModel, task: str, output: Tensor, generator:
         probability = output.detach().sigmoid()
         drawn = (torch.rand(output.shape, generator=generator).to(output) < probability).to(output)
         return -F.binary_cross_entropy_with_logits(output, drawn, reduction="sum")
-    logits = output.flatten(2).transpose(1, 2).reshape(-1, output.shape[1])
+    logits = rearrange(output, "n classes h w -> (n h w) classes")
     drawn = torch.multinomial(logits.detach().softmax(1).cpu(), 1, generator=generator)[:, 0].to(output.device)
     return -F.cross_entropy(logits, drawn, reduction="sum")
 
@@ -100,7 +119,7 @@ def _observer(name: str, grams: dict[str, Tensor]) -> Callable[[nn.Module, tuple
 
 
 def _is_matrix(layer: nn.Module) -> bool:
-    """Whether the layer multiplies its inputs, as ``_rows`` gives them, by its weight: then it has a Gram matrix."""
+    """Whether the layer multiplies the rows that ``_rows`` gives by its weight: only then it has a Gram matrix."""
     if isinstance(layer, nn.Linear):
         return layer.in_features <= LARGEST_GRAM
     if not isinstance(layer, nn.Conv2d) or type(layer).forward is not nn.Conv2d.forward:
@@ -110,9 +129,9 @@ def _is_matrix(layer: nn.Module) -> bool:
 
 
 def _rows(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """What the weight's matrix is applied to: (positions, inputs of one output)."""
+    """The rows that the weight's matrix multiplies: (positions, inputs of one output)."""
     if isinstance(layer, nn.Conv2d):
         assert not isinstance(layer.padding, str)
         patches = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        return patches.transpose(1, 2).flatten(0, 1)
-    return inputs.flatten(0, -2)
+        return rearrange(patches, "n inputs positions -> (n positions) inputs")
+    return rearrange(inputs, "... inputs -> (...) inputs")

@@ -18,6 +18,7 @@ from mmengine.hooks import Hook
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from symerge_dense.datasets.samplers import EpochSampler
+from symerge_dense.engine.checkpointing import CheckpointPolicy
 from symerge_dense.engine.optim_wrapper import optim_wrapper
 from symerge_dense.engine.runner import build_runner, join_processes, runner_config
 from symerge_dense.experts.recipe import Recipe
@@ -38,31 +39,32 @@ def fit(
     hooks: Sequence[Hook] = (),
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path | None:
-    """Train ``model`` in place on ``dataset``; it comes back in evaluation mode.
+    """Train a network in place, and leave it in evaluation mode.
 
     Args:
+        model: the network.
         dataset: gives samples with an ``image`` and a target for each of the model's tasks.
-        work_dir: holds a folder of checkpoints while the run is unfinished; it is removed in the end.
-        title: shown at the progress bar, such as 'expert depth'. hooks: further MMEngine hooks.
-        resume: go on where an interrupted run with the same settings stopped; the result is that of an unbroken run.
-    Returns the checkpoint that the run went on from, None where it started anew.
-    Raises NonFiniteLoss before an optimizer step with a loss that is not finite, and ValueError for an empty data set
-    and for an unfinished run in ``work_dir`` that has other settings.
+        recipe: the training options.
+        work_dir: holds a folder of checkpoints while the run is unfinished; the folder is removed at the end.
+        title: shown at the progress bar, such as 'expert depth'; names the folder of checkpoints.
+        seed: of everything random.
+        launcher: 'none', 'pytorch' or 'slurm'.
+        resume: continue an interrupted run with the same settings; the result is that of an unbroken run.
+        hooks: further MMEngine hooks.
+        settings: keys of MMEngine's runner that are passed on, see ``engine.runner.PASSED_ON``.
+
+    Returns:
+        The checkpoint from which the run continued; None where it started anew.
+
+    Raises:
+        NonFiniteLoss: a loss is not finite; raised before the optimizer step.
+        ValueError: the data set is empty, or ``work_dir`` holds an unfinished run with other settings.
     """
     join_processes(launcher)
     folder = Path(work_dir) / f"unfinished-{re.sub(r'[^A-Za-z0-9]+', '-', title)}"
-    fingerprint = _fingerprint(model, dataset, recipe, seed)
+    policy = CheckpointPolicy(folder, 1, True, _fingerprint(model, dataset, recipe, seed), resume)
     loader = _loader(dataset, recipe, seed)
-    config = runner_config(
-        folder,
-        title=title,
-        seed=seed,
-        launcher=launcher,
-        resume=resume,
-        save_every=1,
-        fingerprint=fingerprint,
-        settings=settings,
-    )
+    config = runner_config(folder, policy, title=title, seed=seed, launcher=launcher, settings=settings)
     config |= {
         "param_scheduler": recipe.schedulers(len(loader)),
         "train_cfg": {"type": "TrainLoop", "max_epochs": recipe.epochs, "max_iters": recipe.iterations(len(loader))},
@@ -80,11 +82,11 @@ def fit(
     barrier()
     if is_main_process():
         _tidy(folder)
-    return Path(config["load_from"]) if "load_from" in config else None
+    return Path(config["load_from"]) if config["load_from"] else None
 
 
 def _fingerprint(model: MultiTaskModel, dataset: Any, recipe: Recipe, seed: int) -> str:
-    """Of all that decides how the run ends."""
+    """Hash of everything that decides the result of the run."""
     numbers = {key: value for key, value in dataclasses.asdict(recipe).items() if key != "num_workers"}
     try:
         network = model.spec
@@ -111,7 +113,7 @@ def _loader(dataset: Any, recipe: Recipe, seed: int) -> DataLoader[Any]:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what the finished run left: its checkpoints and MMEngine's log, and the work folder if that was all."""
+    """Remove the finished run's checkpoints and MMEngine's log, and the work folder if it is empty then."""
     shutil.rmtree(folder)
     if not any(folder.parent.iterdir()):
         folder.parent.rmdir()

@@ -147,9 +147,7 @@ class MergeRun:
             return narrowed(merged, like, f"{self.merger.name}: merged {name!r}")
         except ValueError:
             if operands.unchecked:
-                for _ in replace(
-                    operands, unchecked=False
-                ).experts():  # raises for a NaN or infinite input and names its expert
+                for _ in replace(operands, unchecked=False).experts():  # raises if an input is NaN, and names it
                     pass
             raise
 

@@ -184,8 +184,8 @@ def load_base(
 
     Args:
         backbone: changed in place.
-        checkpoint: load this file: a timm or torchvision ``.pth`` or ``.safetensors``, or a whole network, ours or a
-            foreign one, of which the backbone is taken.
+        checkpoint: load this file: a timm or torchvision ``.pth`` or ``.safetensors``, or a whole network, of this
+            package or another, whose backbone is used.
         pretrained: load timm's download.
         random_init: keep the weights that the backbone has.
         allow_partial: accept a file that does not fill the whole backbone.

@@ -1,4 +1,4 @@
-"""Model files: safetensors of plain tensors whose header says, as one JSON text, what network they belong to."""
+"""Model files: safetensors of plain tensors, with a header that describes their network as one JSON text."""
 
 from __future__ import annotations
 
@@ -40,12 +40,19 @@ __all__ = [
 
 
 def save_model(path: str | Path, model: MultiTaskModel, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write ``model`` to ``path`` (``.safetensors``), all of it or nothing.
+    """Write a model file, all of it or nothing.
 
-    ``metadata`` is the caller's record: 'base_hash', 'training', 'metrics', ...; what describes the network itself
-    (format, model, tasks, backbone, heads, preprocessing, hash; plugins, the modules that its classes of other packages
-    come from) is added here. Raises ValueError for another suffix, metadata that JSON cannot hold, weights that are not
-    finite, and tasks or heads that are not registered, which no program could build again.
+    The description of the network is added to the record: format, model, tasks, backbone, heads, preprocessing, hash,
+    and plugins, the modules of its classes from other packages.
+
+    Args:
+        path: the file (``.safetensors``).
+        model: the network.
+        metadata: the caller's record: 'base_hash', 'training', 'metrics', ...
+
+    Raises:
+        ValueError: another suffix, metadata that JSON cannot hold, weights that are not finite, or tasks or heads that
+            are not registered, which no program could build again.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -82,12 +89,21 @@ def _record(model: MultiTaskModel, digest: str, metadata: Mapping[str, Any]) -> 
 
 
 def load_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
-    """The model of a file, on the CPU and in evaluation mode, and its metadata.
+    """Read a model file.
 
-    The file must match the network that it describes completely. Raises ValueError, naming the file and the remedy,
-    for everything that ``read_metadata`` refuses, tensors that are missing, left over, of another shape, not finite
-    or changed since they were saved, and networks that this version does not know. Tasks and heads are looked up by
-    registered name: where the file needs a plug-in, the error names the module to import. Nothing is imported.
+    The file must match the network that it describes completely. Tasks and heads are looked up by registered name, and
+    nothing is imported: where the file needs a plug-in, the error names the module to import.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The model, on the CPU and in evaluation mode, and its metadata.
+
+    Raises:
+        ValueError: ``read_metadata`` refuses the file; tensors are missing, left over, of another shape, not finite or
+            changed since they were saved; or this version does not know the network. The message names the file and
+            the remedy.
     """
     metadata = read_metadata(path)
     state = read_state(path)
@@ -109,10 +125,16 @@ def load_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
 def check_same_base(
     metadatas: Mapping[str, Mapping[str, Any]] | Sequence[Mapping[str, Any]], allow: bool = False
 ) -> None:
-    """Refuse (ValueError) experts that did not start from the same base weights, unless ``allow``.
+    """Refuse experts that did not start from the same base weights.
 
-    ``metadatas``: what ``load_model`` returned, by a name for messages or as a list. A missing base hash counts as
-    different: task vectors of such an expert mean nothing.
+    A missing base hash counts as different: without their common base, task vectors have no meaning.
+
+    Args:
+        metadatas: of the experts, as ``load_model`` returns them: {name for messages: metadata}, or a list.
+        allow: accept all of them.
+
+    Raises:
+        ValueError: the base hashes differ or one is missing, and ``allow`` is False.
     """
     if not isinstance(metadatas, Mapping):
         metadatas = {"+".join(entry.get("tasks", [])) or str(row): entry for row, entry in enumerate(metadatas)}

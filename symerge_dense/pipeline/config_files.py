@@ -99,7 +99,7 @@ def literal(text: str) -> Any:
         return text
 
 
-class CfgOptions(DictAction):  # type: ignore[misc]
+class CfgOptions(DictAction):
     """MMEngine's ``DictAction`` for ``--cfg-options``: Python literals too, and a clear message for anything else."""
 
     @staticmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import resource
 import subprocess
@@ -16,8 +15,8 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 
-import symerge_dense
 from symerge_dense.progress import console
+from symerge_dense.report.results import versions
 
 PACKAGES = ("torch", "torchvision", "timm", "onedl-mmengine", "onedl-mmsegmentation", "albumentations", "numpy")
 
@@ -37,12 +36,6 @@ class Stages:
             yield
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 2)
-
-
-def versions() -> dict[str, str]:
-    """Versions of this package, Python and the libraries that decide a result."""
-    found = {"symerge_dense": symerge_dense.__version__, "python": platform.python_version()}
-    return found | {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
 def commit() -> str:
@@ -74,4 +67,4 @@ def peak_memory_mb() -> float:
 
 def run_facts() -> dict[str, Any]:
     """The facts of the run that do not depend on its results."""
-    return {"commit": commit(), "versions": versions(), "device": device_name()}
+    return {"commit": commit(), "versions": versions(PACKAGES), "device": device_name()}

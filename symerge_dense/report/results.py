@@ -16,14 +16,18 @@ Files of earlier versions lack ``delta_m_metrics`` or ``published_metrics``. Mor
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
-from collections.abc import Iterator, Mapping
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import symerge_dense
 from symerge_dense.fileio import write_text
 
 ROWS = {
@@ -133,3 +137,16 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, (np.generic, np.ndarray)) or hasattr(value, "detach"):  # a tensor, without importing torch
         return _plain(value.tolist(), where)
     raise ValueError(f"{where} is a {type(value).__name__}, not for JSON; give numbers, text, lists or dicts.")
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of this package, of Python, and of those of ``packages`` that are installed.
+
+    Args:
+        packages: names of distributions.
+    """
+    found = {"symerge_dense": symerge_dense.__version__, "python": platform.python_version()}
+    for package in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

@@ -12,7 +12,8 @@ import scipy.io
 from symerge_dense.datasets.nyuv2.mat import LABELED, MAPPING13, MAPPING40, SPLITS, NYUv2Mat, _check_13
 from symerge_dense.datasets.nyuv2.parquet import NYUv2Parquet
 from symerge_dense.datasets.nyuv2.readers import optional_import, read_mat
-from symerge_dense.preparation.convert.manifest import versions
+from symerge_dense.preparation.convert.manifest import PACKAGES
+from symerge_dense.report.results import versions
 
 REMEDY = r"install it with pip install 'symerge-dense\[convert\]'\.$"
 SHARD = "train-00000-of-00001.parquet"
@@ -98,7 +99,7 @@ def test_all_data_sets_are_registered_without_any_of_them():
 
 
 def test_the_manifest_tells_of_the_packages_that_are_there(monkeypatch):
-    assert {"numpy", "h5py", "scipy", "pyarrow"} <= set(versions())
+    assert {"numpy", "h5py", "scipy", "pyarrow"} <= set(versions(PACKAGES))
     installed = importlib.metadata.version
 
     def version(name):
@@ -107,4 +108,4 @@ def test_the_manifest_tells_of_the_packages_that_are_there(monkeypatch):
         return installed(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    assert set(versions()) == {"python", "symerge_dense", "opencv", "numpy"}
+    assert set(versions(PACKAGES)) == {"python", "symerge_dense", "numpy"}

@@ -51,8 +51,9 @@ def test_adaptive_methods_have_the_paper_of_the_code(name):
     assert linked or ROWS[name][1] in ("ablation", "control")
 
 
-def test_options_and_numbers_are_those_of_the_tool():
-    compare, merge = ((ROOT / "tools" / f"{name}.py").read_text("utf-8") for name in ("compare", "merge"))
+def test_options_and_numbers_are_those_of_the_command():
+    commands = ROOT / "symerge_dense" / "commands"
+    compare, merge = ((commands / f"{name}.py").read_text("utf-8") for name in ("compare", "merge"))
     first, plain = TEXT.split("Merging plain checkpoints")
     for tool, part in ((compare, first), (merge, plain)):
         for option in re.findall(r"`(--[\w-]+)", part):

@@ -5,6 +5,7 @@ planted violation, which it has to find.
 """
 
 import ast
+import re
 from pathlib import Path
 from statistics import median
 
@@ -133,6 +134,90 @@ def test_only_the_adapter_imports_mmseg():
     assert importers(planted, "mmseg") == {"a.py"}
 
 
+# -- plug-ins apart from machinery, one definition of every constant ----------------------------------------------------
+PLUGINS = {
+    "TASKS": ("tasks",),
+    "HEADS": ("models/heads",),
+    "DATASETS": ("datasets", "datasets/rooms", "datasets/nyuv2"),
+    "MERGERS": ("merging/methods",),
+    "ADAPTIVE_METHODS": ("adaptation/methods",),
+}
+FOLDERS = {"merging/methods": "MERGERS", "adaptation/methods": "ADAPTIVE_METHODS", "models/heads": "HEADS"}
+SHARED = {"base.py", "__init__.py"}  # of a plug-in folder: what its plug-ins derive from, and what it exports
+
+
+def registered(text):
+    """Names of the registries that a file's classes enter."""
+    tree = ast.parse(text)
+    decorators = [d for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for d in node.decorator_list]
+    words = [ast.unparse(decorator).split("(")[0] for decorator in decorators]
+    return {word.split(".")[0] for word in words if word.endswith(".register_module")}
+
+
+def misplaced(files):
+    """Plug-ins outside their folders, and files of a plug-in folder that are neither plug-in nor shared (_name.py)."""
+    found = []
+    for path, text in files.items():
+        folder, name = path.removeprefix("symerge_dense/").rpartition("/")[::2]
+        entries = registered(text)
+        found += [f"{path}: {entry}" for entry in entries if entry in PLUGINS and folder not in PLUGINS[entry]]
+        lonely = folder in FOLDERS and FOLDERS[folder] not in entries and name not in SHARED
+        found += (
+            [f"{path}: no plug-in"] if lonely and not name.startswith("_") and "class ModuleHead" not in text else []
+        )
+    return found
+
+
+def constants(text):
+    """{name: literal} of the numbers, texts and tuples that a module defines in capitals."""
+    found = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name.isupper() and not name.startswith("_"):
+                try:
+                    found[name] = ast.literal_eval(node.value)
+                except ValueError:
+                    continue
+    return found
+
+
+def defined_twice(files):
+    """Constants of one name and one value in two files: the second should import the first."""
+    owners, found = {}, []
+    for path, text in files.items():
+        for name, value in constants(text).items():
+            first = owners.setdefault((name, repr(value)), path)
+            found += [f"{name} = {value!r} in {first} and {path}"] if first != path else []
+    return found
+
+
+def test_plugins_stand_apart_from_machinery():
+    assert misplaced(sources("symerge_dense")) == []
+    plugin = "from x import MERGERS\n@MERGERS.register_module()\nclass A: ...\n"
+    planted = {"symerge_dense/merging/sly.py": plugin, "symerge_dense/merging/methods/helper.py": "def f(): ..."}
+    assert len(misplaced(planted)) == 2
+    fine = {"symerge_dense/merging/methods/a.py": plugin, "symerge_dense/merging/methods/_shared.py": "def f(): ..."}
+    assert misplaced(fine) == []
+
+
+def test_every_constant_has_one_definition():
+    assert defined_twice(sources("symerge_dense")) == []
+    assert len(defined_twice({"a.py": "INVALID = 255\nN = 1", "b.py": "INVALID = 255\nN = 2"})) == 1
+
+
+def test_labels_that_mark_nothing_are_written_once():
+    """255, Eigen's crop, and the lengths that no normal has stand in datasets/targets.py and nowhere else."""
+    values = {255, 1.2, (480, 640), (45, 471, 41, 601)}
+    found = [
+        f"{path}: {name}"
+        for path, text in sources("symerge_dense").items()
+        for name, value in constants(text).items()
+        if path != "symerge_dense/datasets/targets.py" and not isinstance(value, (list, dict, set)) and value in values
+    ]
+    assert found == []
+
+
 # -- how long things may get ------------------------------------------------------------------------------------------
 def over(sizes, limit, middle):
     """Names of {name: size} above `limit`; all above `middle` too where the median is above it."""
@@ -234,6 +319,56 @@ def unannotated(text):
         bare = [arg.arg for arg in every if arg.annotation is None and arg.arg not in ("self", "cls")]
         found += [f"{node.name}: {what}" for what in bare + (["its result"] if node.returns is None else [])]
     return found
+
+
+def arguments_of(node):
+    """Names of a function's arguments, self and private ones left out."""
+    spec = node.args
+    names = [arg.arg for arg in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
+    names += [arg.arg for arg in (spec.vararg, spec.kwarg) if arg]
+    return [name for name in names if name not in ("self", "cls") and not name.startswith("_")]
+
+
+def fields_of(node):
+    """What a class is built with: its constructor's arguments, or its fields where these are its constructor's."""
+    for child in node.body:
+        if isinstance(child, FUNCTION) and child.name == "__init__":
+            return arguments_of(child)
+    kinds = [ast.unparse(kind) for kind in (*node.decorator_list, *node.bases)]
+    if not any("dataclass" in kind or "NamedTuple" in kind for kind in kinds):
+        return []
+    fields = [child for child in node.body if isinstance(child, ast.AnnAssign) and isinstance(child.target, ast.Name)]
+    taken = [
+        field for field in fields if "ClassVar" not in ast.unparse(field) and "init=False" not in ast.unparse(field)
+    ]
+    return [field.target.id for field in taken if not field.target.id.startswith("_")]
+
+
+def unexplained(text):
+    """Public names with a docstring that does not give every argument a line under ``Args:``.
+
+    Properties and MMEngine's hook points are exempt, and so is an override without a docstring, which inherits one.
+    """
+    found = []
+    for name, node in public_members(ast.parse(text).body):
+        is_class = isinstance(node, ast.ClassDef)
+        plain = [ast.unparse(decorator) for decorator in node.decorator_list]
+        if {"property", "cached_property"} & set(plain) or re.match(r"(before|after)_", node.name):
+            continue
+        docstring = ast.get_docstring(node)
+        block = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", docstring or "", re.MULTILINE)
+        lines = block[1] if block else ""
+        wanted = fields_of(node) if is_class else arguments_of(node)
+        absent = [arg for arg in wanted if not re.search(rf"^\s+\*{{0,2}}{arg}\b[^:\n]*:", lines, re.MULTILINE)]
+        found += [f"{name}: {', '.join(absent)}"] if absent and docstring else []
+    return found
+
+
+def test_every_argument_of_a_public_name_is_explained():
+    assert offences(unexplained, sources("symerge_dense")) == []
+    text = 'def f(a, *, b):\n    """Do.\n\n    Args:\n        a: one.\n    """\n'
+    assert unexplained(text) == ["f: b"] and unexplained(text.replace("a: one.", "a: one.\n        b: two.")) == []
+    assert unexplained('class A:\n    """An A."""\n    def __init__(self, size): ...') == ["A: size"]
 
 
 def test_everything_public_is_documented():

@@ -10,7 +10,6 @@ from builders.adapt_once import OPTIONS
 from torch import nn
 
 from symerge_dense.adaptation.adapt import adapt
-from symerge_dense.adaptation.finalize import finalized
 from symerge_dense.adaptation.low_rank import TaskAdapted
 from symerge_dense.adaptation.options import make_options
 from symerge_dense.adaptation.symerge_model import SyMergeModel
@@ -137,14 +136,14 @@ def test_objects_without_a_spec_are_trained_assembled_and_adapted(tmp_path, monk
     base = tiny.backbone()
     expert = network(wrapped(layers={"pre_final": "body.2"}), seed=1)
     data = tiny.TinySet({"depth": Depth()}, count=4)
-    fit(expert, data, Recipe(epochs=1, batch_size=2), seed=0, work_dir=str(tmp_path / "fit"))
+    fit(expert, data, Recipe(epochs=1, batch_size=2), tmp_path / "fit", title="depth", seed=0)
     assert list(assemble(base, {"depth": expert}).frame["tasks"]) == ["depth"]
     assert TaskAdapted(copy.deepcopy(expert), torch.rand(1, 3, *tiny.SIZE) * 255, 2, 0).levels("depth").keys() == {3}
     model = SyMergeModel(base, {"depth": expert}, make_options(**{**OPTIONS, "rounds": 2, "layer": "body.2"}))
     assert model.adapted == {"depth": ["module.body.2"]}
     before = copy.deepcopy(model.model.heads["depth"].state_dict())
     adapt(model, {"depth": expert}, Unlabelled(tiny.TinySet({}, count=8)), tmp_path / "adapt", seed=0)
-    after = finalized(model).heads["depth"].state_dict()
+    after = model.model.heads["depth"].state_dict()
     learned = {n for n in after if not torch.equal(before[n], after[n]) and "running" not in n and "tracked" not in n}
     assert learned == {"module.body.2.weight", "module.body.2.bias"}
 

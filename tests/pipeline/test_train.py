@@ -84,6 +84,7 @@ def test_everything_is_written_and_nothing_else(home, stock):
 def test_the_record_is_complete_and_every_number_is_one(home):
     record = read_results(home.run / "results.json")
     assert {*RUN_KEYS, *ROWS, "delta_m", "coefficients"} <= set(record)
+    assert record["delta_m_metrics"]["depth"] == "abs" and record["published_metrics"]["depth"] == ["abs", "rel"]
     assert record["seed"] == 0 and record["config"] == json.loads((home.run / "run.json").read_text())
     assert record["config"] == load_config(home.config).record
     for row in ROWS:

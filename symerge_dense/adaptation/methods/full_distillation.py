@@ -18,7 +18,7 @@ from symerge_dense.registry import ADAPTIVE_METHODS
 class FullDistillation(AdaptiveMethod):
     """Backbone and heads learn, with SyMerge's rounds, images, labels and balance.
 
-    Predictors learn too, and no normalisation follows them, so heads need a lower rate than an adapted layer.
+    Predictors learn too, and no normalisation follows them, so ``head_lr`` is lower than an adapted layer's rate.
 
     Args:
         backbone_lr: Adam's learning rate of the backbone.

@@ -1,4 +1,4 @@
-"""The checkpoints that are imported: one class and a table of what each calls its parts."""
+"""The formats of checkpoints that are imported: a class, and a table of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from symerge_dense.experts.importing.options import NetworkOptions
 from symerge_dense.models.foreign_files import Foreign
 from symerge_dense.registry import did_you_mean
 
-ONLY = "segmentation"  # the task of a head that goes without a task's name
+ONLY = "segmentation"  # the task of a head whose file names no task
 UNIT = NetworkOptions(mean=(0.0,) * 3, std=(255.0,) * 3, align_corners=True, output_stride=8)  # images in [0, 1]
 IMAGENET = NetworkOptions(
     mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), align_corners=False, output_stride=8
@@ -25,8 +25,14 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Parts:
-    """A checkpoint's tensors by part, named as seen from the part: of the backbone, of each head by its task's name in
-    the file, of what is left out (full names), and of what the format does not know (full names)."""
+    """A checkpoint's tensors by part.
+
+    Args:
+        backbone: tensors by their names inside the backbone.
+        heads: {task's name in the file: tensors by their names inside the head}.
+        dropped: full names of tensors that are left out.
+        unknown: tensors that the format does not know, by their full names.
+    """
 
     backbone: State
     heads: dict[str, State]
@@ -39,12 +45,17 @@ class Format:
     """How a program lays out its checkpoints.
 
     Args:
-        backbone, heads: what the names of these parts begin with; ``task_names``: a task's name follows ``heads``.
-        head: type of the head; inside it, tensors have ``inner`` before the name that the file gives them.
+        name: of the format.
+        backbone: prefix of the backbone's tensors.
+        heads: prefix of the heads' tensors.
+        options: function of (the file's ``meta``, the file's name) that returns the network's options.
+        task_names: whether a task's name follows the prefix of the heads.
+        head: type of the head in this package.
+        inner: prefix of the file's tensor names inside that head.
+        needs: options that the head requires.
         predictor: tensor of a head whose length is the number of output channels.
-        options: of the network, from what else the file holds; ``needs``: options that the head cannot go without.
-        dropped: what the names of further tensors begin with that the network does not need.
-        nested: whether the tensors stand under a key with others around them; None is either.
+        dropped: prefixes of further tensors that the network does not need.
+        nested: whether the tensors stand under a key with others around them; None for either.
     """
 
     name: str
@@ -60,11 +71,19 @@ class Format:
     nested: bool | None = None
 
     def fits(self, state: Mapping[str, Tensor]) -> bool:
-        """Whether both parts are there."""
+        """Whether a checkpoint has tensors of both backbone and heads.
+
+        Args:
+            state: its tensors by name.
+        """
         return all(any(name.startswith(prefix) for name in state) for prefix in (self.backbone, self.heads))
 
     def parts(self, state: Mapping[str, Tensor]) -> Parts:
-        """The tensors by part."""
+        """A checkpoint's tensors by part.
+
+        Args:
+            state: its tensors by name.
+        """
         parts = Parts({}, {}, tuple(name for name in state if name.startswith(self.dropped)), {})
         for name, value in state.items():
             if name.startswith(self.backbone):
@@ -108,9 +127,15 @@ FORMATS = {
 
 
 def format_of(foreign: Foreign, name: str = "auto") -> Format:
-    """The format ``name``, or the one that the names of the tensors tell.
+    """The format of a checkpoint.
 
-    Raises ValueError, naming what the tensors' names begin with and the known formats, where none or several fit.
+    Args:
+        foreign: the checkpoint.
+        name: of the format; 'auto' finds it by the names of the tensors.
+
+    Raises:
+        ValueError: an unknown name, or no or several formats fit; the message shows the tensors' prefixes and the
+            known formats.
     """
     if name not in ("auto", *FORMATS):
         raise ValueError(did_you_mean(name, ["auto", *FORMATS], "format"))

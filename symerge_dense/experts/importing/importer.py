@@ -18,7 +18,7 @@ from symerge_dense.models.resnet_names import resnet_spec
 from symerge_dense.progress import say
 from symerge_dense.registry import TASKS, did_you_mean
 
-TASK_NAMES = {"normal": "normals"}  # where other programs call a task otherwise
+TASK_NAMES = {"normal": "normals"}  # other programs' names of our tasks
 NO_BASE = (
     "base unknown (no --base): merging this expert needs experts.other_base=True in the config. Give --base the "
     "weights that it was fine-tuned from, such as resnet50-19c8e357.pth."
@@ -35,17 +35,23 @@ def import_expert(
     options: NetworkOptions | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write the network of ``checkpoint`` to ``out`` (``.safetensors``), and return the record it carries.
+    """Write the network of another program's checkpoint as a model file, and print what matched.
 
     Args:
-        tasks: of a checkpoint of several tasks, those wanted; all by default. 'THEIRS=OURS' gives a task another name.
+        checkpoint: the file to import.
+        out: the model file to write (``.safetensors``).
+        tasks: the wanted ones of several; all by default. 'THEIRS=OURS' renames a task.
         kind: a name of FORMATS, or 'auto'.
-        base: the weights that it was fine-tuned from; their hash lets merging see that experts share them.
-        options: of the network; they go before what the format and the file say.
+        base: the weights that it was fine-tuned from; by their hash, merging checks that experts share them.
+        options: of the network; they override those of the format and the file.
         overwrite: replace ``out`` where it exists.
 
-    Prints what matched. Raises ValueError for files that cannot be read safely, unknown formats and tasks, and anything
-    less than a full match of network and tensors; then nothing is written.
+    Returns:
+        The record that is written into the file.
+
+    Raises:
+        ValueError: a file cannot be read safely, a format or task is unknown, or network and tensors do not match
+            completely; nothing is written then.
     """
     out = _free(Path(out), Path(checkpoint), overwrite)
     foreign = read_foreign(checkpoint)
@@ -84,10 +90,18 @@ def _free(out: Path, checkpoint: Path, overwrite: bool) -> Path:
 
 
 def choose_tasks(found: Sequence[str], wanted: Sequence[str] = (), named: bool = True) -> dict[str, str]:
-    """{name in the file: our task} of the heads ``found``, all or those ``wanted`` ('OURS' or 'THEIRS=OURS').
+    """Choose the heads of a checkpoint.
 
-    ``named=False``: the file holds one head and does not say of which task. Raises ValueError for names that are not
-    in the file or that are no tasks here, and for two heads of one task.
+    Args:
+        found: the heads' names in the file.
+        wanted: 'OURS' or 'THEIRS=OURS' each; empty for all.
+        named: False where the file holds one head and does not name its task.
+
+    Returns:
+        {name in the file: our task}.
+
+    Raises:
+        ValueError: a name is not in the file or is no task of this package, or two heads have the same task.
     """
     ours = {name: TASK_NAMES.get(name, name) for name in found}
     if wanted:
@@ -105,7 +119,7 @@ def choose_tasks(found: Sequence[str], wanted: Sequence[str] = (), named: bool =
 
 
 def _in_file(name: str, ours: Mapping[str, str], named: bool) -> str:
-    """The file's name of head ``name``, which may be ours."""
+    """The file's name of a head, given by that name or by ours."""
     theirs = next((key for key, value in ours.items() if name in (key, value)), None)
     if theirs is None and (named or len(ours) > 1):
         raise ValueError(did_you_mean(name, list(ours), "head") + " These are in the checkpoint.")
@@ -115,7 +129,18 @@ def _in_file(name: str, ours: Mapping[str, str], named: bool) -> str:
 def build(
     parts: Parts, form: Format, chosen: Mapping[str, str], options: NetworkOptions, source: str
 ) -> MultiTaskModel:
-    """The network, without its weights, of the ``chosen`` heads {name in the file: our task}."""
+    """The network of the chosen heads, without its weights.
+
+    Args:
+        parts: the checkpoint's tensors.
+        form: its format.
+        chosen: {name in the file: our task}.
+        options: of the network.
+        source: the file, for messages.
+
+    Raises:
+        ValueError: an option is missing, the head has no predictor, or the backbone is no ResNet that timm has.
+    """
     options.require_all(source, form.needs)
     assert options.mean is not None and options.std is not None and options.output_stride is not None
     head = {"type": form.head, **options.head}
@@ -130,7 +155,7 @@ def build(
 
 
 def _task(task: str, head: State, form: Format, source: str) -> dict[str, Any]:
-    """The task's spec, with as many classes as its predictor has channels where it has classes at all."""
+    """The task's spec; a task with classes gets as many as the predictor has channels."""
     if form.predictor not in head:
         raise ValueError(
             f"{source}: the head of {task} has no {form.predictor}; is it a {form.head} head? It holds "
@@ -142,9 +167,20 @@ def _task(task: str, head: State, form: Format, source: str) -> dict[str, Any]:
 
 
 def load(model: MultiTaskModel, parts: Parts, form: Format, chosen: Mapping[str, str], source: str) -> list[str]:
-    """Fill ``model`` and return the names of tensors that it has no use for.
+    """Load the weights, and print matched, missing and unexpected tensors per part.
 
-    Prints matched, missing and unexpected per part; raises ValueError on anything less than a full match.
+    Args:
+        model: filled in place.
+        parts: the checkpoint's tensors.
+        form: its format.
+        chosen: {name in the file: our task}.
+        source: the file, for messages.
+
+    Returns:
+        Names of the checkpoint's tensors that the model does not need.
+
+    Raises:
+        ValueError: network and tensors do not match completely.
     """
     unused = [
         f"{form.heads}{theirs}.{name}" for theirs, head in parts.heads.items() if theirs not in chosen for name in head

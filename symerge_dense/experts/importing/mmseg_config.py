@@ -15,7 +15,7 @@ FLAGS = "--head, --output-stride, --mean, --std and --align-corners"
 LONGEST = 2**20  # characters of a config
 BATCH_NORMS = ("BN", "BN2d", "SyncBN", "BatchNorm2d", "SyncBatchNorm")
 STRIDES = {((1, 2, 2, 2), (1, 1, 1, 1)): 32, ((1, 2, 2, 1), (1, 1, 1, 2)): 16, ((1, 2, 1, 1), (1, 1, 2, 4)): 8}
-# Options of mmseg's ResNet that do not change what it computes, or that are looked at here or in the tensors.
+# Options of mmseg's ResNet that do not change its output, or that are checked below or read off the tensors.
 HARMLESS = {
     "type",
     "depth",
@@ -41,10 +41,15 @@ HARMLESS = {
 
 
 def config_options(meta: Mapping[str, Any], source: str) -> NetworkOptions:
-    """What ``meta['cfg']`` (mmengine) or ``meta['config']`` (mmcv) says about the network; nothing where both lack.
+    """Options of the network by the config in a checkpoint's ``meta``.
 
-    Raises ValueError, naming ``source``, for a config that is not made of literals, and for networks that differ from
-    timm's (caffe style, plugins, other strides, a cascade of heads).
+    Args:
+        meta: has the config as text under 'cfg' (mmengine) or 'config' (mmcv); without one, no option is known.
+        source: the file, for messages.
+
+    Raises:
+        ValueError: the config is not made of literals, or the network differs from timm's (caffe style, plugins, other
+            strides, a cascade of heads).
     """
     text = meta.get("cfg", meta.get("config"))
     if not isinstance(text, str):
@@ -79,9 +84,18 @@ def _options(config: Mapping[str, Any], source: str) -> NetworkOptions:
 
 # -- the text ---------------------------------------------------------------------------------------------------------
 def literals(text: str, names: Collection[str], source: str) -> dict[str, Any]:
-    """Values of the top-level assignments to ``names``: constants, lists, tuples, dicts, and calls of dict().
+    """Values of top-level assignments in Python text: constants, lists, tuples, dicts, and calls of dict().
 
-    Raises ValueError, naming ``source``, for text that is not Python and for values made of anything else.
+    Args:
+        text: of the config.
+        names: the wanted variables.
+        source: the file, for messages.
+
+    Returns:
+        {variable: value}.
+
+    Raises:
+        ValueError: the text is too long or not Python, or a value is made of anything else.
     """
     if len(text) > LONGEST:
         raise ValueError(f"the config in {source} has {len(text)} characters, more than {LONGEST}; it is not read.")
@@ -131,7 +145,7 @@ def _call(node: ast.Call, kind: str) -> Any:
 
 
 def _entries(key: ast.expr | None, value: ast.expr) -> list[tuple[Any, Any]]:
-    """Of `key: value`; without a key it is `**value`."""
+    """The entries of ``key: value``; without a key, those of ``**value``."""
     found = _value(value)
     return [(_value(key), found)] if key is not None else list(dict(found).items())
 
@@ -165,7 +179,7 @@ def _head(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _backbone(config: Mapping[str, Any], source: str) -> tuple[int, list[int] | None]:
-    """(output stride, levels unless all four) of mmseg's ResNet; ValueError where timm's computes something else."""
+    """(output stride, levels or None for all four) of mmseg's ResNet; ValueError if timm's computes something else."""
     depth, style = config.get("depth"), config.get("style", "pytorch")
     strides, dilations = (
         tuple(config.get(key, default)) for key, default in (("strides", (1, 2, 2, 2)), ("dilations", (1, 1, 1, 1)))
@@ -195,7 +209,7 @@ def _backbone(config: Mapping[str, Any], source: str) -> tuple[int, list[int] | 
 
 
 def _colours(config: Mapping[str, Any], model: Mapping[str, Any], source: str) -> tuple[Any, Any]:
-    """(mean, std) of R, G, B on the 0..255 scale; (None, None) where the config does not say."""
+    """(mean, std) of R, G, B on the 0..255 scale; (None, None) where the config has none."""
     found = model.get("data_preprocessor") or config.get("data_preprocessor")
     found = found or {"bgr_to_rgb": True, **config.get("img_norm_cfg", {})}  # mmcv's Normalize turns to RGB by default
     if found.get("mean") is None or found.get("std") is None:

@@ -1,4 +1,4 @@
-"""What the tensors of a checkpoint do not say about its network."""
+"""Options of an imported network that its tensors do not tell."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ FLAGS = {"mean": "--mean", "std": "--std", "align_corners": "--align-corners", "
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Options of an imported network; None is 'not said'.
+    """Options of an imported network; None stands for 'unknown'.
 
     Args:
         head: options of every head, beside its type and channels.
-        mean, std: of R, G, B on the 0..255 scale.
+        mean: of R, G, B on the 0..255 scale.
+        std: of R, G, B on the same scale.
         align_corners: of the upsampling to image size.
         output_stride: of the backbone's last feature, 8, 16 or 32.
-        out_indices: timm's levels, where not all four.
+        out_indices: timm's levels; None for all four.
     """
 
     head: Mapping[str, Any] = field(default_factory=dict)
@@ -30,14 +31,26 @@ class NetworkOptions:
     out_indices: Sequence[int] | None = None
 
     def updated(self, given: NetworkOptions) -> NetworkOptions:
-        """These options, where ``given`` does not say otherwise; heads' options are joined one by one."""
+        """These options, overridden by others; the heads' options are overridden one by one.
+
+        Args:
+            given: the others; their unknown options override nothing.
+        """
         changes = {
             entry.name: value for entry in dataclasses.fields(self) if (value := getattr(given, entry.name)) is not None
         }
         return dataclasses.replace(self, **{**changes, "head": {**self.head, **given.head}})
 
     def require_all(self, source: str, head: Iterable[str] = ()) -> None:
-        """Raise ValueError, naming the flags, where something is not said, of the head all options of ``head``."""
+        """Refuse unknown options.
+
+        Args:
+            source: the file, for messages.
+            head: options that the head requires.
+
+        Raises:
+            ValueError: an option is unknown; the message names the flags that give it.
+        """
         absent = [flag for name, flag in FLAGS.items() if getattr(self, name) is None]
         absent += [f"--head {key}=..." for key in head if key not in self.head]
         if absent:

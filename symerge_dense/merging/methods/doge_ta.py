@@ -32,7 +32,7 @@ class DogeTA(MatrixMerger):
     """Task arithmetic of normalised task vectors, with a shared shift off their common column space.
 
     Scope: matrices, and with ``conv='reshape'`` convolutions as (O, I * kh * kw); the mean of task vectors for all
-    else. (Published code leaves the last at the base.)
+    else. Published code leaves all else at the base.
 
     Neither norm nor learning rate follows the size of the task vectors; the defaults were published for CLIP. Here the
     shift itself is orthogonal to U after every step. Published code projects gradients only, and Adam's scaling by
@@ -44,8 +44,7 @@ class DogeTA(MatrixMerger):
         subspace: U has r / ``subspace`` directions; an integer of at least 1; published: 6.
         iterations: steps of Adam that fit the shift, at least 0; published: 400.
         learning_rate: that of Adam, above 0; published: 1e-4.
-        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors, as most published code
-            has it.
+        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors (most published code).
     """
 
     name: ClassVar[str] = "doge_ta"

@@ -54,8 +54,6 @@ class EMR(Masked):
         return (delta.sign() == unified.sign()) & (delta != 0)
 
     def factor(self, task: str) -> float:
-        own, unified = (
-            math.fsum(self._own[task]),
-            math.fsum(self._unified[task]),
-        )  # exact, so the order of tensors does not matter
+        # fsum is exact, so the order of tensors does not matter.
+        own, unified = math.fsum(self._own[task]), math.fsum(self._unified[task])
         return own / unified if unified else 1.0

@@ -35,8 +35,7 @@ class IsoC(MatrixMerger):
     Args:
         scale: factor of Delta and of the mean, as published; any finite number. The paper tunes it on labels (0.1 to 3;
             about 1.5 for eight tasks).
-        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors, as most published code
-            has it.
+        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors (most published code).
     """
 
     name: ClassVar[str] = "iso_c"
@@ -64,8 +63,7 @@ class IsoCTS(MatrixMerger):
         scale: factor of Delta and of the mean, as published; any finite number. The paper tunes it on labels.
         common: share of directions taken from the sum, in [0, 1]; published: 0.8. Rounded so that the rest divides
             among the tasks.
-        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors, as most published code
-            has it.
+        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors (most published code).
     """
 
     name: ClassVar[str] = "iso_cts"

@@ -35,8 +35,7 @@ class RegMean(MatrixMerger):
         rho: factor of the off-diagonal of G, in [0, 1]; guards against chance correlations of few samples.
         ridge: share of the mean diagonal added to the diagonal of every G, in [1e-12, 1]; directions that no input
             reached get the mean.
-        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors, as most published code
-            has it.
+        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors (most published code).
     """
 
     name: ClassVar[str] = "regmean"

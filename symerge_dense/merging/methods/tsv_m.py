@@ -31,8 +31,7 @@ class TsvM(MatrixMerger):
 
     Args:
         scale: factor of Delta and of the mean, as published; any finite number. 1, the default, gives one expert back.
-        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors, as most published code
-            has it.
+        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors (most published code).
     """
 
     name: ClassVar[str] = "tsv_m"

@@ -31,18 +31,17 @@ class Wudi(MatrixMerger):
     """The least interference with every task vector on its row space. No scale.
 
     Scope: matrices, and with ``conv='reshape'`` convolutions as (O, I * kh * kw); the mean of task vectors for all
-    else. (Some of the authors' code leaves these, and all matrices outside attention and MLP, at the base.)
+    else. Some of the authors' code leaves all else, and matrices outside attention and MLP, at the base.
 
     Each step of plain gradient descent has the largest size that never overshoots, so nothing depends on the size of
-    task vectors. Directions that no task vector has keep sum_t tau_t, and weakly determined ones nearly do: the fewer
-    iterations, the more. That matters, because the exact minimiser can be many times larger than the task vectors where
-    their row spaces nearly coincide. The published 300 steps of Adam have a learning rate (1e-5) that fits task vectors
-    of one size only; there, 3000 plain steps come as far.
+    task vectors. Directions that no task vector has keep sum_t tau_t, and weakly determined ones nearly do, the more so
+    the fewer the iterations. That matters, because the exact minimiser can be many times larger than the task vectors
+    where their row spaces nearly coincide. The published 300 steps of Adam have a learning rate (1e-5) that fits task
+    vectors of one size only; there, 3000 plain steps come as far.
 
     Args:
         iterations: steps of gradient descent, at least 1; None for the exact minimiser.
-        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors, as most published code
-            has it.
+        conv: 'reshape' for convolutions as matrices, 'mean' for the mean of their task vectors (most published code).
     """
 
     name: ClassVar[str] = "wudi"

@@ -1,4 +1,4 @@
-"""Task heads: features in, raw output at the head's own resolution out, with names for the layers that adapt.
+"""Task heads: from features to raw output at the head's own resolution, with names for the layers that adapt.
 
 Shape legend: N images, C output channels, h x w the head's resolution.
 """
@@ -20,13 +20,17 @@ WHOLE_HEAD = "head"
 class Head(nn.Module, ABC):
     """A task head: ``forward(features) -> (N,channels,h,w)``.
 
-    Args:
-        in_channels, strides: of the backbone's features, finest first.
-        channels: output channels of the task.
-        options: the head's own arguments, JSON-able; ``spec`` repeats them.
+    ``layers`` maps the names of adaptable layers to dotted submodule names of the head: 'final' is the predictor,
+    'pre_final' the convolution before it with its norm (empty in heads without one).
 
-    ``layers`` names what may be adapted: 'final' is the predictor, 'pre_final' the normalised convolution before it
-    (convolution and norm; empty in heads without one), each as dotted submodule names seen from the head.
+    Args:
+        in_channels: of the backbone's features, finest first.
+        strides: of the same features.
+        channels: output channels of the task.
+        **options: the head's own arguments, JSON-able; ``spec`` repeats them.
+
+    Raises:
+        ValueError: ``channels`` is below 1, or ``in_channels`` and ``strides`` differ in length or are empty.
     """
 
     name: ClassVar[str]
@@ -50,7 +54,11 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Raw output (N,channels,h,w) of the backbone's features."""
+        """Raw output (N,channels,h,w).
+
+        Args:
+            features: the backbone's feature maps (N,in_channels,h,w), finest first.
+        """
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -58,9 +66,16 @@ class Head(nn.Module, ABC):
         return {"type": self.name, **self.options}
 
     def layer_modules(self, name: str) -> list[str]:
-        """Submodule names of layer ``name``: 'final', 'pre_final' or any dotted submodule name. Unknown: ValueError.
+        """Submodule names of a layer.
 
-        'head' is all of it: the one name '', which is the head itself as ``get_submodule`` has it.
+        Args:
+            name: 'final', 'pre_final', any dotted submodule name, or 'head', all of it.
+
+        Returns:
+            Names for ``get_submodule``; 'head' has the single name '', which stands for the head itself.
+
+        Raises:
+            ValueError: the head has no such layer.
         """
         if name == WHOLE_HEAD:
             return [""]
@@ -82,7 +97,14 @@ class Head(nn.Module, ABC):
         return {name: name for name, _ in self.named_modules() if name}
 
     def refuse_single_image(self, images: int) -> None:
-        """Raise ValueError where one image is all that a BatchNorm after global pooling would see in training."""
+        """Refuse a batch of one image in training, if a BatchNorm follows a global pooling.
+
+        Args:
+            images: in the batch.
+
+        Raises:
+            ValueError: such a BatchNorm would see a single value per channel.
+        """
         if images != 1 or not self.training:
             return
         for name, module in self.named_modules():

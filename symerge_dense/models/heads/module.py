@@ -94,7 +94,14 @@ class ModuleHead(Head):
         return spec
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """The module's output. Raises ValueError where it is not one map of ``channels`` channels."""
+        """The module's output (N,channels,h,w).
+
+        Args:
+            features: the backbone's feature maps, finest first.
+
+        Raises:
+            ValueError: the module gives anything but one map of ``channels`` channels.
+        """
         output = self.module(list(features))  # a list of its own: the other heads read the same features
         if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[1] != self.channels:
             found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
@@ -102,7 +109,11 @@ class ModuleHead(Head):
         return output
 
     def layer_modules(self, name: str) -> list[str]:
-        """As ``Head.layer_modules``, with the module's own names of its submodules."""
+        """As ``Head.layer_modules``, with the module's own names of its submodules.
+
+        Args:
+            name: of the layer.
+        """
         try:
             return super().layer_modules(name)
         except ValueError as error:

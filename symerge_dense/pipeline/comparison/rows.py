@@ -7,11 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from symerge_dense.evaluation.scores import Scores, scores_from_json
 from symerge_dense.report.results import write_results
+from symerge_dense.report.seeds import spread
 
 Row = dict[str, Any]
 Deltas = Sequence[Mapping[str, float]]
@@ -21,7 +22,7 @@ def metrics_of(runs: Sequence[Scores]) -> dict[str, Any]:
     """{task: {metric: {'value', 'std', 'higher_is_better'}}} over runs."""
     return {
         task: {
-            metric: {**spread([run[task][metric].value for run in runs]), "higher_is_better": entry.higher_is_better}
+            metric: {**_spread([run[task][metric].value for run in runs]), "higher_is_better": entry.higher_is_better}
             for metric, entry in metrics.items()
         }
         for task, metrics in runs[0].items()
@@ -30,7 +31,7 @@ def metrics_of(runs: Sequence[Scores]) -> dict[str, Any]:
 
 def deltas_of(runs: Deltas) -> dict[str, Any]:
     """{task or 'mean': {'value', 'std'}} over runs; nothing of none."""
-    return {key: spread([run[key] for run in runs]) for key in runs[0]} if runs else {}
+    return {key: _spread([run[key] for run in runs]) for key in runs[0]} if runs else {}
 
 
 def costs_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -39,12 +40,10 @@ def costs_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"seconds": round(fmean(run["seconds"] for run in runs), 2), "peak_memory_mb": max(peaks, default=None)}
 
 
-def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """{'value': mean, 'std': sample standard deviation}; std only of two or more values, None where undefined."""
-    mean = fmean(values)
-    if not math.isfinite(mean):
-        return {"value": None}
-    return {"value": mean, **({"std": stdev(values)} if len(values) > 1 else {})}
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    """``report.seeds.spread``, but None where the mean is undefined: rows are kept as JSON."""
+    found = spread(values)
+    return dict(found) if math.isfinite(found["value"]) else {"value": None}
 
 
 def scores_of(row: Mapping[str, Any]) -> Scores:

@@ -9,8 +9,6 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-import torch
-
 from symerge_dense.merging.sources import TensorSource, open_source, shards
 from symerge_dense.merging.tensor_specs import TensorSpec, specs_from_state, tensor_specs
 from symerge_dense.models.weight_files import has_record, read_metadata
@@ -71,7 +69,7 @@ def _is_own(path: str | Path) -> bool:
     return has_record(path)
 
 
-def fingerprint(file: Path) -> dict[str, Any]:
+def file_identity(file: Path) -> dict[str, Any]:
     """Path, ``size`` and ``sampled_sha256`` of a file: of its first block, where the header is, and of ``SAMPLES`` more
     that are spread evenly over it, the last among them.
 

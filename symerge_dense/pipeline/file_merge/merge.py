@@ -24,10 +24,11 @@ from symerge_dense.merging.run import ProgressCallback, run
 from symerge_dense.merging.safetensors_writer import WAITING, TensorFile
 from symerge_dense.merging.sources import layouts
 from symerge_dense.merging.tensor_specs import Kind, TensorSpec
-from symerge_dense.pipeline.file_merge.inputs import BASE, Hashes, Inputs, fingerprint, open_inputs
-from symerge_dense.pipeline.run_info import versions
+from symerge_dense.pipeline.file_merge.inputs import BASE, Hashes, Inputs, file_identity, open_inputs
+from symerge_dense.pipeline.run_info import PACKAGES
 from symerge_dense.progress import Bar, console, say
 from symerge_dense.registry import MERGERS
+from symerge_dense.report.results import versions
 
 MIB = 1 << 20
 
@@ -131,7 +132,7 @@ class FileMerge:
             ``FileUnpack``. device: where to compute. overwrite: whether ``out`` may exist.
         hash_inputs: also record the SHA-256 of all inputs, computed beside the merge (1 to 2 s per GB on a core of its
             own), as is always done with the base where ``packed``; otherwise size and the SHA-256 of samples identify
-            them (``fingerprint``).
+            them (``file_identity``).
     """
 
     merger: Merger
@@ -207,7 +208,7 @@ class FileMerge:
 
     def _metadata(self, inputs: Inputs, hashes: Mapping[Path, str]) -> dict[str, str]:
         found = {
-            name: [fingerprint(file) | ({"sha256": hashes[file]} if file in hashes else {}) for file in files]
+            name: [file_identity(file) | ({"sha256": hashes[file]} if file in hashes else {}) for file in files]
             for name, files in inputs.files.items()
         }
         record = {
@@ -220,7 +221,7 @@ class FileMerge:
             "prefix": inputs.prefix,
             "base": found.pop(BASE),
             "experts": found,
-            "versions": versions(),
+            "versions": versions(PACKAGES),
         }
         return {"format": "pt", "merge": json.dumps(record)}
 

@@ -6,20 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
+
 from symerge_dense.preparation.convert.export import check_space, export, frame_of, missing_bytes
 from symerge_dense.preparation.convert.fingerprints import Entry, fingerprints
 from symerge_dense.preparation.convert.manifest import (
     FORMAT,
+    PACKAGES,
     Manifest,
     Sources,
     admit,
     read_manifest,
     recorded_sources,
-    versions,
     write_manifest,
 )
 from symerge_dense.preparation.convert.packagings import Split, open_split, settings_of
 from symerge_dense.progress import say
+from symerge_dense.report.results import versions
 
 SPLITS = ("train", "val")
 OUT = "data/nyuv2"
@@ -84,7 +87,7 @@ def _write_split(root: Path, manifest: Manifest, split: str, data: Split, source
         "count": len(data),
         "frame": list(frame_of(data)),
         "complete": False,
-        "versions": versions(),
+        "versions": {**versions(PACKAGES), "opencv": cv2.__version__},
         "sources": sources,
     }
     _record(root, manifest, split, entry)

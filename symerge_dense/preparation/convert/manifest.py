@@ -11,16 +11,10 @@ folder is refused. ``source``, ``versions`` and times are for people to read. A 
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import cv2
-
-import symerge_dense
 from symerge_dense.fileio import write_text
 from symerge_dense.preparation.convert.fingerprints import Entry, same
 
@@ -133,12 +127,3 @@ def _other_sources(found: Sources, wanted: Sources) -> list[str]:
 
 def _remedy(root: Path) -> str:
     return f"choose another --out, or remove {root} and run again."
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that decide which bytes are written, as far as they are installed."""
-    own = {"python": platform.python_version(), "symerge_dense": symerge_dense.__version__, "opencv": cv2.__version__}
-    for package in PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            own[package] = importlib.metadata.version(package)
-    return own

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from symerge_dense.merging.masked import Masked
-from symerge_dense.pipeline.file_merge.inputs import fingerprint
+from symerge_dense.pipeline.file_merge.inputs import file_identity
 from symerge_dense.registry import MERGERS
 
 MASKED = [name for name in MERGERS if issubclass(MERGERS[name], Masked)]
@@ -120,10 +120,10 @@ def test_a_change_that_samples_miss_is_another_base(
     for name in ("base", "a", "b"):
         save_file(state, files.folder / f"{name}.safetensors")
     assert tool("merge.py", *files.arguments("emr", "--packed", "--overwrite", out="packed.safetensors")) == 0
-    sampled = fingerprint(path)["sampled_sha256"]
+    sampled = file_identity(path)["sampled_sha256"]
     state["v"][1_030_000] += 1
     save_file(state, path)
-    assert fingerprint(path)["sampled_sha256"] == sampled
+    assert file_identity(path)["sampled_sha256"] == sampled
     assert unpack(files) == 2 and "is not the base that" in capsys.readouterr().err and not files.out.exists()
 
 
