@@ -56,6 +56,7 @@ setup(
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "pytest-cov>=7",
+            "tensorboard>=2.18",  # MMEngine's TensorboardVisBackend
             "pre-commit>=4",
             "ruff>=0.9",
             "mypy>=1.14",

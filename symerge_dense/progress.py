@@ -40,18 +40,22 @@ def silent(on: bool = True) -> Iterator[None]:
         _quiet = before
 
 
-def say(text: str, once: bool = False) -> None:
+def say(text: str, once: bool = False, aside: bool = False) -> None:
     """Print a line as it is, on the main process and outside ``silent``.
 
     Args:
         text: the line.
         once: skip a line that was already printed with ``once``.
+        aside: print to standard error, where standard output is a table that goes into a file.
     """
     if not _is_main_process() or _quiet or (once and text in _said):
         return
     if once:
         _said.add(text)
-    console.print(text, markup=False, emoji=False, soft_wrap=True)
+    if aside:
+        sys.stderr.write(f"{text}\n")
+    else:
+        console.print(text, markup=False, emoji=False, soft_wrap=True)
 
 
 class Bar:

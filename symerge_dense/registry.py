@@ -1,9 +1,9 @@
-"""The registries: children of MMEngine's, with errors that help, and plug-ins of other packages.
+"""The registries: children of MMEngine's, with helpful errors and with plug-ins of other packages.
 
-A class enters by a decorator, ``@TASKS.register_module()``, and is then known by its ``name`` (``'depth'``) or,
-where it has none, by its class name (``'NYUv2'``). In a config ``type='depth'`` and ``type=Depth`` mean the same. A
-registry imports the folders that hold its classes when it is first asked, so that ``import symerge_dense`` stays light.
-MMEngine finds the registries of ``default_scope='symerge_dense'`` by importing this module.
+A class is registered by a decorator, ``@TASKS.register_module()``, under its ``name`` (``'depth'``) or, if it has none,
+under its class name (``'NYUv2'``). In a config ``type='depth'`` and ``type=Depth`` mean the same. A registry imports
+the folders with its classes when it is first used, so that ``import symerge_dense`` stays light. MMEngine finds the
+registries of ``default_scope='symerge_dense'`` by importing this module.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mmengine import registry as mmengine
 
 SCOPE = "symerge_dense"
 PLUGINS = "symerge_dense.plugins"
-"""Entry-point group: a package that names a module there has it imported before a registry is first asked."""
+"""Entry-point group. Modules that installed packages name there are imported when a registry is first used."""
 T = TypeVar("T")
 
 
@@ -46,13 +46,13 @@ def did_you_mean(name: str, known: Collection[str], kind: str) -> str:
 
 
 class Registry(mmengine.Registry, Generic[T]):
-    """MMEngine's registry, walked like a dict of classes, whose errors name the nearest entries.
+    """MMEngine's registry as a mapping from names to classes, whose errors suggest the nearest names.
 
     Args:
         kind: what an entry is, for messages: ``'task'``.
-        parent: MMEngine's registry that is asked where this one lacks a name.
+        parent: MMEngine's registry that is searched for names that this one lacks.
         locations: modules, or packages with all their modules, that hold the entries of this package. They are
-            imported when the registry is first asked.
+            imported when the registry is first used.
     """
 
     _imported: bool
@@ -66,7 +66,7 @@ class Registry(mmengine.Registry, Generic[T]):
         return str(self.name)
 
     def __getitem__(self, name: str) -> type[T]:
-        """The class called ``name``. Raises ValueError, with the nearest names, where there is none."""
+        """The class called ``name``; ValueError, with the nearest names, if there is none."""
         found: type[T] = self.get(name)
         return found
 
@@ -83,17 +83,17 @@ class Registry(mmengine.Registry, Generic[T]):
         return name in self._module_dict
 
     def get(self, key: str) -> Any:
-        """The class called ``key``: an entry of this registry, of its parents, or of another package's by its scope.
+        """The class of a name: an entry of this registry, of its parents, or of another package by its scope.
 
         Args:
             key: a name, ``scope.name``, or a dotted path ``package.module.Class``.
 
         Raises:
-            ValueError: nothing goes by that name.
+            ValueError: there is no such class.
         """
         self.import_from_location()
         found: Any = None
-        if "." not in key:  # MMEngine would go on to look for a module, or a built-in function, of that name
+        if "." not in key:  # MMEngine would also accept a module or a built-in function of that name
             line: mmengine.Registry | None = self
             while found is None and line is not None:
                 found, line = line.module_dict.get(key), line.parent
@@ -109,14 +109,23 @@ class Registry(mmengine.Registry, Generic[T]):
         """The name that a class is registered under; None where it is not registered here.
 
         Args:
-            owner: the class; one that was defined anew, in a reloaded module, counts as the same.
+            owner: the class; its copy in a reloaded module counts as the same.
         """
         place = owner.__module__, owner.__qualname__
         names = (name for name, entry in self._module_dict.items() if (entry.__module__, entry.__qualname__) == place)
         return next(names, None)
 
     def build(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
-        """Build from ``{'type': class or name, **arguments}``; an object that is no dict is returned as it is."""
+        """Build an object.
+
+        Args:
+            cfg: ``{'type': class or name, **arguments}``; anything that is no dict is returned unchanged.
+            *args: positional arguments of the class.
+            **kwargs: further arguments, which those in ``cfg`` override.
+
+        Raises:
+            ValueError: no class has that name.
+        """
         if not isinstance(cfg, Mapping):
             return cfg
         arguments = dict(cfg)
@@ -128,7 +137,7 @@ class Registry(mmengine.Registry, Generic[T]):
         """Import the plug-ins of installed packages and the modules that hold this registry's entries, once."""
         if self._imported:
             return
-        self._imported = True  # before the imports: they may ask the registry themselves
+        self._imported = True  # before the imports: they may use the registry themselves
         for location in self._locations:
             package = importlib.import_module(location)
             for module in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{location}."):
@@ -136,7 +145,7 @@ class Registry(mmengine.Registry, Generic[T]):
         import_installed_plugins()
 
     def _register_module(self, module: Any, module_name: Any = None, force: bool = False) -> None:
-        """Enter a class under ``module_name``, its ``name`` or its class name.
+        """Register a class under ``module_name``, else its ``name``, else its class name.
 
         Raises:
             ValueError: another class already owns the name.
@@ -179,7 +188,7 @@ for _root in (
     mmengine.PARAM_SCHEDULERS,
     mmengine.VISBACKENDS,
 ):
-    Registry(_root.name, _root)  # MMEngine warns where a scope lacks one of its registries
+    Registry(_root.name, _root)  # MMEngine warns if a scope lacks one of its registries
 
 
 # -- plug-ins ---------------------------------------------------------------------------------------------------------
@@ -194,11 +203,11 @@ def import_installed_plugins() -> None:
     """
     if _installed:
         return
-    _installed.append(PLUGINS)  # before the imports: a plug-in may ask a registry itself
+    _installed.append(PLUGINS)  # before the imports: a plug-in may use a registry itself
     for entry in importlib.metadata.entry_points(group=PLUGINS):
         try:
             entry.load()
-        except Exception as error:  # it is a program of somebody else: it can fail in any way
+        except Exception as error:  # foreign code can fail in any way
             raise ValueError(
                 f"plug-in {entry.name} ({entry.value}) of an installed package cannot be imported: "
                 f"{type(error).__name__}: {error}; mend it or uninstall its package."
@@ -207,7 +216,7 @@ def import_installed_plugins() -> None:
 
 
 def search_also(*folders: str) -> None:
-    """Let Python look for modules in these folders too, after all others: where the user works, where a config lies.
+    """Append folders to Python's module search path, such as the working directory and the folder of a config.
 
     Args:
         *folders: paths.
@@ -218,7 +227,7 @@ def search_also(*folders: str) -> None:
 def import_plugins(modules: Sequence[str]) -> None:
     """Import modules of other packages, so that what they register is known.
 
-    They are looked for as Python does, and in the working directory.
+    They are found as by Python's ``import``, or in the working directory.
 
     Args:
         modules: dotted names, for example ``my_lab.saliency``.
@@ -230,7 +239,7 @@ def import_plugins(modules: Sequence[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except (Exception, SystemExit) as error:  # it is a program of somebody else: it can fail in any way
+        except (Exception, SystemExit) as error:  # foreign code can fail in any way
             found = f"{type(error).__name__}: {error}"
             if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
                 raise ValueError(

@@ -35,6 +35,7 @@ from symerge_dense.adaptation.history import History
 from symerge_dense.adaptation.student import Student
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.registry import HOOKS
 
@@ -90,13 +91,15 @@ class SyMergeHook(Hook):
     Args:
         labels: folder of the experts' cached labels, which runs may share; None is ``labels`` in the runner's work_dir.
         history: file of the loss curve, one JSON line per iteration; None is ``history.jsonl`` in the work_dir.
+        merged: ``.safetensors`` file in the work_dir for the merged model, written at the end; None writes none.
     """
 
     priority = "ABOVE_NORMAL"
 
-    def __init__(self, labels: str | None = None, history: str | None = None) -> None:
-        self._labels, self._history_file = labels, history
+    def __init__(self, labels: str | None = None, history: str | None = None, merged: str | None = None) -> None:
+        self._labels, self._history_file, self._merged = labels, history, merged
         self._validation = ExitStack()
+        self.pool: Unlabelled | None = None
         self.history: History | None = None
 
     def before_train(self, runner: Any) -> None:
@@ -106,10 +109,8 @@ class SyMergeHook(Hook):
             ValueError: the training data are no ``Unlabelled`` set, or the model has no expert for a task.
         """
         model, folder = unwrap(runner), Path(runner.work_dir)
-        self.pool = _pool_of(runner)
         self.history = history = History(Path(self._history_file or folder / "history.jsonl"))
-        experts = {task: model.expert_of(task).eval() for task in model.model.tasks}
-        model.attach(experts)
+        experts = self._attach(runner, model)
         if model.options.labels == "cached":
             self._cache(model, experts, Path(self._labels or folder / "labels"), runner.seed)
         else:
@@ -119,7 +120,15 @@ class SyMergeHook(Hook):
         if get_rank() == 0:
             history.cut(runner.iter)
 
+    def _attach(self, runner: Any, model: Student) -> dict[str, MultiTaskModel]:
+        """The experts, whose task vectors the model has from now on; the pool is known."""
+        self.pool = _pool_of(runner)
+        experts = {task: model.expert_of(task).eval() for task in model.model.tasks}
+        model.attach(experts)
+        return experts
+
     def _cache(self, model: Student, experts: Mapping[str, MultiTaskModel], folder: Path, seed: int) -> None:
+        assert self.pool is not None, "_attach comes first"
         write_labels(experts, self.pool, folder, model.options.batch_size)
         for expert in experts.values():
             expert.cpu()  # nobody asks them again: an accelerator's memory is for the task vectors
@@ -154,12 +163,22 @@ class SyMergeHook(Hook):
     def before_val(self, runner: Any) -> None:
         """Evaluate the merged model in its final form."""
         model = unwrap(runner)
+        if self.pool is None:  # a checkpoint is looked at without training
+            self._attach(runner, model)
         model.active = list(model.model.tasks)  # 'per_task' left it at one
         self._validation.enter_context(finalized(model, self._images(model)))
 
     def after_val(self, runner: Any) -> None:
         """Go on adapting as if nothing had happened."""
         self._validation.close()
+
+    def before_test(self, runner: Any) -> None:
+        """Evaluate the merged model in its final form."""
+        self.before_val(runner)
+
+    def after_test(self, runner: Any) -> None:
+        """Leave the model as it was."""
+        self.after_val(runner)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Save what a step can change, not the frozen network."""
@@ -176,6 +195,8 @@ class SyMergeHook(Hook):
         self.close()
         model = unwrap(runner)
         finalize(model, self._images(model))
+        if self._merged is not None and get_rank() == 0:
+            save_model(Path(runner.work_dir) / self._merged, model.model)
 
     def close(self) -> None:
         """Write the last rows, which tell why a run stopped; called however training ends."""
@@ -184,6 +205,7 @@ class SyMergeHook(Hook):
 
     def _images(self, model: Student) -> Iterator[Tensor]:
         options = model.options
+        assert self.pool is not None, "_attach comes first"
         return image_batches(self.pool, options.recalibration_images, options.batch_size, model.device)
 
 

@@ -52,6 +52,7 @@ class Student(TrainableModel):
         self.active: list[str] = list(model.tasks)  # the tasks of the coming step: all, or one with 'per_task'
         self.labeller: Callable[[Tensor], dict[str, Tensor]] | None = None
         self.policy_statistics: dict[str, Tensor] = {}
+        self.folded = False  # whether ``fold`` has put weights into the model that ``unfold`` takes back
         self.experts: dict[str, MultiTaskModel] = {}  # not modules of this one: nothing of them is saved or trained
 
     # -- what subclasses say ----------------------------------------------------------------------------------------
@@ -156,14 +157,11 @@ class Student(TrainableModel):
         return result
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
-        """One optimizer step; none where the confidence filter left nothing to learn from.
+        """One optimizer step; none where the confidence filter left nothing to learn from. Returns the losses.
 
         Args:
             data: a batch of the data loader.
             optim_wrapper: MMEngine's, around the optimizer.
-
-        Returns:
-            The losses, for the log.
         """
         with optim_wrapper.optim_context(self):
             losses = self(**self.data_preprocessor(data, True), mode="loss")
@@ -262,7 +260,7 @@ class MergedStudent(Student):
         """Put the merged weights into the backbone, for evaluation or export; ``unfold`` brings the base back."""
         if self._base is None:
             merged = self.merged_weights()
-            self._base = {name: p.data for name, p in self.model.backbone.named_parameters()}
+            self._base, self.folded = {name: p.data for name, p in self.model.backbone.named_parameters()}, True
             for name, parameter in self.model.backbone.named_parameters():
                 parameter.data = merged[name]
 
@@ -271,7 +269,7 @@ class MergedStudent(Student):
         if self._base is not None:
             for name, parameter in self.model.backbone.named_parameters():
                 parameter.data = self._base[name]
-            self._base = None
+            self._base, self.folded = None, False
 
 
 # -- a backbone merged beforehand -------------------------------------------------------------------------------------

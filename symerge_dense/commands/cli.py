@@ -1,4 +1,4 @@
-"""Which commands there are, and how they end: a user's error is one message and exit code 2, never a traceback."""
+"""The commands, and how they end: a user's error is one message and exit code 2, never a traceback."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMMANDS = {
     "benchmark": "seconds and memory of an adaptation step",
     "benchmark-merge": "seconds and memory of merging large files",
 }
-# PyTorch has a class for accelerators only; the allocator of the CPU raises a plain RuntimeError
+# PyTorch has an exception for accelerators only; its CPU allocator raises a plain RuntimeError
 MEMORY = "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"
 _signalled: list[int] = []
 
@@ -105,8 +105,8 @@ def run_tool(work: Callable[[], object], interrupted: str = "go on with --resume
         interrupted: printed after Ctrl-C.
 
     Returns:
-        0 or what ``work`` returns, 2 after a ValueError or OSError or without memory, 130 after Ctrl-C. Other errors
-        are mistakes of the program and are raised.
+        0 or what ``work`` returns; 2 after a ValueError or OSError or without memory; 130 after Ctrl-C. Other errors
+        are bugs of the program and are raised.
     """
     try:
         code = work()
@@ -114,7 +114,7 @@ def run_tool(work: Callable[[], object], interrupted: str = "go on with --resume
         complain(f"interrupted; {interrupted}")
         return 130
     except Exception as error:
-        if _signalled:  # which may turn into another error in code that is not Python's
+        if _signalled:  # C code may turn the interrupt into another error
             complain(f"interrupted; {interrupted}")
             return 130
         text = message(error)
@@ -126,7 +126,7 @@ def run_tool(work: Callable[[], object], interrupted: str = "go on with --resume
 
 
 def end_like_ctrl_c() -> None:
-    """Let the signals that end a process clean up as Ctrl-C does."""
+    """Make the signals that end a process clean up as Ctrl-C does."""
     _signalled.clear()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -139,15 +139,26 @@ def end_like_ctrl_c() -> None:
 
 
 def complain(text: str) -> None:
-    """Print to stderr; where there are several processes, every one of them does, and says which it is."""
-    distributed = sys.modules.get("mmengine.dist")  # not imported: nobody has joined other processes
+    """Print to stderr. In a distributed run every process prints, with its rank.
+
+    Args:
+        text: one line or more.
+    """
+    distributed = sys.modules.get("mmengine.dist")  # not imported: no distributed run
     rank, processes = (0, 1) if distributed is None else distributed.get_dist_info()
-    # one write: with several, the lines of different processes would mix
+    # one write, so that lines of different processes do not mix
     sys.stderr.write(f"rank {rank}: {text}\n" if processes > 1 else f"{text}\n")
 
 
 def message(error: Exception) -> str | None:
-    """What a user needs to read of ``error``; None where it is a mistake of the program."""
+    """What a user needs to read of an error.
+
+    Args:
+        error: raised by a command.
+
+    Returns:
+        The text; None for a bug of the program.
+    """
     if _out_of_memory(error):
         first = next(iter(str(error).splitlines()), type(error).__name__)
         return (
@@ -159,7 +170,7 @@ def message(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename} cannot be read or written ({error.strerror}); choose another place."
     text = str(error)
-    if "Original Traceback" in text:  # PyTorch repeats all that a data worker printed, the message last
+    if "Original Traceback" in text:  # PyTorch shows a data worker's whole traceback, the message last
         text = text.rsplit(f"{type(error).__name__}: ", 1)[-1].rstrip()
     return text
 

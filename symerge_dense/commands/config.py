@@ -9,7 +9,11 @@ from symerge_dense.pipeline.config_files import CfgOptions, copy_config, find_co
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what this command takes to ``parser``."""
+    """Add what this command takes.
+
+    Args:
+        parser: of the command.
+    """
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="names and what each is")
     copy = actions.add_parser("copy", help="copy one with all that it reads, to edit it")
@@ -23,7 +27,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do what the action says."""
+    """Do what the action says.
+
+    Args:
+        options: ``action`` and its arguments.
+    """
     if options.action == "list":
         width = max(map(len, shipped()))
         for name, path in shipped().items():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-INTERRUPTED = "nothing was written"
+from symerge_dense.commands.merge import INTERRUPTED
+
+__all__ = ["INTERRUPTED", "arguments", "run"]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -131,7 +131,7 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """Class names, which MMEngine hands to metrics."""
+        """Class names and the tasks that are served, which MMEngine hands to metrics."""
         return {"classes": self.classes, "tasks": self.tasks}
 
     def resized_image(self, index: int) -> Array:
@@ -141,7 +141,7 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
             index: image number, from 0.
         """
         image = self.image(index)
-        return image if self.size is None else resize.resize(image, self.size)
+        return image if self.size in (None, image.shape[:2]) else resize.resize(image, self.size)
 
     def resized_target(self, index: int, name: str) -> Array:
         """Target at ``size``, resampled as the task allows.

@@ -14,6 +14,7 @@ from symerge_dense.datasets.base import Array, DenseDataset, source_of
 from symerge_dense.datasets.targets import INVALID_LABEL
 from symerge_dense.datasets.transforms import Augment, TargetRule
 
+SPLITS = ("train", "val")  # folders of the data sets of MTAN's family, and of NYUv2 prepared here
 REMEDY = "fetch this file again"
 SCALAR: tuple[tuple[int, ...], ...] = ((1,), ())  # accepted ends of a shape (H,W,...), the documented one first
 LABEL: tuple[tuple[int, ...], ...] = ((), (1,))
@@ -78,7 +79,7 @@ class NumberedArrays(DenseDataset):
         seed: int = 0,
     ) -> None:
         super().__init__(tasks, augment, size, seed)
-        if split not in ("train", "val"):
+        if split not in SPLITS:
             raise ValueError(f"split={split!r}: {type(self).__name__} has 'train' and 'val'.")
         root = Path(self.DEFAULT_ROOT if root is None else root)
         self.folder = root / split

@@ -22,22 +22,33 @@ class Bf16OptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Autocast around MMEngine's own context."""
+        """Autocast inside MMEngine's own context.
+
+        Args:
+            model: as in MMEngine's ``OptimWrapper``.
+        """
         with super().optim_context(model), torch.autocast("cpu", torch.bfloat16):
             yield
 
 
 def wrapper_type(amp: bool) -> str:
-    """The registered name of the wrapper that fits the device, with or without mixed precision."""
+    """The registered name of the optimizer wrapper that fits the device.
+
+    Args:
+        amp: whether to use mixed precision.
+    """
     if not amp:
         return "OptimWrapper"
     return "AmpOptimWrapper" if torch.cuda.is_available() else "Bf16OptimWrapper"
 
 
 def optim_wrapper(optimizer: Optimizer, amp: bool = False, **options: Any) -> OptimWrapper:
-    """MMEngine's wrapper of ``optimizer``; with ``amp``, float16 with loss scaling on CUDA and bfloat16 on the CPU.
+    """Wrap an optimizer for MMEngine.
 
-    ``options`` go to the wrapper (``clip_grad``, ``accumulative_counts``).
+    Args:
+        optimizer: what to wrap.
+        amp: mixed precision: float16 with loss scaling on CUDA, bfloat16 on the CPU.
+        **options: of the wrapper, such as ``clip_grad`` and ``accumulative_counts``.
     """
     built: OptimWrapper = OPTIM_WRAPPERS.build({"type": wrapper_type(amp), "optimizer": optimizer, **options})
     return built
@@ -45,13 +56,13 @@ def optim_wrapper(optimizer: Optimizer, amp: bool = False, **options: Any) -> Op
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class ParameterGroupsConstructor:
-    """Builds an optimizer over ``model.parameter_groups()``: what learns, each group with a rate of its own.
+    """Builds an optimizer over ``model.parameter_groups()``: the trained parameters, each group with its own rate.
 
     MMEngine's default constructor takes every parameter at one rate, frozen ones too.
 
     Args:
-        optim_wrapper_cfg: of the wrapper, with the optimizer's inside: ``dict(type='OptimWrapper', optimizer={...})``.
-        paramwise_cfg: must be left out: the groups are the model's.
+        optim_wrapper_cfg: ``dict(type='OptimWrapper', optimizer={...})``.
+        paramwise_cfg: must be None, because the model defines the groups.
 
     Raises:
         ValueError: ``paramwise_cfg`` is given.
@@ -67,7 +78,7 @@ class ParameterGroupsConstructor:
         self.optimizer = self.wrapper.pop("optimizer", {"type": "Adam"})
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """The wrapper of an optimizer over the groups of ``model``, which may be wrapped for distributed training."""
+        """Build the optimizer and its wrapper for ``model``, which may be wrapped for distributed training."""
         owner: Any = model.module if is_model_wrapper(model) else model
         optimizer = OPTIMIZERS.build({"params": owner.parameter_groups(), **self.optimizer})
         wrapper: OptimWrapper = OPTIM_WRAPPERS.build({"type": "OptimWrapper", "optimizer": optimizer, **self.wrapper})

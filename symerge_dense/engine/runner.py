@@ -1,4 +1,4 @@
-"""MMEngine's runner as this package uses it: a progress bar, a seed for every iteration, runs that can be resumed."""
+"""MMEngine's runner as this package uses it: a progress bar, a seed for every iteration, resumable runs."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from symerge_dense.engine.hooks import Closing
 from symerge_dense.registry import RUNNERS, SCOPE
 
 PASSED_ON = ("env_cfg", "visualizer", "default_hooks", "custom_hooks", "log_level", "log_processor", "default_scope")
-"""Keys of MMEngine's runner that a config of this package hands through to it."""
-_runs = itertools.count()  # MMEngine keeps loggers and message hubs by name: every run needs its own
+"""Keys of a config that are passed on to MMEngine's runner."""
+_runs = itertools.count()  # MMEngine keeps loggers and message hubs by name, so every run needs a new name
 
 
 @RUNNERS.register_module()
 class QuietRunner(Runner):
-    """MMEngine's Runner, which closes its hooks, log file and data workers however training ends."""
+    """MMEngine's Runner that always closes its hooks, log file and data workers, however training ends."""
 
     def train(self) -> nn.Module:
-        """Train; the network is trained in place and returned."""
+        """Train the model in place and return it."""
         try:
             return super().train()
         finally:
@@ -46,7 +46,7 @@ class QuietRunner(Runner):
 
 
 def _end_workers(loop: Any) -> None:
-    """Stop persistent data workers now: garbage collection breaks their queue first and then waits for seconds."""
+    """Stop persistent data workers now: garbage collection would break their queue first and then wait for seconds."""
     for owner in (getattr(loop, "dataloader", None), getattr(loop, "dataloader_iterator", None)):
         iterator: Any = getattr(owner, "_iterator", None)
         if hasattr(iterator, "_shutdown_workers"):
@@ -55,12 +55,19 @@ def _end_workers(loop: Any) -> None:
 
 
 def join_processes(launcher: str) -> None:
-    """Join the process group of ``launcher`` ('none', 'pytorch', 'slurm'): NCCL with CUDA, gloo on CPUs."""
+    """Join the process group of a distributed run: NCCL with CUDA, gloo on CPUs.
+
+    Args:
+        launcher: 'none', 'pytorch' or 'slurm'.
+
+    Raises:
+        ValueError: another launcher than 'none' or 'pytorch' without CUDA.
+    """
     if launcher == "none" or is_distributed():
         return
     if torch.cuda.is_available():
         init_dist(launcher, backend="nccl")
-    elif launcher == "pytorch":  # MMEngine's own start needs a CUDA device
+    elif launcher == "pytorch":  # MMEngine's own initialisation needs CUDA
         torch.distributed.init_process_group("gloo")
     else:
         raise ValueError(f"launcher={launcher!r} without CUDA; on CPUs use 'none' or 'pytorch' (torchrun).")
@@ -77,20 +84,20 @@ def runner_config(
     find_unused_parameters: bool = False,
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """What all runs of this package have in common, as a config of MMEngine's runner.
+    """The config of MMEngine's runner that all runs of this package share.
 
-    It shows a progress bar instead of a log, seeds every iteration, keeps checkpoints that can be read without running
-    code, and writes the losses to MMEngine's visualizer (``vis_data/scalars.json`` unless ``settings`` name others).
+    The run shows a progress bar instead of a log, seeds every iteration, writes checkpoints that are read without
+    running code, and logs losses to MMEngine's visualizer (``vis_data/scalars.json`` unless ``settings`` has another).
 
     Args:
         work_dir: folder of MMEngine's log and of ``vis_data``.
         checkpoints: where and how often the run is saved, and whether it goes on from a checkpoint.
-        title: shown at the progress bar.
+        title: shown before the progress bar.
         seed: of the run.
         launcher: 'none', 'pytorch' or 'slurm'.
         hooks: further hooks as config dicts.
         find_unused_parameters: of DistributedDataParallel.
-        settings: keys of the runner that a user's config sets: ``PASSED_ON``.
+        settings: what a user's config sets of the runner, keys of ``PASSED_ON``.
 
     Returns:
         Arguments of ``mmengine.runner.Runner`` without model, data, loops and optimizer.
@@ -132,7 +139,7 @@ def runner_config(
 
 
 def _default_hooks(given: Mapping[str, Any], by_epoch: bool) -> dict[str, Any]:
-    """A user's hooks; in a run of iterations MMEngine's logger would put every validation at step 0, its only epoch."""
+    """A user's hooks. In a run of iterations the logger counts those: by epoch every validation would be at step 0."""
     hooks = dict(given)
     logger = hooks.get("logger", {"type": "LoggerHook"})
     if not by_epoch and isinstance(logger, Mapping) and logger.get("type") in ("LoggerHook", LoggerHook):
@@ -141,11 +148,11 @@ def _default_hooks(given: Mapping[str, Any], by_epoch: bool) -> dict[str, Any]:
 
 
 def build_runner(config: Mapping[str, Any], **live: Any) -> QuietRunner:
-    """The runner of a config: by ``Runner.from_cfg``, or with objects that no config can hold.
+    """Build the runner of a config, by ``Runner.from_cfg`` or from objects that no config can hold.
 
     Args:
         config: as ``mmengine.runner.Runner.from_cfg`` takes it; ``filename`` names the copy kept in its work_dir.
-        **live: a model, a data loader, an optimizer wrapper, in place of the config's entries.
+        **live: objects in place of entries of the config: a model, a data loader, an optimizer wrapper.
 
     Returns:
         The runner; ``train()`` starts it.

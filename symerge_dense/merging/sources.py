@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from symerge_dense.models.weight_files import existing, map_state
+from symerge_dense.models.weight_files import SHOWN, existing, map_state
 
 TensorSource: TypeAlias = Mapping[str, Tensor]
 DTYPES = {
@@ -198,7 +198,6 @@ def finite(tensor: Tensor) -> bool:
 
 
 # -- base and experts must hold the same tensors ----------------------------------------------------------------------
-SHOWN = 10
 
 
 def check_compatible(

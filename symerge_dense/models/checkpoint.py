@@ -13,8 +13,8 @@ from symerge_dense.fileio import atomic_write
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import plugins_of
 from symerge_dense.models.weight_files import (
-    FORMAT,
     KEY,
+    MODEL_FORMAT,
     CorruptFileError,
     MatchReport,
     UnsafeFileError,
@@ -77,7 +77,7 @@ def _record(model: MultiTaskModel, digest: str, metadata: Mapping[str, Any]) -> 
                 "training": {},
                 "metrics": {},
                 **given,
-                "format": FORMAT,
+                "format": MODEL_FORMAT,
                 "model": spec,
                 "tasks": list(spec["tasks"]),
                 **about,

@@ -71,11 +71,12 @@ class TrainableModel(BaseModel):
         """MMEngine's sum of the losses, and the losses for the log.
 
         Args:
-            losses: by name; all whose name contains 'loss' are summed.
+            losses: by name; those called ``loss_<task>`` are summed, the others are for the log alone.
 
         Raises:
             NonFiniteLoss: a loss is not finite; the optimizer never sees it.
         """
         check_finite(losses)
-        total, logs = super().parse_losses(losses)
-        return total, logs
+        objective = {name: value for name, value in losses.items() if name.startswith("loss_")}
+        total, logs = super().parse_losses(objective)  # MMEngine would add all that has 'loss' somewhere in its name
+        return total, {**logs, **{name: value for name, value in losses.items() if name not in objective}}

@@ -18,7 +18,7 @@ from torch import Tensor
 CONTAINERS = ("state_dict", "model")  # keys under which checkpoints nest their weights
 SHOWN = 10  # names printed per list of a message
 KEY = "symerge_dense"  # of our JSON text in the header of a safetensors file
-FORMAT = 1
+MODEL_FORMAT = 1
 
 
 class CorruptFileError(ValueError):
@@ -193,9 +193,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             f"{path} is not a model file of symerge_dense: its header says nothing about the network. "
             "Plain weights of a backbone are read by load_base(checkpoint=PATH)."
         )
-    if metadata["format"] > FORMAT:
+    if metadata["format"] > MODEL_FORMAT:
         raise ValueError(
-            f"{path} has format {metadata['format']}, this version reads up to {FORMAT}; update the package."
+            f"{path} has format {metadata['format']}, this version reads up to {MODEL_FORMAT}; update the package."
         )
     return metadata
 

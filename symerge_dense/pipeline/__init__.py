@@ -1,4 +1,4 @@
-"""The order of work: from a config to experts, one merged model, its table and its pictures."""
+"""The steps of a run: from a config to experts, one merged model, its table and its pictures."""
 
 import lazy_loader as lazy
 

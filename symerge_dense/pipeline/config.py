@@ -1,4 +1,4 @@
-"""A config file as validated plain values. Classes of the library never see a Config: this is where it ends."""
+"""A config file as validated plain values. MMEngine's ``Config`` ends here: no other class sees one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FORMER_NAMES = {
         "tasks.intrinsic.Shading": "tasks.shading.Shading",
     }.items()
 }
-"""Where classes stood when files were first written: experts are found, and runs resumed, by these names."""
+"""{path of a class: its first path}. Fingerprints and records keep the first, so that older experts and runs match."""
 NO_NORMALISATION = {"mean": (0.0, 0.0, 0.0), "std": (255.0, 255.0, 255.0)}
 
 
@@ -49,16 +49,25 @@ class RunConfig:
     """What a config file says.
 
     Args:
+        name: of the config file, without its ending.
         tasks: {task name: task spec}, the tasks of the merged model in table order.
         data: specs of the data sets 'train' (labels, for experts), 'unlabelled' (the pool) and 'test' (labels).
-        backbone, head: specs; ``heads`` overrides ``head`` for single tasks. align_corners: of the outputs' upsampling.
-        preprocessing: mean and std on the 0..255 scale.
+        backbone: arguments of ``TimmBackbone``.
+        head: spec of the head of every task.
         base: 'checkpoint' path, 'pretrained' True, 'train' {tasks, recipe}, or 'random_init' True: the first weights.
         experts: 'recipe' to train missing ones, 'checkpoints' {task: path} of existing ones, 'folder' to keep them in,
             'seed' of their training.
-        adaptation: options of SyMerge, with an optional 'preset'. baselines: 'scales' of task arithmetic.
+        preprocessing: mean and std on the 0..255 scale.
+        heads: {task: spec}, in place of ``head``.
+        adaptation: options of SyMerge, with an optional 'preset'.
+        baselines: 'scales' of task arithmetic.
         evaluation: 'batch_size', 'num_workers', 'panels' (images in the picture), 'protocol' (``PROTOCOLS``).
-        runner: what goes through to MMEngine's runner: keys of ``RUNNER_KEYS`` that stand at the top of the config.
+        align_corners: of the outputs' upsampling.
+        seed: of the adaptation.
+        runner: keys of ``RUNNER_KEYS`` at the top of the config, which are passed on to MMEngine's runner.
+
+    Raises:
+        ValueError: an unknown key or name, or a value that is not allowed.
     """
 
     name: str
@@ -91,16 +100,24 @@ class RunConfig:
 
     @property
     def record(self) -> Spec:
-        """The config as JSON-able data. Without ``runner`` where that is empty, as files of earlier versions are."""
+        """The config as JSON-able data. An empty ``runner`` is left out, as in files of earlier versions."""
         return {key: to_json(value) for key, value in vars(self).items() if key != "runner" or value}
 
     def head_of(self, task: str) -> Spec:
-        """Head spec of one task."""
+        """Head spec of one task.
+
+        Args:
+            task: its name.
+        """
         return dict(self.heads.get(task, self.head))
 
 
 def plain(value: Any) -> Any:
-    """A config value as dicts, lists and scalars; classes stay classes."""
+    """A config value as dicts, lists, tuples and scalars; classes stay classes.
+
+    Args:
+        value: of an MMEngine config.
+    """
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -109,7 +126,11 @@ def plain(value: Any) -> Any:
 
 
 def to_json(value: Any) -> Any:
-    """A plain config value as JSON-able data: a class becomes the qualified name it began with, a path its text."""
+    """A plain config value as JSON-able data.
+
+    Args:
+        value: a class becomes its first qualified name (``FORMER_NAMES``), a path its text.
+    """
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -121,7 +142,11 @@ def to_json(value: Any) -> Any:
 
 
 def type_names(value: Any) -> Any:
-    """A config value with every class as the text that a registry finds it by: its name, or its dotted path."""
+    """A config value with every class replaced by the text that a registry finds it by.
+
+    Args:
+        value: a class becomes its registered name, or else its dotted path.
+    """
     if isinstance(value, Mapping):
         return {key: type_names(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -133,7 +158,11 @@ def type_names(value: Any) -> Any:
 
 
 def config_hash(*values: Any) -> str:
-    """Eight hex digits that change with any of the values."""
+    """Eight hex digits that change with any of the values.
+
+    Args:
+        *values: plain config values.
+    """
     text = json.dumps([to_json(value) for value in values], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -149,7 +178,7 @@ def load_config(
         seed: of the adaptation, in place of the config's.
 
     Raises:
-        ValueError: anything in it that is not known or cannot be.
+        ValueError: the file is missing or fails, has an unknown key or name, or a value that is not allowed.
     """
     path = find_config(path)
     changes = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)
@@ -168,7 +197,7 @@ def load_config(
 
 
 def _with_classes(values: Spec) -> Spec:
-    """Config values with the class in place of every registered name, so that both ways of writing mean the same."""
+    """Config values with every registered name replaced by its class: both spellings mean the same."""
 
     def named(registry: Registry[Any], spec: Any) -> Any:
         kind = spec.get("type") if isinstance(spec, Mapping) else None
@@ -187,8 +216,8 @@ def _with_classes(values: Spec) -> Spec:
 
 
 def _read(path: Path, overrides: Spec) -> Spec:
-    """The top-level values of a config file, but its own ``_names``; what its code stumbles over is a ValueError."""
-    search_also(os.getcwd(), str(path.resolve().parent))  # a package of the user's own, beside what it works on
+    """The top-level values of a config file without its ``_names``. Any error in its code becomes a ValueError."""
+    search_also(os.getcwd(), str(path.resolve().parent))  # for the user's own packages
     try:
         config = Config.fromfile(path, import_custom_modules=False)
         config.merge_from_dict(overrides)

@@ -1,4 +1,4 @@
-"""What is wrong with a config and can be said before anything is built: unknown names, impossible values."""
+"""Checks of a config before anything is built: unknown names, values that are not allowed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,20 @@ KEYS: dict[str, tuple[str, ...]] = {
     "baselines": ("scales",),
     "evaluation": ("batch_size", "num_workers", "panels", "protocol"),
 }
-"""What the sections read whose entries are not the arguments of a class."""
+"""{section: its keys}, of the sections whose entries are not the arguments of a class."""
 SPLITS = ("train", "unlabelled", "test")
-GIVEN = ("in_channels", "strides", "channels", "tasks")  # arguments that no config sets: the run knows them
+GIVEN = ("in_channels", "strides", "channels", "tasks")  # arguments that the run supplies, not the config
 
 
 def check_sections(values: Spec) -> None:
-    """Raise ValueError for a key that nothing reads and a wrong value in a config's sections {name: content}."""
+    """Check all sections of a config.
+
+    Args:
+        values: {section: content}.
+
+    Raises:
+        ValueError: a key that nothing reads, or a value that is not allowed.
+    """
     for section, known in KEYS.items():
         check_keys(values.get(section, {}), known, section)
     check_tasks(values["tasks"], "tasks")
@@ -51,7 +58,17 @@ def check_sections(values: Spec) -> None:
 
 
 def check_keys(section: Any, known: Collection[str], where: str, every: bool = False) -> None:
-    """Raise ValueError where ``section`` is no dict, has a key that is not ``known`` or, with ``every``, lacks one."""
+    """Check the keys of a section.
+
+    Args:
+        section: its content.
+        known: the allowed keys.
+        where: name of the section, for the message.
+        every: whether all keys are required.
+
+    Raises:
+        ValueError: ``section`` is no dict, has an unknown key, or lacks a required one.
+    """
     if not isinstance(section, Mapping):
         raise ValueError(f"{where} is {section!r}; it must be a dict with keys out of {', '.join(known)}.")
     for key in section:
@@ -63,7 +80,15 @@ def check_keys(section: Any, known: Collection[str], where: str, every: bool = F
 
 
 def check_tasks(tasks: Any, where: str) -> None:
-    """Raise ValueError for an unknown task, arguments that it does not take, and no task at all."""
+    """Check task specs.
+
+    Args:
+        tasks: {task name: task spec}.
+        where: name of the section, for the message.
+
+    Raises:
+        ValueError: an unknown task, an argument that it does not take, or no task at all.
+    """
     if not isinstance(tasks, Mapping) or not tasks:
         raise ValueError(f"{where} is {tasks!r}; give at least one task, for example depth=dict(type='depth').")
     for name, spec in tasks.items():
@@ -73,10 +98,16 @@ def check_tasks(tasks: Any, where: str) -> None:
 
 
 def check_arguments(spec: Any, registry: Registry[Any] | None, where: str, own: Collection[str] = ()) -> None:
-    """Raise ValueError unless ``spec`` is a dict of a class under 'type' and arguments that the class takes.
+    """Check a spec: a dict with a class under 'type', and arguments of that class.
 
-    The class may go by its name in ``registry``; None: there is no such list, the class itself is wanted. ``own`` are
-    further keys that are no arguments of the class.
+    Args:
+        spec: the dict.
+        registry: where the class may be given by name; None requires the class itself.
+        where: name of the spec, for the message.
+        own: further allowed keys that are no arguments of the class.
+
+    Raises:
+        ValueError: there is no such class, or it does not take an argument.
     """
     kind = spec.get("type") if isinstance(spec, Mapping) else spec
     if isinstance(kind, str) and registry is not None:
@@ -91,7 +122,14 @@ def check_arguments(spec: Any, registry: Registry[Any] | None, where: str, own: 
 
 
 def check_base(base: Spec) -> None:
-    """Raise ValueError where the shared weights come from nowhere, or by a training that cannot be."""
+    """Check where the shared weights come from.
+
+    Args:
+        base: the config's section.
+
+    Raises:
+        ValueError: the section names no source, or its training has wrong tasks or options.
+    """
     if not any(base.values()):
         raise ValueError(
             "base says nowhere where the shared weights come from: give base.checkpoint=PATH, "
@@ -104,7 +142,15 @@ def check_base(base: Spec) -> None:
 
 
 def check_experts(experts: Spec, tasks: Collection[str]) -> None:
-    """Raise ValueError for a checkpoint or recipe of no task, wrong recipes, and tasks with neither of the two."""
+    """Check where the experts come from.
+
+    Args:
+        experts: the config's section.
+        tasks: names of the config's tasks.
+
+    Raises:
+        ValueError: a checkpoint or recipe is for no task, a recipe is wrong, or a task has neither.
+    """
     for part in ("checkpoints", "recipes"):
         check_keys(experts.get(part, {}), list(tasks), f"experts.{part}")
     bare = [task for task in tasks if task not in experts.get("checkpoints", {})]
@@ -121,7 +167,15 @@ def check_experts(experts: Spec, tasks: Collection[str]) -> None:
 
 
 def check_adaptation(adaptation: Spec, tasks: Collection[str]) -> None:
-    """Raise ValueError for wrong options of the adaptation, and for task weights and augmentation that cannot be."""
+    """Check the options of the adaptation.
+
+    Args:
+        adaptation: the config's section.
+        tasks: names of the config's tasks.
+
+    Raises:
+        ValueError: a wrong option, a weight for no task, or a wrong argument of the augmentation.
+    """
     check_types(SyMergeOptions, adaptation, "adaptation")
     with explained("adaptation"):
         options = make_options(**adaptation)
@@ -131,14 +185,31 @@ def check_adaptation(adaptation: Spec, tasks: Collection[str]) -> None:
 
 
 def check_protocol(protocol: Any, tasks: Spec) -> None:
-    """Raise ValueError for unknown conventions of measuring, and for a task that they do not cover."""
+    """Check the protocol of evaluation.
+
+    Args:
+        protocol: the config's value.
+        tasks: {task name: task spec}.
+
+    Raises:
+        ValueError: the protocol is unknown, or does not cover a task.
+    """
     for name, spec in tasks.items():
         with explained("evaluation.protocol"):
             measure(build_task(name, spec), protocol)
 
 
 def check_options(kind: Any, values: Any, where: str) -> None:
-    """Raise ValueError for options that the dataclass ``kind`` lacks, that are of the wrong type or out of range."""
+    """Check the options of a dataclass.
+
+    Args:
+        kind: the dataclass.
+        values: {option: value}.
+        where: name of the section, for the message.
+
+    Raises:
+        ValueError: an unknown option, or a value of the wrong type or out of range.
+    """
     check_keys(values, [field.name for field in dataclasses.fields(kind)], where)
     check_types(kind, values, where)
     with explained(where):
@@ -146,7 +217,16 @@ def check_options(kind: Any, values: Any, where: str) -> None:
 
 
 def check_types(kind: Any, values: Spec, where: str) -> None:
-    """Raise ValueError for values that are no number, bool or text where the dataclass ``kind`` has one as default."""
+    """Check the types of options that have a number, bool or text as default.
+
+    Args:
+        kind: the dataclass with the defaults.
+        values: {option: value}.
+        where: name of the section, for the message.
+
+    Raises:
+        ValueError: a value is not of its default's type.
+    """
     fits: dict[type, Any] = {bool: bool, int: int, float: (int, float), str: str}
     for field in dataclasses.fields(kind):
         wanted = type(field.default)
@@ -157,7 +237,14 @@ def check_types(kind: Any, values: Spec, where: str) -> None:
 
 
 def check_numbers(values: Spec) -> None:
-    """Raise ValueError for a seed, counts or scales that are not what they must be."""
+    """Check seeds, counts and scales.
+
+    Args:
+        values: {section: content}.
+
+    Raises:
+        ValueError: a seed or count is no whole number or too small, or ``scales`` is no list of numbers.
+    """
     evaluation, scales = values.get("evaluation", {}), values.get("baselines", {}).get("scales", (1.0,))
     whole = {
         "seed": (values.get("seed", 0), 0),
@@ -175,7 +262,14 @@ def check_numbers(values: Spec) -> None:
 
 @contextmanager
 def explained(where: str) -> Iterator[None]:
-    """A class's complaint about its arguments, as a ValueError that says which part of the config they stand in."""
+    """Let errors inside the block say which part of the config they are about.
+
+    Args:
+        where: name of that part.
+
+    Raises:
+        ValueError: the block raises a TypeError or ValueError.
+    """
     try:
         yield
     except (TypeError, ValueError) as error:

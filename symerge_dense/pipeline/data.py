@@ -15,29 +15,56 @@ from symerge_dense.pipeline.config_checks import explained
 
 
 def dataset(config: RunConfig, split: str, tasks: Mapping[str, Any]) -> DenseDataset:
-    """The data set that ``data[split]`` describes, serving ``tasks``."""
-    arguments = {name: value for name, value in config.data[split].items() if name != "limit"}  # which is the pool's
+    """Build a data set of the config.
+
+    Args:
+        config: has the spec, ``data[split]``.
+        split: for example 'train'.
+        tasks: {task name: task spec or task} whose targets are served.
+
+    Raises:
+        ValueError: the data set refuses its arguments.
+    """
+    arguments = {name: value for name, value in config.data[split].items() if name != "limit"}  # for the pool only
     with explained(f"data.{split}"):
         built: DenseDataset = arguments.pop("type")(tasks=dict(tasks), **arguments)
     return built
 
 
 def pool_spec(config: RunConfig) -> dict[str, Any]:
-    """The unlabelled images as the arguments of ``Unlabelled``, with plain values: ``dict(dataset=..., limit=...)``."""
+    """The unlabelled images as a spec with plain values: ``dict(type='Unlabelled', dataset=..., limit=...)``.
+
+    Args:
+        config: has ``data['unlabelled']``.
+    """
     arguments = dict(config.data["unlabelled"])
     limit = arguments.pop("limit", None)
     return {"type": "Unlabelled", "dataset": type_names(arguments), "limit": limit}
 
 
 def pool(config: RunConfig) -> Unlabelled:
-    """The unlabelled images: a view that cannot return targets."""
+    """The unlabelled images: a view that cannot return targets.
+
+    Args:
+        config: has ``data['unlabelled']``.
+
+    Raises:
+        ValueError: the data set refuses its arguments.
+    """
     spec = pool_spec(config)
     with explained("data.unlabelled"):
         return Unlabelled(spec["dataset"], spec["limit"])
 
 
 def validation(config: RunConfig) -> dict[str, Any] | None:
-    """What the adaptation's runner needs to watch labelled metrics every ``val_interval`` rounds; None without it."""
+    """Arguments of the adaptation's runner for logging labelled metrics, on 'validation' if there is one, else 'test'.
+
+    Args:
+        config: has ``val_interval`` in rounds, the data sets and the evaluation.
+
+    Returns:
+        The arguments, or None without ``val_interval``.
+    """
     every = config.runner.get("val_interval")
     if not every:
         return None
@@ -58,7 +85,11 @@ def validation(config: RunConfig) -> dict[str, Any] | None:
 
 
 def tasks_by_name(tasks: Mapping[str, Any]) -> dict[str, Any]:
-    """Task specs with their registered names in place of classes."""
+    """Task specs with every class replaced by its registered name.
+
+    Args:
+        tasks: {task name: task spec}.
+    """
     return {
         name: {**spec, "type": getattr(spec.get("type"), "name", spec.get("type", name))}
         for name, spec in tasks.items()
@@ -66,7 +97,12 @@ def tasks_by_name(tasks: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def loader(config: RunConfig, data: DenseDataset) -> DataLoader[Any]:
-    """Every image of a labelled set once, in order, shared among the processes of a distributed run."""
+    """Loader of a labelled set: every image once, in order, shared among the processes of a distributed run.
+
+    Args:
+        config: has batch size and workers of the evaluation.
+        data: the labelled set.
+    """
     return DataLoader(
         data,
         batch_size=config.evaluation.get("batch_size", 16),

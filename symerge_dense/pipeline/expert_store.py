@@ -1,7 +1,7 @@
 """The shared base and the experts: found where a config names them, else trained and kept.
 
-A trained file carries a fingerprint of everything that made it in its name, so a changed option trains anew and two
-configs that agree share one file.
+The name of a trained file holds a fingerprint of everything that it depends on. A changed option therefore trains
+anew, and configs that agree share one file.
 """
 
 from __future__ import annotations
@@ -35,19 +35,28 @@ HOW = "Train it (leave out --no-train-experts), or name a file in the config"
 
 
 def network(config: RunConfig, backbone: TimmBackbone, tasks: Spec) -> MultiTaskModel:
-    """``backbone`` with the config's head for each of ``tasks``."""
+    """A network with the config's head for each task.
+
+    Args:
+        config: has heads, preprocessing and upsampling.
+        backbone: of the network.
+        tasks: {task name: task spec}.
+    """
     heads = {task: config.head_of(task) for task in tasks}
     return MultiTaskModel(backbone, heads, tasks, **config.preprocessing, align_corners=config.align_corners)
 
 
 def check_network(config: RunConfig) -> None:
-    """Build the config's network once. Raises ValueError where that fails, and where a head lacks the adapted layer.
+    """Build the config's network once: a second at the start, instead of an error after hours of training.
 
-    Costs a second at the start, and spares hours of training before the same message, as for a plug-in that is not
-    registered, which no model file can name. Heads that come from a file are not asked for the layer here: the config
-    does not describe them.
+    Args:
+        config: heads of experts that come from a file are not checked for the adapted layer: it does not describe them.
+
+    Raises:
+        ValueError: the network cannot be built, a plug-in is not registered, so that no model file could name it, or a
+            head lacks the adapted layer.
     """
-    with torch.device("meta"):  # no memory for weights that nobody asks for
+    with torch.device("meta"):  # without memory for the weights
         backbone = TimmBackbone(**config.backbone)
     model = network(config, backbone, config.tasks)
     plugins_of(model.spec)
@@ -58,7 +67,14 @@ def check_network(config: RunConfig) -> None:
 
 
 def read_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
-    """``load_model`` which says what is wrong with a file of another format."""
+    """``load_model`` with a clear error for files of another format.
+
+    Args:
+        path: a .safetensors file of an expert or merged model.
+
+    Raises:
+        ValueError: the file is not one, or cannot be read.
+    """
     if Path(path).suffix != ".safetensors":
         raise ValueError(
             f"{path} is not read: experts and merged models are .safetensors files, as training here "
@@ -69,9 +85,14 @@ def read_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
 
 @dataclass
 class ExpertStore:
-    """Trains what is missing; ``allowed=False`` refuses instead. ``amp``: in mixed precision.
+    """Finds base and experts of a config, or trains what is missing.
 
-    ``score`` measures a trained expert for its record: (model, title) -> scores.
+    Args:
+        config: says where they are, or how they are trained.
+        allowed: whether to train; False makes a missing file an error.
+        launcher: 'none', 'pytorch' or 'slurm'.
+        amp: train in mixed precision.
+        score: measures a trained expert for its record: (model, title) -> scores.
     """
 
     config: RunConfig
@@ -83,13 +104,13 @@ class ExpertStore:
 
     @property
     def folder(self) -> Path:
-        """Where base and experts of this config are kept."""
+        """Where trained files of this config are kept."""
         experts = self.config.experts
         return Path(experts.get("folder") or ROOT / "experts" / experts.get("name", self.config.name))
 
     @property
     def may_train(self) -> bool:
-        """Whether the config leaves anything to train: then it needs labelled training data."""
+        """Whether anything may have to be trained, which takes labelled data."""
         config = self.config
         given = config.experts.get("checkpoints", {})
         base = config.base.get("checkpoint") or config.base.get("pretrained")
@@ -152,7 +173,17 @@ class ExpertStore:
 
     # -- the experts ------------------------------------------------------------------------------------------------
     def experts(self, base: TimmBackbone) -> dict[str, MultiTaskModel]:
-        """{task: expert}, each checked against the base and against its task."""
+        """The expert of every task, checked against the base and the task.
+
+        Args:
+            base: as ``base()`` gives it.
+
+        Returns:
+            {task: expert}.
+
+        Raises:
+            ValueError: an expert is missing, lacks its task, or started from another base.
+        """
         origin = state_hash(base.state_dict())
         given = self.config.experts.get("checkpoints", {})
         experts, about = {}, {}
@@ -188,7 +219,14 @@ class ExpertStore:
         return path
 
     def joint(self, base: TimmBackbone) -> MultiTaskModel:
-        """All tasks trained together, with labels, from the base: the experts' recipe, each step on every loss."""
+        """All tasks trained together, with labels, from the base: the experts' recipe, each step on every loss.
+
+        Args:
+            base: as ``base()`` gives it.
+
+        Raises:
+            ValueError: the model is missing and must not be trained, or there is no recipe.
+        """
         config, seed = self.config, self.config.experts.get("seed", 0)
         if "recipe" not in config.experts:
             raise ValueError("joint training has no recipe: give experts.recipe, or leave the method out.")
@@ -206,10 +244,10 @@ class ExpertStore:
 
     # -- training ---------------------------------------------------------------------------------------------------
     def _common(self) -> list[Any]:
-        """What base and experts share; a look at some training images tells data sets of one layout apart."""
+        """What all fingerprints include. A sample of the training images tells data sets of one layout apart."""
         config = self.config
         made = [config.data["train"], self._images, config.backbone, config.preprocessing, config.align_corners]
-        processes = get_world_size()  # batch_size is per process: more of them train another expert
+        processes = get_world_size()  # batch_size is per process: their number changes the result
         return made if processes == 1 else [*made, processes]
 
     @cached_property
@@ -218,7 +256,7 @@ class ExpertStore:
 
     @property
     def _precision(self) -> Spec:
-        """What --amp adds to a recipe, and so to the name of what is trained by it."""
+        """What --amp adds to a recipe, and thereby to the fingerprint."""
         return {"amp": True} if self.amp else {}
 
     def _train(self, path: Path, backbone: TimmBackbone, tasks: Spec, recipe: Spec, title: str, seed: int) -> None:
@@ -239,7 +277,7 @@ class ExpertStore:
             launcher=self.launcher,
             settings=config.runner,
         )
-        scorable = set(tasks) <= set(config.tasks)  # the base's own tasks are not on the test split
+        scorable = set(tasks) <= set(config.tasks)  # tasks of the base alone are not in the test split
         metrics = scores_to_json(self.score(model, title)) if self.score is not None and scorable else {}
         if is_main_process():
             save_model(

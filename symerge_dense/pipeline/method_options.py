@@ -1,4 +1,4 @@
-"""A merging method from the words of a command line."""
+"""Merging methods and their options from the words of a command line."""
 
 from __future__ import annotations
 
@@ -15,16 +15,30 @@ T = TypeVar("T")
 
 
 def method_of(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Merger:
-    """The registered method ``name`` with options such as {'density': '0.2'}: Python literals, or text.
+    """Build a registered static method.
 
-    Raises ValueError, with the nearest names, for an unknown method or option, and for a value out of range.
+    Args:
+        name: of the method.
+        options: for example {'density': '0.2'}; values are Python literals, or text.
+
+    Raises:
+        ValueError: an unknown method or option (with the nearest names), or a value out of range.
     """
     merger: Merger = built(MERGERS[name], name, {key: literal(text) for key, text in options.items()})
     return merger
 
 
 def built(kind: Callable[..., T], name: str, options: Mapping[str, Any]) -> T:
-    """``kind(**options)``, the method ``name``. Raises ValueError for options that it does not have."""
+    """Build a method: ``kind(**options)``.
+
+    Args:
+        kind: its class.
+        name: its name, for the message.
+        options: arguments of the class.
+
+    Raises:
+        ValueError: an option that the method does not have, or a value that it refuses.
+    """
     known = inspect.signature(kind).parameters
     for key in options:
         if key not in known:
@@ -38,7 +52,17 @@ def built(kind: Callable[..., T], name: str, options: Mapping[str, Any]) -> T:
 
 
 def of_methods(words: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """['iso_c.conv=mean', ...] as {'iso_c': {'conv': 'mean'}, ...}. Raises ValueError for other words."""
+    """Options of several methods.
+
+    Args:
+        words: ``['iso_c.conv=mean', ...]``.
+
+    Returns:
+        ``{'iso_c': {'conv': 'mean'}, ...}``.
+
+    Raises:
+        ValueError: a word of another form.
+    """
     found: dict[str, dict[str, Any]] = {}
     for key, value in pairs(words, "METHOD.OPTION=VALUE", "iso_c.conv=mean").items():
         name, dot, option = key.partition(".")
@@ -49,7 +73,17 @@ def of_methods(words: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def flags(words: Sequence[str]) -> dict[str, str]:
-    """['--density', '0.2', '--scale=1'] as {'density': '0.2', 'scale': '1'}. Raises ValueError for other words."""
+    """Options of a method that are written like those of the tool.
+
+    Args:
+        words: ``['--density', '0.2', '--scale=1']``.
+
+    Returns:
+        ``{'density': '0.2', 'scale': '1'}``.
+
+    Raises:
+        ValueError: a word of another form.
+    """
     found: dict[str, str] = {}
     rest = list(words)
     while rest:
@@ -64,12 +98,32 @@ def flags(words: Sequence[str]) -> dict[str, str]:
 
 
 def settings(words: Sequence[str]) -> dict[str, str]:
-    """['density=0.2', ...] as {'density': '0.2', ...}. Raises ValueError for other words."""
+    """Options of one method.
+
+    Args:
+        words: ``['density=0.2', ...]``.
+
+    Returns:
+        ``{'density': '0.2', ...}``.
+
+    Raises:
+        ValueError: a word of another form.
+    """
     return pairs(words, "OPTION=VALUE", "density=0.2")
 
 
 def named(words: Sequence[str]) -> dict[str, str]:
-    """['depth=a.safetensors', ...] as {'depth': 'a.safetensors', ...}. Raises ValueError for other words."""
+    """Files by name.
+
+    Args:
+        words: ``['depth=a.safetensors', ...]``.
+
+    Returns:
+        ``{'depth': 'a.safetensors', ...}``.
+
+    Raises:
+        ValueError: a word of another form.
+    """
     return pairs(words, "NAME=FILE", "depth=runs/depth.safetensors")
 
 

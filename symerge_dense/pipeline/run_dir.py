@@ -1,4 +1,4 @@
-"""The folder of one run: where it is, what may be written there, and how a run is taken up again.
+"""The folder of one run: where it is, what it holds, and how a run is resumed.
 
 work_dirs/<config>/<date-time>/      run.json (what was asked), results.json, history.jsonl
     labels/  checkpoints/            expert predictions; states to resume from
@@ -23,9 +23,15 @@ ROOT = Path("work_dirs")
 
 
 def choose(config: RunConfig, work_dir: str | None, resume: bool) -> Path:
-    """The folder of this run: the given one, or a new one named by date and time; with ``resume`` the newest one.
+    """The folder of this run, the same in all processes.
 
-    All processes get the same answer. Raises ValueError if there is nothing to resume.
+    Args:
+        config: its name is part of the path.
+        work_dir: the folder; None takes a new one named by date and time, or with ``resume`` the newest.
+        resume: whether a run is resumed.
+
+    Raises:
+        ValueError: there is no run to resume.
     """
     choice: list[Any] = [work_dir]
     if work_dir is None and is_main_process():
@@ -39,10 +45,19 @@ def choose(config: RunConfig, work_dir: str | None, resume: bool) -> Path:
 
 
 def open_run(folder: Path, config: RunConfig, resume: bool) -> Path:
-    """Create the folder and record what was asked, or check that a resumed run asks for the same.
+    """Create the folder and record the config, or check that a resumed run has the same one.
 
-    Raises ValueError if the folder already holds a run and ``resume`` is False, if it holds none and ``resume`` is
-    True, if the config changed in between, or if the folder cannot be written.
+    Args:
+        folder: of the run.
+        config: of the run.
+        resume: whether a run is resumed.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: the folder holds a run without ``resume`` or none with it, the config has changed, or the folder
+            cannot be written.
     """
     record, asked = folder / "run.json", config.record
     exists = record.exists()
@@ -80,7 +95,11 @@ def _asked_before(record: Path) -> dict[str, Any]:
 
 
 def abandon(folder: Path) -> None:
-    """Remove a folder that holds nothing but what was asked: the run failed before it made anything."""
+    """Remove the folder of a run that failed before it wrote anything but its config.
+
+    Args:
+        folder: of the run.
+    """
     if is_main_process() and [path.name for path in folder.iterdir()] == ["run.json"]:
         (folder / "run.json").unlink()
         folder.rmdir()

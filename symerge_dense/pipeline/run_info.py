@@ -1,4 +1,4 @@
-"""What a run writes down about itself: stages and their seconds, versions, commit, device, peak memory."""
+"""Facts that a run records about itself: stages and their seconds, versions, commit, device, peak memory."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def device_name() -> str:
 
 
 def peak_memory_mb() -> float:
-    """Peak memory of this process so far: of the GPU where there is one, else resident, in MiB."""
+    """Peak memory of this process so far in MiB: of the GPU where there is one, else resident."""
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)

@@ -1,4 +1,4 @@
-"""The pictures of a run: what the models predict, what was learned, how it was learned."""
+"""The pictures of a run: predictions, coefficients and loss curves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ Pictures = dict[str, list[np.ndarray]]  # per task, one uint8 (H,W,3) per image
 
 
 class Panels:
-    """Collects the predictions of several models for a few evenly spaced images of a labelled set."""
+    """Collects the predictions of several models for a few evenly spaced images of a labelled set.
+
+    Args:
+        data: the labelled set.
+        tasks: {task name: task}.
+        count: number of images.
+    """
 
     def __init__(self, data: DenseDataset, tasks: Mapping[str, Any], count: int) -> None:
         indices = np.unique(np.linspace(0, len(data) - 1, count + 2).astype(int)[1:-1])
@@ -30,12 +36,22 @@ class Panels:
         self.add_column("truth", {name: [sample[name] for sample in self.samples] for name in tasks})
 
     def add_column(self, title: str, predictions: dict[str, list[Any]]) -> None:
-        """Add decided predictions (or truths) per task under a column title."""
+        """Add predictions or truths to a column.
+
+        Args:
+            title: of the column, which may exist already.
+            predictions: {task name: one decided prediction per image}.
+        """
         self.columns.setdefault(title, {}).update(predictions)
 
     @torch.no_grad()
     def predict(self, title: str, model: MultiTaskModel) -> None:
-        """Add a column (or part of one) with the predictions of ``model`` for the tasks it has."""
+        """Add the predictions of a model, for the tasks it has, to a column.
+
+        Args:
+            title: of the column, which may exist already.
+            model: asked in evaluation mode.
+        """
         device = next(model.parameters()).device
         images = torch.stack([sample["image"] for sample in self.samples]).to(device)
         with evaluating(model):
@@ -44,7 +60,11 @@ class Panels:
             self.add_column(title, {name: [task.decide(output[name][None])[0].cpu() for output in outputs]})
 
     def draw(self, path: Path) -> None:
-        """Write the picture: per image and task, every column, coloured over the range of the truth."""
+        """Write the picture: per image and task, every column, coloured over the range of the truth.
+
+        Args:
+            path: of the image file.
+        """
         rows = []
         for i, sample in enumerate(self.samples):
             image = sample["image"].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
@@ -65,7 +85,14 @@ class Panels:
 def draw_learning(
     folder: Path, coefficients: dict[str, list[float]], tasks: list[str], history: list[dict[str, Any]]
 ) -> None:
-    """Coefficient heat map and loss curves."""
+    """Write coefficients.png, a heat map, and curves.png, the losses.
+
+    Args:
+        folder: of the files.
+        coefficients: {group of tensors: one coefficient per task}.
+        tasks: names, in the order of the coefficients.
+        history: rows of the run's curve; empty writes no curves.
+    """
     draw_heatmap(folder / "coefficients.png", coefficients, tasks)
     if history:
         draw_curves(folder / "curves.png", history)

@@ -20,9 +20,19 @@ from symerge_dense.report.table import UNDEFINED
 
 
 def test(config: RunConfig, checkpoint: str | Path, split: str, quiet: bool = False) -> dict[str, Any]:
-    """Scores of a checkpoint as {task: {metric: {value, higher_is_better}}}; a table is printed unless ``quiet``.
+    """Score a checkpoint and print a table.
 
-    Raises ValueError for an unknown split, or a checkpoint that cannot be read or serves a task the data do not.
+    Args:
+        config: has the data sets and the protocol.
+        checkpoint: an expert or a merged model.
+        split: a labelled data set of the config.
+        quiet: print nothing.
+
+    Returns:
+        {task: {metric: {value, higher_is_better}}}.
+
+    Raises:
+        ValueError: an unknown split, an unreadable checkpoint, or one with a task that the data do not serve.
     """
     if split not in config.data:
         raise ValueError(did_you_mean(split, config.data, "split"))

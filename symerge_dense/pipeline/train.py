@@ -1,4 +1,4 @@
-"""The main job: from a config to experts, one merged model, its table and its pictures."""
+"""``symerge train``: from a config to experts, one merged model, its table and its pictures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,16 @@ from symerge_dense.report.table import print_results
 
 @dataclass
 class TrainRun:
-    """One run: what the stages share. ``run`` goes through them in order."""
+    """One run. Its stages share this object; ``run`` executes them in order.
+
+    Args:
+        config: of the run.
+        folder: where results and checkpoints are written.
+        launcher: 'none', 'pytorch' or 'slurm'.
+        resume: go on from the checkpoints in ``folder``.
+        amp: train missing experts in mixed precision.
+        train_experts: whether missing experts are trained; False makes them an error.
+    """
 
     config: RunConfig
     folder: Path
@@ -60,14 +69,18 @@ class TrainRun:
         self.scores: dict[str, Scores] = {}
 
     def run(self) -> dict[str, Any]:
-        """All stages; returns (and the main process writes) the run record."""
+        """Execute all stages. The main process writes the run record.
+
+        Returns:
+            The run record.
+        """
         config = self.config
         check_network(config)
         with self.stages("data", "Data"):
             pool, _ = data.pool(config), self.scoring.test
             store = ExpertStore(config, self.train_experts, self.launcher, self.amp, self._evaluate)
             if store.may_train:
-                data.dataset(config, "train", config.tasks)  # objects now, not after the base is trained
+                data.dataset(config, "train", config.tasks)  # fails now, not after the base is trained
         with self.stages("experts", "Base and experts"):
             base = store.base()
             experts = store.experts(base)
@@ -115,7 +128,7 @@ class TrainRun:
         self._record("experts", scores)
 
     def _score_baselines(self) -> None:
-        """Average, and task arithmetic at the scale that is best on the very split that is scored: an upper bound."""
+        """Average, and task arithmetic at the scale that is best on the test split itself: an upper bound."""
         models = self.models
         self._score("average", models.place(models.merge(Average())), "average")
         tried: dict[float, Scores] = {}
@@ -184,9 +197,21 @@ def train(
     amp: bool = False,
     train_experts: bool = True,
 ) -> dict[str, Any]:
-    """Run the main job and return its record; a finished run that is resumed is only shown again.
+    """Train missing experts, merge them, evaluate and report. A finished run that is resumed is only shown again.
 
-    Raises ValueError for anything a user can mend: see ``run_dir.open_run``, data sets, checkpoints and options.
+    Args:
+        config: of the run.
+        work_dir: the run's folder; None takes a new one, or with ``resume`` the newest.
+        resume: go on with an interrupted run.
+        launcher: 'none', 'pytorch' or 'slurm'.
+        amp: train and adapt in mixed precision.
+        train_experts: whether missing experts are trained; False makes them an error.
+
+    Returns:
+        The run record.
+
+    Raises:
+        ValueError: anything a user can correct: data sets, checkpoints, options, and what ``run_dir.open_run`` raises.
     """
     if amp:
         config = dataclasses.replace(config, adaptation={**config.adaptation, "amp": True})

@@ -191,5 +191,5 @@ def _change(tasks: Tasks, reference: Tasks, definition: Any, known: Mapping[str,
     try:
         return delta_m(scores_from_json(tasks), scores_from_json(reference), definition, known)["mean"]
     except ValueError as error:
-        say(f"no Delta_m: {error}", once=True)
+        say(f"no Delta_m: {error}", once=True, aside=True)
         return math.nan

@@ -27,7 +27,7 @@ def read_runs(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
     for path in map(Path, paths):
         file = path / "results.json" if path.is_dir() else path
         if not file.is_file() and (path / "run.json").is_file():
-            say(f"{path} is not finished yet and is left out")
+            say(f"{path} is not finished yet and is left out", aside=True)
             continue
         if not file.is_file():
             above = path if path.is_dir() else path.parent

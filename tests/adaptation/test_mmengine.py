@@ -241,3 +241,18 @@ def test_every_key_that_passes_through_is_in_the_table_and_no_other():
 def test_every_tool_that_the_page_names_exists():
     named = set(re.findall(r"tools/\w+\.(?:sh|py)", PAGE))
     assert len(named) >= 5 and all((ROOT / name).is_file() for name in named)
+
+
+def test_a_checkpoint_is_measured_without_training_and_the_merged_model_is_written(there):
+    config = Config.fromfile("plain.py")
+    config.work_dir, config.custom_hooks = "work_dirs/written", [dict(type="SyMergeHook", merged="merged.safetensors")]
+    trained = Runner.from_cfg(config).train()
+    written, _ = load_model("work_dirs/written/merged.safetensors")
+    assert all(torch.equal(value, trained.model.state_dict()[name]) for name, value in written.state_dict().items())
+    found = sorted(Path("work_dirs/written").glob("iter_*.pth"))[-1]
+    config.load_from, config.work_dir = str(found), "work_dirs/again"
+    alone = Runner.from_cfg(config)
+    metrics = alone.val()
+    assert metrics and all(math.isfinite(value) for value in metrics.values())
+    again = Runner.from_cfg(config).val()
+    assert again == metrics

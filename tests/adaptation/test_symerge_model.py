@@ -158,3 +158,10 @@ def test_an_unknown_layer_is_refused_with_names_that_exist():
     base, experts, _ = tiny.family()
     with pytest.raises(ValueError, match="pre_final"):
         SyMergeModel(base, experts, make_options(layer="prefinal"))
+
+
+def test_only_losses_are_summed_whatever_a_task_is_called():
+    model, _ = build()
+    one, two = torch.tensor(1.0), torch.tensor(2.0)
+    total, logs = model.parse_losses({"loss_gloss": one, "loss_depth": two, "distance_gloss": torch.tensor(5.0)})
+    assert total.item() == 3.0 and logs["loss"].item() == 3.0 and logs["distance_gloss"].item() == 5.0

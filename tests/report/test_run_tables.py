@@ -139,7 +139,7 @@ def test_a_record_without_published_metrics_needs_the_registry_and_says_so(capsy
     old = {**renamed(record(), "depth", "surface"), "delta_m_metrics": FACTS["delta_m_metrics"]}
     table = cells(seeds_table("run", [old]).split("\n\n")[1])
     assert table["SyMerge"]["Δm headline % ↑"] == "–"
-    assert "no Delta_m: unknown task 'surface'" in capsys.readouterr().out
+    assert "no Delta_m: unknown task 'surface'" in capsys.readouterr().err
 
 
 def test_tables_of_finished_runs_need_no_torch(tmp_path):
@@ -185,7 +185,7 @@ def test_the_tool_prints_writes_and_refuses(tmp_path, capsys):
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "run.json").write_text("{}")
     assert tool("report.py", "table", *folders, tmp_path / "unfinished", "--out", tmp_path / "t.md") == 0
-    assert "unfinished is not finished yet" in capsys.readouterr().out
+    assert "unfinished is not finished yet" in capsys.readouterr().err
     assert (tmp_path / "t.md").read_text() == seeds_table("nyuv2_symerge", read_runs(folders))
     assert tool("report.py", "table", tmp_path / "seed0", "--paper", "nyuv2-symerg") == 2
     assert "Did you mean 'nyuv2-symerge'" in capsys.readouterr().err

@@ -32,7 +32,7 @@ class ModuleHead(Head):
         module: the network.
         channels: output channels of the task.
         layers: for example ``{'final': ('out',), 'pre_final': ('body.2',)}``; None takes the module's attribute
-            ``layers`` where it is such a dict.
+            ``layers`` where it is such a dict. A model file does not keep them: declare them in the class for that.
         options: arguments that built the module, without in_channels, strides and channels. They are needed for a
             model file, which repeats them.
 
@@ -53,7 +53,7 @@ class ModuleHead(Head):
         self.module = module
         self.channels = channels
         self.options = dict(options or {})
-        self._rebuilt = options is not None
+        self._rebuildable = options is not None
         declared = getattr(module, "layers", None) if layers is None else layers
         self.layers = self._declared(declared if isinstance(declared, Mapping) else {})
         if "final" not in self.layers and (last := self._last_predictor()):
@@ -79,7 +79,7 @@ class ModuleHead(Head):
                 f"@HEADS.register_module() (of symerge_dense.registry) before class {owner.__module__}."
                 f"{owner.__qualname__} and give the head as dict(type={owner.__name__!r}, ...)."
             )
-        if not self._rebuilt:
+        if not self._rebuildable:
             raise ValueError(
                 f"head {registered!r} is an object whose arguments are not known, so that a model file could not "
                 f"build it again; give the head as dict(type={registered!r}, ...), or wrap it by ModuleHead(..., "

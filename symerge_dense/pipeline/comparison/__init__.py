@@ -1,4 +1,4 @@
-"""Every merging method on the same experts, data and metrics: one table with what each costs."""
+"""Every merging method on the same experts, data and metrics: one table with scores and costs."""
 
 import lazy_loader as lazy
 

@@ -1,4 +1,4 @@
-"""The comparison itself: method after method into one table, each row kept as soon as it is known."""
+"""A comparison: one method after another, one table. Each row is saved as soon as it is known."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from symerge_dense.progress import console, say
 from symerge_dense.registry import TASKS, did_you_mean
 from symerge_dense.report.comparison_files import FILES, delta, draw_comparison, print_comparison, write_comparison
 
-DONOR = "symerge"  # whose adapted layers are transferred, unless a file is named
+HEADS_FROM = "symerge"  # the method whose adapted layers are transferred, unless a file is named
 
 
 @dataclass
@@ -41,14 +41,18 @@ class Comparison:
     """Which methods are compared, and how.
 
     Args:
-        config: base, experts, data, and the options of adaptation and BatchNorm. folder: of this comparison.
-        methods: names, None for all. Rows that ``folder`` already holds of others stay in the table.
-        options: arguments of methods, {name: {argument: value}}; what is tuned is not where it is given.
-        criterion: of ``CRITERIA``, for scales. seeds: runs of each method whose result depends on one.
-        adapted_from: a merged model whose adapted layers are plugged onto every other encoder; None takes those of
-            SyMerge in this comparison. train_experts: False refuses where experts are missing.
+        config: base, experts, data, and the options of adaptation and BatchNorm.
+        folder: where this comparison is kept.
+        methods: names; None takes all. Rows of other methods that ``folder`` already holds stay in the table.
+        options: arguments of methods, {name: {argument: value}}. An argument that is given here is not tuned.
+        criterion: of ``CRITERIA``; scales are chosen by it.
+        seeds: runs of each method whose result depends on the seed.
+        adapted_from: file of a merged model whose adapted layers are put onto every other encoder; None takes those of
+            SyMerge in this comparison.
+        train_experts: whether missing experts are trained; False makes them an error.
 
-    Raises ValueError for what is unknown or cannot be.
+    Raises:
+        ValueError: an unknown method, argument or criterion, a value out of range, or an unreadable ``adapted_from``.
     """
 
     config: RunConfig
@@ -68,27 +72,31 @@ class Comparison:
         self.candidates = self._candidates()
         self.scoring = Scoring(self.config, torch.device(get_device()))
         self.row_store = RowStore(self.folder / "rows")
-        self.donor = HeadDonor(Path(self.adapted_from or self.folder / f"{DONOR}.safetensors"))
+        self.head_donor = HeadDonor(Path(self.adapted_from or self.folder / f"{HEADS_FROM}.safetensors"))
         if self.adapted_from is not None:
-            _ = self.donor.model  # a file that cannot be read is known now
+            _ = self.head_donor.model  # reports a file that cannot be read now
         self.rows: dict[str, Row] = {}
 
     def _candidates(self) -> list[Candidate]:
-        everybody = candidates(self.store.joint, self.options)
-        names = [candidate.name for candidate in everybody]
+        every = candidates(self.store.joint, self.options)
+        names = [candidate.name for candidate in every]
         for name in self.methods or ():
             if name not in names:
                 raise ValueError(did_you_mean(name, names, "merging method"))
         joint = JOINT in (self.methods or ()) or "recipe" in self.config.experts
-        return [candidate for candidate in everybody if joint or candidate.name != JOINT]
+        return [candidate for candidate in every if joint or candidate.name != JOINT]
 
     def run(self) -> dict[str, Any]:
-        """Every row that is missing; returns what compare.json holds. A method that fails is a row that says so."""
-        gc.freeze()  # what is there now stays: collections between methods need not look through all libraries
+        """Run every method whose row is missing. A method that fails gets a row with its error.
+
+        Returns:
+            The content of compare.json.
+        """
+        gc.freeze()  # the libraries' objects stay: garbage collection between methods need not scan them
         try:
             for candidate in self.candidates:
                 self._enter(candidate)
-        finally:  # also where Ctrl-C ends it
+        finally:  # also after Ctrl-C
             gc.unfreeze()
             if self.rows:
                 write_comparison(self.folder, self.record())
@@ -96,14 +104,14 @@ class Comparison:
         return self.record()
 
     def record(self) -> dict[str, Any]:
-        """What compare.json holds, from the rows so far."""
+        """The content of compare.json, with the rows so far."""
         split = f" ({self.scoring.tuning_split})" if self.criterion == "labels" else ""
         return {
             "config": self.config.record,
             "tuning": CRITERIA[self.criterion] + split,
             "seeds": self.seeds,
             "blocks": BLOCKS,
-            "adapted_from": self.adapted_from or DONOR,
+            "adapted_from": self.adapted_from or HEADS_FROM,
             **self._facts,
             "delta_m_metrics": {task: TASKS[task].headline for task in self.config.tasks},
             "rows": list(self.rows.values()),
@@ -116,7 +124,7 @@ class Comparison:
         wanted = self.methods is None or name in (EXPERTS, *self.methods)
         if found is not None and self._is_whole(found):
             self.rows[name] = found
-        elif found is not None and not wanted:  # its own numbers hold; only the layers on its encoder were others
+        elif found is not None and not wanted:  # its own numbers hold, only the transferred layers have changed
             self.rows[name] = {key: value for key, value in found.items() if key != "transferred"}
         elif wanted:
             console.print(f"[bold]{name}[/bold]")
@@ -124,16 +132,16 @@ class Comparison:
             write_comparison(self.folder, self.record())
 
     def _is_whole(self, row: Row) -> bool:
-        """Whether nothing is to be done for a kept row: its layers are still there, or it has tried those of now."""
+        """Whether a saved row needs no work: its adapted layers still exist, or it was scored with the current ones."""
         if self._gives(row["method"]):
-            return self.donor.hash is not None
-        return row["block"] == "reference" or row.get("layers") == self.donor.hash
+            return self.head_donor.hash is not None
+        return row["block"] == "reference" or row.get("layers") == self.head_donor.hash
 
     def _settled(self, candidate: Candidate) -> Row:
-        """The row of a method that runs now, written down."""
+        """Run a method; save and return its row."""
         name, models, tuner = candidate.name, self.models, self.tuner
         if self._gives(name):
-            self.donor.path.unlink(missing_ok=True)  # layers of another run are not to be taken for this one's
+            self.head_donor.path.unlink(missing_ok=True)  # layers of an earlier run must not pass for this one's
         try:
             row, trace = self._row(candidate, models, tuner), ""
         except Exception as error:
@@ -164,8 +172,8 @@ class Comparison:
             moved += self._moved(candidate, models, outcome)
         deltas = [delta_by_task(run, self._reference) for run in scores] if candidate.name != EXPERTS else []
         if self._gives(candidate.name):
-            save_model(self.donor.path, outcome.networks[None], {"training": to_json(vars(models.options))})
-        own = costs_of(costs) if outcome.block != "reference" else {}  # of training, if it was not found
+            save_model(self.head_donor.path, outcome.networks[None], {"training": to_json(vars(models.options))})
+        own = costs_of(costs) if outcome.block != "reference" else {}  # a reference costs training, if it was not found
         return {
             "method": candidate.name,
             "block": outcome.block,
@@ -177,34 +185,34 @@ class Comparison:
             **own,
             **outcome.facts,
             **({"transferred": deltas_of(moved)} if moved else {}),
-            **({"models": models.hashes} if candidate.name == EXPERTS else {"layers": self.donor.hash}),
+            **({"models": models.hashes} if candidate.name == EXPERTS else {"layers": self.head_donor.hash}),
         }
 
     def _moved(self, candidate: Candidate, models: ModelPool, outcome: Outcome) -> list[dict[str, float]]:
-        """Delta_m of the same encoder under the donor's heads; nothing for references, the donor, or without one."""
-        if self._gives(candidate.name) or outcome.block == "reference" or self.donor.hash is None:
+        """Delta_m of the encoder with transferred heads; empty for references, the heads' own method, and no heads."""
+        if self._gives(candidate.name) or outcome.block == "reference" or self.head_donor.hash is None:
             return []
-        plugged = self.donor.plugged(models, outcome.networks)
+        plugged = self.head_donor.plugged(models, outcome.networks)
         return [delta_by_task(self.scoring.score(plugged, f"{candidate.name}, transferred layers"), self._reference)]
 
     def _gives(self, name: str) -> bool:
-        """Whether the adapted layers that are transferred are this method's."""
-        return name == DONOR and self.adapted_from is None
+        """Whether the transferred layers come from this method."""
+        return name == HEADS_FROM and self.adapted_from is None
 
     def _runs(self, candidate: Candidate) -> int:
         return self.seeds if self.seeds > 1 and candidate.random else 1
 
     def _asked(self, candidate: Candidate) -> str:
-        """Fingerprint of what a kept row must have been made with."""
+        """Fingerprint of the settings that a saved row must have been made with."""
         about: list[Any] = [candidate.name, self.config.record]
         if candidate.name != EXPERTS:
             about += [self.criterion, self._runs(candidate), self.options.get(candidate.name, {})]
         return config_hash(*about)
 
-    # -- what they meet on --------------------------------------------------------------------------------------------
+    # -- what all methods share ---------------------------------------------------------------------------------------
     @cached_property
     def models(self) -> ModelPool:
-        """Base and experts, found or trained; data that cannot be read are known before."""
+        """Base and experts, found or trained. Data that cannot be read are reported before that."""
         check_network(self.config)
         pool, _ = data.pool(self.config), self.scoring.test
         if self.store.may_train:
@@ -217,7 +225,7 @@ class Comparison:
         )
         self._check_models(models)
         if self.adapted_from is not None:
-            self.donor.check(models)
+            self.head_donor.check(models)
         if any(isinstance(e, Adaptive) and (self.methods is None or e.name in self.methods) for e in self.candidates):
             models.ask_experts()
         return models
@@ -233,7 +241,7 @@ class Comparison:
 
     @cached_property
     def tuner(self) -> Tuner:
-        """What chooses scales."""
+        """Chooses scales; the experts are already measured."""
         tuner = Tuner(self.models, self.scoring, self.config.baselines["scales"], self.criterion)
         tuner.prepare()
         return tuner
@@ -251,10 +259,19 @@ class Comparison:
 
 
 def compare_methods(config: RunConfig, work_dir: str | None = None, resume: bool = False, **how: Any) -> dict[str, Any]:
-    """Run a comparison in a folder of its own; ``how`` are the further fields of ``Comparison``.
+    """Run a comparison in a folder of its own and print its table.
 
-    With ``resume``, what the folder holds is not done again: a complete comparison is only shown, and ``methods``
-    adds to the table. Raises ValueError for what ``Comparison`` refuses, and as ``run_dir.open_run``.
+    Args:
+        config: base, experts, data, and the options of adaptation and BatchNorm.
+        work_dir: the folder; None takes a new one, or with ``resume`` the newest.
+        resume: keep the rows that the folder holds. A complete comparison is only shown; ``methods`` adds to the table.
+        **how: further fields of ``Comparison``.
+
+    Returns:
+        The content of compare.json.
+
+    Raises:
+        ValueError: as ``Comparison``, ``run_dir.choose`` and ``run_dir.open_run`` raise it.
     """
     named = dataclasses.replace(config, name=f"{config.name}_compare")
     folder = run_dir.open_run(run_dir.choose(named, work_dir, resume), config, resume)

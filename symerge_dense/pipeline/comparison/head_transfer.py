@@ -1,4 +1,4 @@
-"""The adapted layers of one merged model on the encoders of the others."""
+"""Transfer of the adapted layers of one merged model to the encoders of others."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from symerge_dense.pipeline.expert_store import read_model
 
 @dataclass
 class HeadDonor:
-    """A model file whose heads are plugged onto other encoders; it may not exist yet."""
+    """A model file whose heads are put onto other encoders.
+
+    Args:
+        path: the file; it may not exist yet.
+    """
 
     path: Path
 
     @property
     def hash(self) -> str | None:
-        """Of its weights; None while there is no file that can be read."""
+        """Hash of the weights; None while there is no readable file."""
         try:
             return str(read_metadata(self.path)["hash"])
         except (ValueError, OSError, KeyError):
@@ -30,30 +34,57 @@ class HeadDonor:
 
     @cached_property
     def model(self) -> MultiTaskModel:
-        """The model, on the CPU. Raises ValueError where it cannot be read."""
+        """The model, on the CPU.
+
+        Raises:
+            ValueError: the file cannot be read.
+        """
         return read_model(self.path)[0]
 
     def plugged(self, models: ModelPool, networks: Networks) -> Networks:
-        """Copies of ``networks`` with the donor's heads, BatchNorm settled anew. Raises ValueError as ``plug`` does."""
+        """Copies of networks with the heads of this model and newly settled BatchNorm.
+
+        Args:
+            models: settles BatchNorm.
+            networks: what to copy.
+
+        Raises:
+            ValueError: as ``plug`` raises it.
+        """
         return {task: models.settle(plug(network, self.model)) for task, network in networks.items()}
 
     def check(self, models: ModelPool) -> None:
-        """Raise ValueError where its heads do not fit the experts': now, and not in the row of every method."""
+        """Check that the heads fit those of the experts, before any method runs.
+
+        Args:
+            models: has the experts.
+
+        Raises:
+            ValueError: they do not fit.
+        """
         for expert in models.experts.values():
             plug(expert, self.model)
 
 
-def plug(network: MultiTaskModel, donor: MultiTaskModel) -> MultiTaskModel:
-    """A copy of ``network`` with the heads of ``donor`` for its tasks. Raises ValueError where they do not fit."""
+def plug(network: MultiTaskModel, source: MultiTaskModel) -> MultiTaskModel:
+    """A copy of a network with the heads of another one.
+
+    Args:
+        network: what to copy.
+        source: has the heads for all tasks of ``network``.
+
+    Raises:
+        ValueError: ``source`` lacks a task, or its heads do not fit.
+    """
     changed = copy.deepcopy(network)
     for task, head in changed.named_heads():
-        if task not in donor.tasks:
+        if task not in source.tasks:
             raise ValueError(
-                f"the adapted layers are those of {', '.join(donor.tasks)}, none is for {task!r}; take "
+                f"the adapted layers are those of {', '.join(source.tasks)}, none is for {task!r}; take "
                 "them from a model of the same tasks."
             )
         try:
-            head.load_state_dict(donor.heads[task].state_dict())
+            head.load_state_dict(source.heads[task].state_dict())
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1].strip()
             raise ValueError(

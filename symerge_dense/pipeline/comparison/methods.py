@@ -1,4 +1,4 @@
-"""Who is compared: every registered static method, every adaptive one, and joint training with labels."""
+"""What is compared: every registered static and adaptive method, joint training with labels, and the experts."""
 
 from __future__ import annotations
 
@@ -36,10 +36,13 @@ DATA = ("none", "unlabelled", "labels")
 
 @dataclass
 class Outcome:
-    """What a method makes: finished networks, the block of the table it belongs to, the data it has looked at.
+    """What a candidate makes.
 
-    ``data`` is one of ``DATA``; the images of BatchNorm's re-estimation, the same for all, do not count. ``facts`` go
-    into the row as they are.
+    Args:
+        networks: finished networks, ready to be scored.
+        block: the block of the table it belongs to, of ``BLOCKS``.
+        data: what it has looked at, of ``DATA``. Images for re-estimating BatchNorm, the same for all, do not count.
+        facts: further entries of the row, as they are.
     """
 
     networks: Networks
@@ -49,7 +52,13 @@ class Outcome:
 
 
 class Candidate(ABC):
-    """A contestant. ``block`` and ``data`` are what its row says if it fails."""
+    """A method or a reference that gets a row in the table.
+
+    Attributes:
+        name: of the row.
+        block: the row's block if the method fails; otherwise the ``Outcome`` has it.
+        data: what the row says it has looked at if the method fails.
+    """
 
     name: str
     block: str = "plain"
@@ -57,16 +66,29 @@ class Candidate(ABC):
 
     @property
     def random(self) -> bool:
-        """Whether its result depends on the seed."""
+        """Whether the result depends on the seed."""
         return False
 
     @abstractmethod
     def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
-        """All of its own work, from base and experts to networks that can be scored."""
+        """Do all of the method's own work, from base and experts to networks that can be scored.
+
+        Args:
+            models: base, experts and unlabelled images.
+            tuner: chooses the method's scale, if it has one.
+            seed: of everything random.
+        """
 
 
 class Static(Candidate):
-    """A method of ``MERGERS``: its scale tuned where it has one, all arguments but ``options`` as by default."""
+    """A method of ``MERGERS``.
+
+    It collects the statistics it needs, tunes its scale if it has one, merges, and settles BatchNorm.
+
+    Args:
+        name: of the method.
+        options: arguments of the method; all others keep their defaults.
+    """
 
     def __init__(self, name: str, options: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.name, self.kind, self.options = name, MERGERS[name], dict(options)
@@ -76,11 +98,10 @@ class Static(Candidate):
 
     @cached_property
     def random(self) -> bool:
-        """Whether it, or what it needs to know of the experts, is drawn at random."""
+        """Whether the method, or a statistic that it needs, is drawn at random."""
         return bool(self.default.needs & SAMPLED) or draws(self.default)
 
     def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
-        """Collect what it needs, tune, merge, settle BatchNorm."""
         extras = {what: models.statistics(what, seed) for what in sorted(self.default.needs)}
         tasks: list[str | None] = list(models.experts) if self.default.per_task else [None]
 
@@ -116,7 +137,12 @@ class Static(Candidate):
 
 
 class Adaptive(Candidate):
-    """A method of ``ADAPTIVE_METHODS`` with the config's options; its own arguments are the defaults or ``options``."""
+    """A method of ``ADAPTIVE_METHODS``, run on the unlabelled images with the config's options.
+
+    Args:
+        name: of the method.
+        options: the method's own arguments; all others keep their defaults.
+    """
 
     data = "unlabelled"
 
@@ -126,11 +152,10 @@ class Adaptive(Candidate):
 
     @property
     def random(self) -> bool:
-        """It is: batches are drawn."""
+        """True: batches are drawn at random."""
         return True
 
     def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
-        """Adapt on the unlabelled images."""
         adapted = self.method.run(models.context(seed))
         block = "adapters" if adapted.extra_parameters else "plain"
         facts = {
@@ -142,7 +167,13 @@ class Adaptive(Candidate):
 
 
 class Joint(Candidate):
-    """Multi-task training with labels from the same base: what merging wants to do without."""
+    """Multi-task training with labels from the same base, which merging aims to replace.
+
+    The model is found or trained. Nothing is merged, and BatchNorm stays as it was trained.
+
+    Args:
+        train: makes the model from the base.
+    """
 
     name, block, data = JOINT, "reference", "labels"
 
@@ -150,23 +181,21 @@ class Joint(Candidate):
         self.train = train
 
     def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
-        """Found or trained; nothing of it is merged, and BatchNorm is as it was trained."""
         return Outcome({None: self.train(models.base).to(models.device)}, self.block, self.data)
 
 
 class Experts(Candidate):
-    """The experts themselves, each on its own task: T networks."""
+    """The unchanged experts, each on its own task: T networks."""
 
     name, block, data = EXPERTS, "reference", "labels"
 
     def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
-        """As they are."""
         beside = (len(models.experts) - 1) * sum(weight.numel() for weight in models.base.parameters())
         return Outcome(models.own_networks, self.block, self.data, {"extra_parameters": beside})
 
 
 def _of_convolutions(merger: Merger, models: ModelPool) -> str:
-    """What a matrix method did to convolutions, which published code averages."""
+    """A remark on what a matrix method did to convolutions, which published code averages."""
     conv = merger.hyperparameters.get("conv")
     if conv is None or not any(spec.kind == "conv" for spec in models.specs):
         return ""
@@ -174,7 +203,7 @@ def _of_convolutions(merger: Merger, models: ModelPool) -> str:
 
 
 def _without_gram(models: ModelPool, grams: Statistics) -> str:
-    """What is to be said of weights that RegMean could only average."""
+    """A remark on weights that RegMean could only average; empty without any."""
     matrices = [spec for spec in models.specs if spec.kind in ("matrix", "conv")]
     without = [spec for spec in matrices if any(spec.name not in found for found in grams.values())]
     share = sum(spec.numel for spec in without) / max(sum(spec.numel for spec in matrices), 1)
@@ -190,9 +219,14 @@ def candidates(
     train_joint: Callable[[TimmBackbone], MultiTaskModel] | None,
     options: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> list[Candidate]:
-    """Everybody: the experts first, SyMerge second. Without ``train_joint`` there is no joint training.
+    """All candidates: the experts first, SyMerge second.
 
-    ``options``: arguments of methods by name. Raises ValueError for a method or an argument that does not exist.
+    Args:
+        train_joint: makes the jointly trained model from the base; None leaves joint training out.
+        options: arguments of methods, {name: {argument: value}}.
+
+    Raises:
+        ValueError: a method or an argument does not exist.
     """
     for name in options:
         if name not in ADAPTIVE_METHODS and name not in MERGERS:
@@ -212,7 +246,11 @@ SIZE = 16
 
 
 def draws(merger: Merger) -> bool:
-    """Whether two seeds give two results, tried on one small matrix. Methods that need statistics are taken not to."""
+    """Whether two seeds give two results, tried on one small matrix.
+
+    Args:
+        merger: the method; one that needs statistics counts as not random.
+    """
     if merger.needs:
         return False
     generator = torch.Generator().manual_seed(0)

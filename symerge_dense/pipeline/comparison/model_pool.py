@@ -1,4 +1,4 @@
-"""What all contestants share: base, experts and unlabelled images, and the rules that hold for each of them."""
+"""What all candidates share: base, experts and unlabelled images, and the same treatment of BatchNorm."""
 
 from __future__ import annotations
 
@@ -25,13 +25,26 @@ from symerge_dense.models.batchnorm import recalibrate
 from symerge_dense.models.checkpoint import state_hash
 from symerge_dense.models.multi_task import MultiTaskModel, assemble
 
-STATISTICS_IMAGES = 256  # that Fisher information and Gram matrices are collected on
+STATISTICS_IMAGES = 256  # for Fisher information and Gram matrices
 State = dict[str, Tensor]
 
 
 @dataclass
 class ModelPool:
-    """The experts and what they are merged with. ``folder`` keeps their labels, which adaptive methods share."""
+    """The experts and what they are merged with.
+
+    Args:
+        base: the experts' common base weights.
+        experts: {task: expert}.
+        pool: unlabelled images.
+        options: of adaptation and BatchNorm.
+        folder: keeps the experts' labels, which adaptive methods share.
+        device: where to work; base and experts are moved there.
+        files: sources of base, experts and pool as config values, see ``AdaptationContext``.
+
+    Raises:
+        ValueError: base and experts do not fit together.
+    """
 
     base: TimmBackbone
     experts: dict[str, MultiTaskModel]
@@ -47,17 +60,27 @@ class ModelPool:
             expert.to(self.device).eval()
         self.base.to(self.device)
         self.specs = tensor_specs(self.base)
-        assemble(self.base, self.experts)  # raises where they do not fit together
+        assemble(self.base, self.experts)  # raises ValueError where they do not fit together
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """What base and experts are known by."""
+        """{'base' or 'expert TASK': hash of its weights}."""
         experts = {f"expert {task}": state_hash(expert.state_dict()) for task, expert in self.experts.items()}
         return {"base": state_hash(self.base.state_dict()), **experts}
 
     # -- networks -----------------------------------------------------------------------------------------------------
     def merge(self, merger: Merger, seed: int = 0, extras: Any = None, task: str | None = None) -> State:
-        """The backbone that ``merger`` makes; of ``task`` where weights are per task."""
+        """Merge the experts' backbones.
+
+        Args:
+            merger: the method.
+            seed: of random methods.
+            extras: statistics that the method needs, {what: statistics}.
+            task: whose weights to make, of a method that gives every task its own.
+
+        Returns:
+            The merged backbone state.
+        """
         states = {name: expert.backbone.state_dict() for name, expert in self.experts.items()}
         policy = "mean" if self.options.batchnorm == "recalibrate" else self.options.batchnorm
         return merge_state(
@@ -67,7 +90,13 @@ class ModelPool:
     def place(
         self, state: Mapping[str, Tensor], task: str | None = None, images: Sequence[Tensor] | None = None
     ) -> MultiTaskModel:
-        """A new network of this backbone state and the experts' heads, or that of ``task`` alone; ``settle``-d."""
+        """A new network of a backbone state and the experts' heads, with settled BatchNorm.
+
+        Args:
+            state: of the backbone.
+            task: the only task whose head is taken; None takes all heads.
+            images: see ``settle``.
+        """
         experts = self.experts if task is None else {task: self.experts[task]}
         network = assemble(self.base, experts).to(self.device).eval()
         network.backbone.load_state_dict(dict(state))
@@ -79,9 +108,14 @@ class ModelPool:
         return dict(self.experts.items())
 
     def settle(self, network: MultiTaskModel, images: Sequence[Tensor] | None = None) -> MultiTaskModel:
-        """Give BatchNorm the statistics of the config's policy, the same for every method; returns the network.
+        """Give BatchNorm the statistics of the config's policy, the same for every method.
 
-        Where they are re-estimated that is done on ``images``, by default those that the options ask for.
+        Args:
+            network: changed in place.
+            images: batches (N,3,H,W) for re-estimation, if that is the policy; None takes as many as the options say.
+
+        Returns:
+            The same network.
         """
         if self.options.batchnorm == "recalibrate":
             recalibrate(network, self.images(self.options.recalibration_images) if images is None else images)
@@ -89,18 +123,35 @@ class ModelPool:
 
     # -- what methods look at -----------------------------------------------------------------------------------------
     def images(self, count: int) -> list[Tensor]:
-        """Batches of up to ``count`` evenly spaced unlabelled images (N,3,H,W), read once and kept."""
+        """Evenly spaced unlabelled images, read once and kept.
+
+        Args:
+            count: at most this many.
+
+        Returns:
+            Batches (N,3,H,W).
+        """
         count = min(count, len(self.pool))
         if count not in self._images:
             self._images[count] = list(image_batches(self.pool, count, self.options.batch_size, self.device))
         return self._images[count]
 
     def statistics(self, what: str, seed: int) -> Statistics:
-        """What Fisher merging or RegMean needs of every expert."""
+        """The statistic of every expert that Fisher merging or RegMean needs.
+
+        Args:
+            what: 'fisher' or 'gram'.
+            seed: of the draws of 'fisher'.
+        """
         return collect(what, self.experts, self.images(STATISTICS_IMAGES), seed)
 
     def context(self, seed: int, **more: Any) -> AdaptationContext:
-        """The same for an adaptive method; ``more`` are further fields of its context."""
+        """What an adaptive method is given.
+
+        Args:
+            seed: of everything random.
+            **more: further fields of ``AdaptationContext``.
+        """
         return AdaptationContext(
             base=self.base,
             experts=self.experts,
@@ -114,10 +165,10 @@ class ModelPool:
         )
 
     def ask_experts(self) -> None:
-        """Write the experts' labels of all unlabelled images, before the first method would pay for it."""
+        """Write the experts' labels of all unlabelled images now, so that no method is charged for it."""
         write_labels(self.experts, self.pool, self.folder / "labels", self.options.batch_size)
 
     @property
     def backbone_weights(self) -> int:
-        """Numbers that a merge decides on; statistics of BatchNorm and counters are none."""
+        """Number of merged weights, without statistics of BatchNorm and counters."""
         return sum(spec.numel for spec in weights(self.specs))

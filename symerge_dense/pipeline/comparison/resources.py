@@ -1,4 +1,4 @@
-"""What a method costs: seconds and peak memory of the work inside a block."""
+"""Cost of a method: seconds and peak memory of the work inside a block."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @contextmanager
 def measured() -> Iterator[dict[str, Any]]:
-    """Yields a dict that has, when the block has ended, 'seconds' and 'peak_memory_mb'.
+    """Measure the work inside the block.
 
-    Memory in MiB: what PyTorch held on the GPU where there is one, else what was resident, all of the process counted.
-    None where the system does not tell.
+    Yields:
+        A dict that is filled when the block ends: 'seconds', and 'peak_memory_mb' in MiB. With a GPU that is what
+        PyTorch held there, else the resident memory of the whole process; None where the system does not tell.
     """
     on_gpu, cost = torch.cuda.is_available(), dict[str, Any]()
     if on_gpu:
@@ -37,24 +38,24 @@ def measured() -> Iterator[dict[str, Any]]:
 
 
 def _clock(on_gpu: bool) -> float:
-    """Now, when all that was asked of a GPU is done."""
+    """The time, after the GPU has finished its work."""
     if on_gpu:
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def _forget_peak() -> None:
-    """Let the kernel count the peak anew, from what is in use. Where it cannot, peaks are the process's so far."""
+    """Let the kernel restart its count of peak memory. Where it cannot, peaks are those since the process started."""
     gc.collect()
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # give back what earlier methods left to the allocator; glibc has this
+        ctypes.CDLL(None).malloc_trim(0)  # returns memory that earlier methods left to the allocator; glibc only
         CLEAR.write_text("5")
     except (OSError, AttributeError):
         return
 
 
 def _peak() -> float | None:
-    """Peak resident memory since ``_forget_peak`` in MiB."""
+    """Peak resident memory in MiB since ``_forget_peak``; None where the system does not tell."""
     try:
         found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
     except OSError:

@@ -1,4 +1,4 @@
-"""One row of the comparison per method, and the file that each is kept in until the table is complete."""
+"""The rows of a comparison, one per method, each saved in a file of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ Deltas = Sequence[Mapping[str, float]]
 
 
 def metrics_of(runs: Sequence[Scores]) -> dict[str, Any]:
-    """{task: {metric: {'value', 'std', 'higher_is_better'}}} over runs."""
+    """Mean and standard deviation of every metric over runs.
+
+    Args:
+        runs: scores of each run.
+
+    Returns:
+        {task: {metric: {'value', 'std', 'higher_is_better'}}}.
+    """
     return {
         task: {
             metric: {**_spread([run[task][metric].value for run in runs]), "higher_is_better": entry.higher_is_better}
@@ -30,44 +37,84 @@ def metrics_of(runs: Sequence[Scores]) -> dict[str, Any]:
 
 
 def deltas_of(runs: Deltas) -> dict[str, Any]:
-    """{task or 'mean': {'value', 'std'}} over runs; nothing of none."""
+    """Mean and standard deviation of Delta_m over runs.
+
+    Args:
+        runs: {task or 'mean': Delta_m} of each run.
+
+    Returns:
+        {task or 'mean': {'value', 'std'}}; empty without runs.
+    """
     return {key: _spread([run[key] for run in runs]) for key in runs[0]} if runs else {}
 
 
 def costs_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean seconds and greatest peak memory over runs."""
+    """Mean seconds and greatest peak memory over runs.
+
+    Args:
+        runs: costs of each run, as ``resources.measured`` has them.
+
+    Returns:
+        'seconds', and 'peak_memory_mb' in MiB or None.
+    """
     peaks = [run["peak_memory_mb"] for run in runs if run["peak_memory_mb"] is not None]
     return {"seconds": round(fmean(run["seconds"] for run in runs), 2), "peak_memory_mb": max(peaks, default=None)}
 
 
 def _spread(values: Sequence[float]) -> dict[str, float | None]:
-    """``report.seeds.spread``, but None where the mean is undefined: rows are kept as JSON."""
+    """``report.seeds.spread`` with None for an undefined mean, because rows are saved as JSON."""
     found = spread(values)
     return dict(found) if math.isfinite(found["value"]) else {"value": None}
 
 
 def scores_of(row: Mapping[str, Any]) -> Scores:
-    """The scores of a row: means, where it stands for several runs."""
+    """The scores of a row: the means, if it has several runs.
+
+    Args:
+        row: of a method that did not fail.
+    """
     return scores_from_json(row["tasks"])
 
 
 @dataclass
 class RowStore:
-    """The rows of a comparison in ``folder``, each in a file of its own as soon as it is known."""
+    """The saved rows of a comparison, each in a file of its own.
+
+    Args:
+        folder: of the files.
+    """
 
     folder: Path
 
     def read(self, name: str, asked: str) -> Row | None:
-        """The row of a method, unless there is none, it failed, or it was made with other than is ``asked`` for."""
+        """Read the row of a method.
+
+        Args:
+            name: of the method.
+            asked: fingerprint of the settings that the row must have been made with.
+
+        Returns:
+            The row; None if there is none, the method failed, or the settings were others.
+        """
         try:
             found = json.loads(self._file(name).read_text("utf-8"))
             row: Row = found["row"]
             return row if found["asked"] == asked and "error" not in row else None
-        except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: it is made again
+        except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: it is made again
             return None
 
     def write(self, name: str, asked: str, row: Row, trace: str = "") -> Row:
-        """Keep a row, with the ``trace`` of its failure; returns it as it will be read."""
+        """Save a row.
+
+        Args:
+            name: of the method.
+            asked: fingerprint of the settings that the row was made with.
+            row: what to save.
+            trace: the traceback of a method that failed.
+
+        Returns:
+            The row as ``read`` will return it.
+        """
         write_results(self._file(name), {"asked": asked, "row": row, "trace": trace})
         kept: Row = json.loads(self._file(name).read_text("utf-8"))["row"]
         return kept

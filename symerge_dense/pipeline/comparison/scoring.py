@@ -1,4 +1,4 @@
-"""Scores of networks on the labelled splits of a config, by its protocol."""
+"""Scores of networks on the labelled splits of a config, by the config's protocol."""
 
 from __future__ import annotations
 
@@ -16,20 +16,31 @@ from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline import data
 from symerge_dense.pipeline.config import RunConfig
 
-LABELLED_IMAGES = 200  # of the split that scales are tuned on, where they are tuned on labels
+LABELLED_IMAGES = 200  # at most, of the tuning split, when scales are tuned on labels
 Networks = Mapping[str | None, MultiTaskModel]
 """One network for all tasks under None, or one for each task under its name."""
 
 
 @dataclass
 class Scoring:
-    """Scores on the split that the table reports, and on the one that may be tuned on."""
+    """Scores on the split that the table reports, and on the split that scales may be tuned on.
+
+    Args:
+        config: has the data sets and the protocol.
+        device: where networks run.
+    """
 
     config: RunConfig
     device: torch.device
 
     def score(self, networks: Networks, title: str, loader: Any = None) -> Scores:
-        """Scores of all tasks on the test split, or on what ``loader`` gives."""
+        """Scores of all tasks.
+
+        Args:
+            networks: one for all tasks, or one per task.
+            title: shown at the progress bar.
+            loader: labelled batches; None takes the test split.
+        """
         scores: Scores = {}
         protocol = self.config.evaluation.get("protocol", "default")
         for task, network in networks.items():

@@ -1,4 +1,4 @@
-"""The one number that a method leaves open, chosen in the same way for all methods."""
+"""Tuning of the one argument that a method leaves open, in the same way for all methods."""
 
 from __future__ import annotations
 
@@ -23,17 +23,22 @@ from symerge_dense.registry import did_you_mean
 States = dict[str | None, dict[str, Tensor]]
 """Backbone states: one under None, or one per task."""
 
-FEW = 3
-ROUNDING = (1e-6, 1e-4)  # shares of the largest weight, and of the largest change over the values, that pass for none
+FEW = 3  # so many values cost no more than the test for a line
+ROUNDING = (1e-6, 1e-4)  # deviation that counts as none: shares of the largest weight and of the largest change
 
 
-# -- the merges of one method at all values of its scale, few of which are computed -----------------------------------
+# -- the merges of one method at all values of its scale, of which few are computed -----------------------------------
 class Family:
-    """``family(value)`` is ``merge(value)``, up to rounding, at the price of three merges for any number of values.
+    """The merges of one method at many values of its scale, often at the price of three.
 
-    Most methods are affine in their scale: theta(s) = A + s * B. Whether this one is, the merges at the least, the
-    middle and the greatest of ``values`` tell: where the middle one lies on the line through the ends in every tensor,
-    all others are taken from that line. Otherwise, or with three values at most, each is merged.
+    ``family(value)`` is ``merge(value)``, up to rounding. Most methods are affine in their scale: theta(s) = A + s * B.
+    The merges at the smallest, the middle and the largest value test this: if the middle one lies on the line through
+    the other two in every tensor, all further merges are taken from that line. Otherwise, or with at most three values,
+    each is computed.
+
+    Args:
+        merge: gives the merged states at a value.
+        values: those that will be asked for; others may be asked for too.
     """
 
     def __init__(self, merge: Callable[[float], States], values: Sequence[float]) -> None:
@@ -78,12 +83,16 @@ def _tensors(states: Mapping[str | None, Mapping[str, Tensor]]) -> list[tuple[tu
 
 
 # -- how far networks are from the experts on unlabelled images -------------------------------------------------------
-IMAGES = 64  # of the unlabelled ones, evenly spaced: that many tell scales apart, and cost little
+IMAGES = 64  # evenly spaced unlabelled ones: enough to tell scales apart, and cheap
 
 
 @dataclass
 class Agreement:
-    """The experts' outputs on a few unlabelled images, against which networks are held."""
+    """How well networks agree with the experts on a few unlabelled images.
+
+    Args:
+        models: has the experts and the images.
+    """
 
     models: ModelPool
 
@@ -93,13 +102,20 @@ class Agreement:
         return self.models.images(IMAGES)
 
     def __call__(self, networks: Networks) -> float:
-        """Minus the mean over tasks of the distance from the expert, the distance of the plain average as its unit."""
+        """Minus the mean over tasks of the distance from the expert, in units of the plain average's distance."""
         distances, unit = self.distances(networks), self.unit
         return -fmean(distance / max(unit[task], 1e-12) for task, distance in distances.items())
 
     @torch.no_grad()
     def distances(self, networks: Networks) -> dict[str, float]:
-        """{task: the task's loss against its expert's output, mean over images and pixels}."""
+        """Distance of networks from the experts.
+
+        Args:
+            networks: one for all tasks, or one per task.
+
+        Returns:
+            {task: the task's loss against its expert's output, mean over images and pixels}.
+        """
         losses: dict[str, list[float]] = {}
         for network in networks.values():
             for images, wanted in zip(self.images, self._wanted, strict=True):
@@ -119,7 +135,7 @@ class Agreement:
 
     @cached_property
     def unit(self) -> dict[str, float]:
-        """Those of the plain average of the experts: what losses of different tasks are divided by."""
+        """The distances of the plain average of the experts: losses of different tasks are divided by them."""
         average = self.models.place(self.models.merge(Average()), images=self.images)
         return self.distances({None: average})
 
@@ -130,20 +146,32 @@ CRITERIA = {
     "labels": "Delta_m on a labelled split",
 }
 SCALES: dict[str, tuple[float, ...]] = {"scale": (), "beta": (0.0,)}
-"""Constructor arguments that are scales; values beside the config's grid and the default."""
+"""{constructor argument that is a scale: values tried besides the config's grid and the default}."""
 OWN: dict[str, tuple[float, ...]] = {"threshold": (0.2, 0.3, 0.4, 0.5, 0.6), "norm": (0.07, 0.2, 0.6, 1.8, 5.4)}
-"""Other arguments that are tuned, and what is tried: thresholds of masks those of their paper, norms of task vectors
-what weights of networks from small to large have."""
-REACH = 3.0  # where the greatest scale is the best, greater ones are tried, up to this many times the grid's end
+"""{other argument that is tuned: values tried}. The thresholds of masks are those of their paper; the norms of task
+vectors are those of small to large networks."""
+REACH = 3.0  # if the largest scale is the best, larger ones are tried, up to this many times the grid's end
 
 
 def knob_of(kind: type) -> str | None:
-    """The argument of a method that is tuned, the first of ``SCALES`` and ``OWN`` that it has, or None."""
+    """The argument of a method that is tuned: the first of ``SCALES`` and ``OWN`` that it has, or None.
+
+    Args:
+        kind: class of the method.
+    """
     return next((knob for knob in (*SCALES, *OWN) if knob in inspect.signature(kind).parameters), None)
 
 
 def values_of(kind: type, scales: Sequence[float]) -> list[float]:
-    """The values of a method's knob that are tried first, ascending, its default among them; none without a knob."""
+    """The values of a method's knob that are tried first.
+
+    Args:
+        kind: class of the method.
+        scales: the grid that all methods share.
+
+    Returns:
+        Ascending values, the default among them; empty without a knob.
+    """
     knob = knob_of(kind)
     if knob is None:
         return []
@@ -153,7 +181,15 @@ def values_of(kind: type, scales: Sequence[float]) -> list[float]:
 
 
 def beyond(values: Sequence[float], scales: Sequence[float]) -> list[float]:
-    """Further scales above all ``values``, in the last step of the grid ``scales``; none where that has no step."""
+    """Further scales above those already tried, at the last step of the grid, up to ``REACH`` times its end.
+
+    Args:
+        values: already tried.
+        scales: the grid that all methods share.
+
+    Returns:
+        Ascending scales; empty where the grid has no step.
+    """
     grid = sorted(set(scales))
     if len(grid) < 2:
         return []
@@ -164,9 +200,16 @@ def beyond(values: Sequence[float], scales: Sequence[float]) -> list[float]:
 
 @dataclass
 class Tuner:
-    """Chooses knobs by ``criterion`` (of ``CRITERIA``). ``scales``: the grid that all methods share.
+    """Chooses the knobs of methods.
 
-    Raises ValueError for an unknown criterion.
+    Args:
+        models: base, experts and unlabelled images.
+        scoring: scores networks, for the criterion 'labels'.
+        scales: the grid that all methods share.
+        criterion: what is best, of ``CRITERIA``.
+
+    Raises:
+        ValueError: an unknown criterion.
     """
 
     models: ModelPool
@@ -179,14 +222,20 @@ class Tuner:
         self.agreement = Agreement(self.models)
 
     def prepare(self) -> None:
-        """Ask and measure the experts, before the first method would pay for it."""
+        """Ask and measure the experts now, so that no method is charged for it."""
         _ = self.agreement.unit if self.criterion == "agreement" else self._reference
 
     def best(self, kind: type, merge: Callable[[float], States]) -> tuple[float, dict[float, float]]:
-        """The best value of the knob that ``kind`` has, and what the criterion says of each that was tried.
+        """Find the best value of a method's knob.
 
-        ``merge`` gives the merged backbone states of a value. Where the greatest scale is the best, greater ones are
-        tried one by one until one is no better (``beyond``). Higher is better; undefined is worst.
+        If the largest scale is the best, larger ones are tried one by one until one is no better (``beyond``).
+
+        Args:
+            kind: class of the method.
+            merge: gives the merged backbone states at a value.
+
+        Returns:
+            The best value, and {value: result} of all that were tried. A higher result is better, undefined is worst.
         """
         values = values_of(kind, self.scales)
         family = Family(merge, values)
@@ -213,11 +262,18 @@ class Tuner:
 
 
 def _best(found: Mapping[float, float]) -> float:
-    """The value with the highest entry, the least of equal ones."""
+    """The value with the highest result, the smallest of equal ones."""
     return max(sorted(found), key=lambda value: found[value])
 
 
 def check_criterion(criterion: str) -> None:
-    """Raise ValueError unless ``criterion`` is known."""
+    """Check the name of a tuning criterion.
+
+    Args:
+        criterion: of ``CRITERIA``.
+
+    Raises:
+        ValueError: it is unknown.
+    """
     if criterion not in CRITERIA:
         raise ValueError(did_you_mean(criterion, CRITERIA, "tuning criterion"))

@@ -1,4 +1,4 @@
-"""Checkpoints merged from files to a file, however large they are."""
+"""Merges of checkpoint files of any size into a file."""
 
 import lazy_loader as lazy
 

@@ -1,4 +1,4 @@
-"""The checkpoints of a merge: opened, described, and named by what they hold."""
+"""The checkpoints of a merge: opened, described, and identified by their content."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ from symerge_dense.merging.tensor_specs import TensorSpec, specs_from_state, ten
 from symerge_dense.models.weight_files import has_record, read_metadata
 
 BASE = "base"
-SHARED = "backbone."  # what the models of this package share
+SHARED = "backbone."  # prefix of the tensors that this package merges in its own models
 CHUNK, BLOCK = 1 << 20, 1 << 16  # bytes
 SAMPLES = 32
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Base and experts, the files of each, and the specs of the tensors to merge, all without ``prefix``."""
+    """The opened checkpoints. All names of tensors are without ``prefix``.
+
+    Args:
+        base: tensors of the base.
+        experts: {name: tensors of the expert}.
+        files: {'base' or name: files of the checkpoint}.
+        specs: the tensors to merge.
+        prefix: of these tensors in the files.
+    """
 
     base: TensorSource
     experts: dict[str, TensorSource]
@@ -41,11 +49,18 @@ class Inputs:
 
 
 def open_inputs(base: str | Path, experts: Mapping[str, str | Path], prefix: str | None = None) -> Inputs:
-    """Open all files, reading no tensor.
+    """Open all files without reading a tensor.
 
-    Without ``prefix`` all tensors are merged, of this package's model files the backbone, whose network then tells
-    the kind and depth of every tensor; other files are judged by names and shapes (``specs_from_state``). Raises
-    ValueError for files that are missing, damaged, or without such tensors.
+    The kind and depth of every tensor come from the network if the backbone of this package's model files is merged,
+    else from names and shapes (``specs_from_state``).
+
+    Args:
+        base: file or folder of the base.
+        experts: {name: file or folder}.
+        prefix: of the tensors to merge; None takes all tensors, or the backbone of this package's model files.
+
+    Raises:
+        ValueError: a file is missing, damaged, or without such tensors, or an expert is called 'base'.
     """
     if BASE in experts:
         raise ValueError(f"no expert can be called {BASE!r}; give it the name of its task.")
@@ -56,7 +71,7 @@ def open_inputs(base: str | Path, experts: Mapping[str, str | Path], prefix: str
     files = {name: shards(path) if path.is_dir() else [path] for name, path in paths.items()}
     origin = sources.pop(BASE)
     if own and chosen == SHARED:
-        from symerge_dense.models.backbone import TimmBackbone  # seconds, which no other checkpoint costs
+        from symerge_dense.models.backbone import TimmBackbone  # takes seconds: only imported when needed
 
         specs = tensor_specs(TimmBackbone(**read_metadata(own)["model"]["backbone"]))  # heads may be plug-ins
     else:
@@ -65,16 +80,22 @@ def open_inputs(base: str | Path, experts: Mapping[str, str | Path], prefix: str
 
 
 def _is_own(path: str | Path) -> bool:
-    open_source(path)  # says what is wrong with a damaged file
+    open_source(path)  # reports a damaged file
     return has_record(path)
 
 
 def file_identity(file: Path) -> dict[str, Any]:
-    """Path, ``size`` and ``sampled_sha256`` of a file: of its first block, where the header is, and of ``SAMPLES`` more
-    that are spread evenly over it, the last among them.
+    """Identify a file by samples of its content.
 
-    Two checkpoints of one network have the same header, but the weights of another training do not agree in all
-    samples. A change of some tensors alone may lie between them: ``Hashes`` sees it.
+    Two checkpoints of one network have the same header, but weights of different trainings differ in the samples. A
+    change of a few tensors may lie between the samples; ``Hashes`` detects it.
+
+    Args:
+        file: a checkpoint.
+
+    Returns:
+        'file' (its path), 'size' in bytes, and 'sampled_sha256': of the first block, which has the header, and of
+        ``SAMPLES`` more that are spread evenly over the file, the last block among them.
     """
     size = file.stat().st_size
     digest = hashlib.sha256()
@@ -86,7 +107,11 @@ def file_identity(file: Path) -> dict[str, Any]:
 
 
 class Hashes:
-    """Context manager: the SHA-256 of the contents of files, computed beside other work by a thread."""
+    """Context manager: the SHA-256 of files, computed by a thread during other work.
+
+    Args:
+        files: what to hash.
+    """
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files, self._found = files, dict[Path, str]()
@@ -99,7 +124,14 @@ class Hashes:
         return self
 
     def wait(self) -> dict[Path, str]:
-        """The hashes of all files, in hexadecimal. Raises OSError if one could not be read."""
+        """Wait for the hashes of all files.
+
+        Returns:
+            {file: SHA-256 in hexadecimal}.
+
+        Raises:
+            OSError: a file could not be read.
+        """
         self._thread.join()
         if self._error is not None:
             raise self._error

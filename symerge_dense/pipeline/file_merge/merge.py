@@ -1,4 +1,4 @@
-"""Checkpoints merged from files to a file, tensor by tensor, with a plan that is said before it is done."""
+"""Merge of checkpoint files into a file, tensor by tensor, with a plan that can be printed first."""
 
 from __future__ import annotations
 
@@ -33,9 +33,18 @@ from symerge_dense.report.results import versions
 MIB = 1 << 20
 
 
-# -- the file that is written: may it be, and is there space for it ---------------------------------------------------
+# -- checks of the file to write --------------------------------------------------------------------------------------
 def check_out(path: str, inputs: Iterable[str], overwrite: bool) -> None:
-    """Raise ValueError where ``path`` is no name of a safetensors file, belongs to an input, or exists."""
+    """Check the path of the file to write.
+
+    Args:
+        path: of the file.
+        inputs: paths of the checkpoints to read.
+        overwrite: whether the file may exist.
+
+    Raises:
+        ValueError: the path does not end in .safetensors, is a folder, belongs to an input, or exists.
+    """
     out = Path(path)
     if out.suffix != ".safetensors":
         raise ValueError(f"--out {out} must end in .safetensors, the only format that can be written in a stream.")
@@ -49,7 +58,15 @@ def check_out(path: str, inputs: Iterable[str], overwrite: bool) -> None:
 
 
 def check_space(file: TensorFile, path: str) -> TensorFile:
-    """``file``, for which there is space in the folder of ``path``, or ValueError."""
+    """Check that there is space for a file, and return it.
+
+    Args:
+        file: to be written.
+        path: where; the nearest folder that exists is asked.
+
+    Raises:
+        ValueError: there is not enough space.
+    """
     folder = next(folder for folder in Path(path).absolute().parents if folder.is_dir())
     free = shutil.disk_usage(folder).free
     if free < file.size:
@@ -62,17 +79,26 @@ def check_space(file: TensorFile, path: str) -> TensorFile:
 
 # -- what a merge will do and need ------------------------------------------------------------------------------------
 def treatment(merger: Merger, kind: Kind, statistics: str) -> str:
-    """What a kind of tensor gets, in words."""
+    """What happens to a kind of tensor, in words.
+
+    Args:
+        merger: the method.
+        kind: of tensor.
+        statistics: policy for running statistics of BatchNorm.
+    """
     words = {"method": merger.name, "mean": "mean of the experts", "base": "the base's"}
     found = treatment_of(merger, kind)
     return words[found] if found else f"statistics: {statistics}"
 
 
 def memory(merger: Merger, inputs: Inputs, packed: bool = False) -> int:
-    """Expected bytes of memory beside the libraries: mapped files can be dropped at any time and do not count.
+    """Expected bytes of memory beside the libraries, without mapped files, which can be dropped at any time.
 
-    A method that works on whole tensors, as packing does, holds them in float32: base, experts, result and a scratch;
-    singular vectors of matrix methods come on top of that.
+    Args:
+        merger: the method. If it works on whole tensors, base, experts, result and a scratch are held in float32;
+            singular vectors of matrix methods come on top.
+        inputs: the opened checkpoints.
+        packed: whether the merge is packed, which works on whole tensors too.
     """
     largest = max((spec.numel * spec.dtype.itemsize for spec in inputs.specs), default=0)
     results = largest + max(largest, WAITING)  # one is computed, others wait for the disk
@@ -82,26 +108,35 @@ def memory(merger: Merger, inputs: Inputs, packed: bool = False) -> int:
 
 
 def plan_table(merger: Merger, inputs: Inputs, statistics: str) -> Table:
-    """One row per kind: what it gets, how many tensors, elements and bytes."""
-    title = f"{merger.name} {_options(merger.hyperparameters)} of {len(inputs.experts)} experts"
+    """One row per kind of tensor: what happens to it, how many tensors, elements and MiB.
+
+    Args:
+        merger: the method.
+        inputs: the opened checkpoints.
+        statistics: policy for running statistics of BatchNorm.
+    """
+    options = ", ".join(f"{name}={value!r}" for name, value in merger.hyperparameters.items())
+    title = f"{merger.name} {options} of {len(inputs.experts)} experts"
     table = Table("kind", "gets", "tensors", "elements", "MiB", title=Text(title))
     kinds: dict[Kind, list[TensorSpec]] = {}
     for spec in inputs.specs:
         kinds.setdefault(spec.kind, []).append(spec)
     for kind, specs in kinds.items():
+        numbers = sum(spec.numel for spec in specs)
         size = sum(spec.numel * spec.dtype.itemsize for spec in specs)
-        table.add_row(
-            kind,
-            treatment(merger, kind, statistics),
-            f"{len(specs)}",
-            f"{sum(spec.numel for spec in specs):,}",
-            f"{size / MIB:.1f}",
-        )
+        table.add_row(kind, treatment(merger, kind, statistics), f"{len(specs)}", f"{numbers:,}", f"{size / MIB:.1f}")
     return table
 
 
 def summary(merger: Merger, inputs: Inputs, written: int, packed: bool = False) -> str:
-    """Bytes in and ``written``, and memory."""
+    """What a merge reads, writes and needs, in words.
+
+    Args:
+        merger: the method.
+        inputs: the opened checkpoints.
+        written: bytes to write.
+        packed: whether the merge is packed.
+    """
     one = inputs.tensor_bytes / MIB
     return (
         f"reads {one * (len(inputs.experts) + 1):.1f} MiB of tensors (again for every statistics pass), writes "
@@ -110,12 +145,8 @@ def summary(merger: Merger, inputs: Inputs, written: int, packed: bool = False) 
     )
 
 
-def _options(options: Mapping[str, object]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in options.items())
-
-
 # -- the merge --------------------------------------------------------------------------------------------------------
-NO_HASH = "0" * 64  # keeps the place of one until it is known
+NO_HASH = "0" * 64  # placeholder of the same length
 
 
 @dataclass(frozen=True)
@@ -123,16 +154,20 @@ class FileMerge:
     """A merge of files, to be planned or done.
 
     Args:
-        merger: the method. base: the checkpoint that the experts were fine-tuned from. experts: by name.
-        out: the ``.safetensors`` file to write, with the names of the inputs; its metadata 'merge' is JSON text that
-            names method, options, seed, inputs and versions. Equal merges of the same paths write equal bytes.
-        statistics: policy for running statistics of BatchNorm. prefix: of the tensors to merge, see ``open_inputs``.
-        seed: of random methods. task: whose weights to write, of a method that gives every task its own.
-        packed: write the weights of all tasks of a method with masks, as ``merging.packed`` has them, for
-            ``FileUnpack``. device: where to compute. overwrite: whether ``out`` may exist.
-        hash_inputs: also record the SHA-256 of all inputs, computed beside the merge (1 to 2 s per GB on a core of its
-            own), as is always done with the base where ``packed``; otherwise size and the SHA-256 of samples identify
-            them (``file_identity``).
+        merger: the method.
+        base: the checkpoint that the experts were fine-tuned from.
+        experts: {name: checkpoint}.
+        out: the ``.safetensors`` file to write, with the names of the inputs. Its metadata 'merge' is JSON text with
+            method, options, seed, inputs and versions. Equal merges of the same paths write equal bytes.
+        statistics: policy for running statistics of BatchNorm.
+        prefix: of the tensors to merge, see ``open_inputs``.
+        seed: of random methods.
+        task: whose weights to write, of a method that gives every task its own.
+        device: where to compute.
+        overwrite: whether ``out`` may exist.
+        hash_inputs: record the SHA-256 of all inputs, computed during the merge (1 to 2 s per GB on a core of its own).
+            Otherwise size and samples identify them (``file_identity``); the base of a packed merge is always hashed.
+        packed: write the weights of all tasks of a method with masks, see ``merging.packed`` and ``FileUnpack``.
     """
 
     merger: Merger
@@ -149,22 +184,23 @@ class FileMerge:
     packed: bool = False
 
     def plan(self) -> None:
-        """Check everything that can be checked without work and print what ``merge`` would do."""
+        """Check all that can be checked without merging, and print what ``merge`` would do."""
         inputs, _ = self._open(lambda specs, what: specs)
         file = self._file(inputs, self.out)
         console.print(plan_table(self.merger, inputs, self.statistics))
         say(f"{summary(self.merger, inputs, file.size, self.packed)}. Nothing was written.")
 
     def merge(self) -> None:
-        """Write ``out``, all of it or nothing.
+        """Write ``out`` completely or not at all.
 
-        Raises ValueError, before any work, for inputs that are missing, damaged or do not match, a method that needs
-        more than weights, too little space, and an ``out`` that exists; while working, for NaN or infinite values.
+        Raises:
+            ValueError: before any work if inputs are missing, damaged or do not match, the method needs more than
+                weights, space is lacking, or ``out`` exists; during the merge for NaN or infinite values.
         """
         with ExitStack() as stack:
             bars = stack.enter_context(ExitStack())
             inputs, stream = self._open(_progress(bars, len(self.experts) + 1))
-            self._file(inputs, self.out)  # before a folder is made for it
+            self._file(inputs, self.out)  # checks space before a folder is made
             temporary = stack.enter_context(atomic_write(self.out))
             file = stack.enter_context(self._file(inputs, temporary))
             hashes = stack.enter_context(Hashes(self._hashed(inputs)))
@@ -195,7 +231,7 @@ class FileMerge:
 
     def _file(self, inputs: Inputs, path: str | Path) -> TensorFile:
         """The file to write, for which there is space."""
-        if self.packed and isinstance(self.merger, Masked):  # or ``_open`` has refused it
+        if self.packed and isinstance(self.merger, Masked):  # else ``_open`` raises
             found = packed_layouts(self.merger, inputs.specs, list(self.experts))
         else:
             found = {f"{inputs.prefix}{name}": layout for name, layout in layouts(inputs.base).items()}
@@ -203,7 +239,7 @@ class FileMerge:
         return check_space(file, self.out)
 
     def _hashed(self, inputs: Inputs) -> list[Path]:
-        """The files whose SHA-256 is recorded; the base is half of what a packed merge is."""
+        """The files whose SHA-256 is recorded: of a packed merge at least the base, which unpacking needs."""
         return inputs.every_file if self.hash_inputs else inputs.files[BASE] if self.packed else []
 
     def _metadata(self, inputs: Inputs, hashes: Mapping[Path, str]) -> dict[str, str]:
@@ -241,7 +277,7 @@ def _with_masks(merger: Merger, task: str | None) -> Masked:
 def _device(name: str | None) -> torch.device | None:
     try:
         device = None if name is None else torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # of which PyTorch raises either
+    except (RuntimeError, AssertionError) as error:  # PyTorch raises either
         raise ValueError(f"--device {name} cannot be used ({str(error).splitlines()[0]}); use cpu.") from error
     if device is not None and device.type == "meta":
         raise ValueError("--device meta cannot be used (it holds no values); use cpu.")
@@ -249,7 +285,7 @@ def _device(name: str | None) -> torch.device | None:
 
 
 def _progress(bars: ExitStack, sources: int) -> ProgressCallback:
-    """Shows a bar for every pass over the tensors, in MiB read from ``sources`` files; ``bars`` closes what is left."""
+    """Show a bar for every pass over the tensors, in MiB of ``sources`` checkpoints. ``bars`` closes it in any case."""
 
     def progress(specs: Sequence[TensorSpec], what: str) -> Iterator[TensorSpec]:
         sizes = [spec.numel * spec.dtype.itemsize * sources for spec in specs]

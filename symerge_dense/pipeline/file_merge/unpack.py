@@ -23,10 +23,14 @@ from symerge_dense.registry import did_you_mean
 
 @dataclass(frozen=True)
 class FileUnpack:
-    """The weights of ``task`` from the file ``packed`` and the ``base`` it was merged on, into the file ``out``.
+    """The weights of one task from a packed merge.
 
-    The base may have moved, but its bytes must be those of the merge. ``out`` has the base's names; its metadata
-    'merge' is that of ``packed``, with the task.
+    Args:
+        packed: the file of the merge.
+        base: the checkpoint it was merged on. It may have moved, but its bytes must be the same.
+        task: whose weights to write.
+        out: the file to write. It has the base's names; its metadata 'merge' is that of ``packed``, with the task.
+        overwrite: whether ``out`` may exist.
     """
 
     packed: str
@@ -36,7 +40,11 @@ class FileUnpack:
     overwrite: bool = False
 
     def write(self) -> None:
-        """Write ``out``, all of it or nothing. Raises ValueError for files that are not what they should be."""
+        """Write ``out`` completely or not at all.
+
+        Raises:
+            ValueError: ``packed`` is no packed merge or lacks the task, ``base`` is another one, or ``out`` is refused.
+        """
         check_out(self.out, (self.packed, self.base), self.overwrite)
         source, record = open_source(self.packed), _record(self.packed)
         if self.task not in record["experts"]:
@@ -71,7 +79,7 @@ class FileUnpack:
 
 
 def _record(path: str) -> dict[str, Any]:
-    """The record of a packed merge. Raises ValueError where there is none."""
+    """The record of a packed merge; ValueError where there is none."""
     refusal = f"{path} is no packed merge; write one with tools/merge.py --packed."
     if existing(path).suffix != ".safetensors":
         raise ValueError(refusal)
@@ -87,7 +95,7 @@ def _record(path: str) -> dict[str, Any]:
             and len(record[BASE]) > 0
             and all(isinstance(word, str) for word in words)
         )
-    except (ValueError, KeyError, TypeError, RecursionError):  # of JSON that is not, or not of this structure
+    except (ValueError, KeyError, TypeError, RecursionError):  # no JSON, or of another structure
         whole = False
     if not whole:
         raise ValueError(refusal)

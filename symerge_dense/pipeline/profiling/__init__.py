@@ -1,4 +1,4 @@
-"""What steps, merges and whole runs cost."""
+"""Costs of adaptation steps, merges and whole runs."""
 
 import lazy_loader as lazy
 

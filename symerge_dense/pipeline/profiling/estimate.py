@@ -1,4 +1,4 @@
-"""What a run will compute, before it is run: floating-point operations per stage, counted on the network itself."""
+"""Cost of a run before it starts: floating-point operations per stage, counted on the network itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ TRAINING = 3  # a step costs about three forward passes: forward, gradient of th
 
 @dataclass(frozen=True)
 class Forward:
-    """Operations of one forward pass of one image, in GFLOP (a multiply-add is two), and millions of parameters."""
+    """Cost of one forward pass of one image. A multiply-add is two operations.
+
+    Args:
+        backbone: GFLOP.
+        heads: {task: GFLOP}.
+        backbone_parameters: millions.
+        head_parameters: {task: millions}.
+    """
 
     backbone: float
     heads: dict[str, float]
@@ -27,12 +34,22 @@ class Forward:
     head_parameters: dict[str, float]
 
     def of(self, *tasks: str) -> float:
-        """The backbone once and the heads of ``tasks``."""
+        """GFLOP of the backbone once and of some heads.
+
+        Args:
+            *tasks: whose heads are counted.
+        """
         return self.backbone + sum(self.heads[task] for task in tasks)
 
 
 def forward_cost(config: RunConfig, tasks: Spec, size: tuple[int, int]) -> Forward:
-    """Count one image of ``size`` (H, W) through backbone and heads, without memory or arithmetic (meta device)."""
+    """Count one image through backbone and heads, without memory or arithmetic (meta device).
+
+    Args:
+        config: has backbone and heads.
+        tasks: {task name: task spec}.
+        size: (H, W) of the image.
+    """
     with torch.device("meta"):
         model = network(config, TimmBackbone(**config.backbone), tasks).eval()
         image = torch.zeros(1, 3, *size)
@@ -48,9 +65,14 @@ def forward_cost(config: RunConfig, tasks: Spec, size: tuple[int, int]) -> Forwa
 
 
 def workload(config: RunConfig, images: Mapping[str, int]) -> dict[str, float]:
-    """{stage: TFLOP} of a whole run with ``images`` of the splits 'train', 'unlabelled' and 'test'.
+    """Cost of a whole run, without reading data, metrics and pictures.
 
-    Reading data, metrics and pictures are not counted.
+    Args:
+        config: of the run.
+        images: {split: number of images}, for 'train', 'unlabelled' and 'test'.
+
+    Returns:
+        {stage: TFLOP}.
     """
     options, tasks = config.options, list(config.tasks)
     cost = forward_cost(config, config.tasks, image_size(config))
@@ -88,7 +110,7 @@ def image_size(config: RunConfig) -> tuple[int, int]:
 def _first_image_size(config: RunConfig) -> tuple[int, int]:
     try:
         return tuple(dataset(config, "train", {})[0]["image"].shape[-2:])
-    except Exception as error:  # the class may be somebody else's: it can fail in any way
+    except Exception as error:  # a plug-in can fail in any way
         raise ValueError(
             f"the size of the images of data.train is not known: its class has no DEFAULT_SIZE, and its first image "
             f"cannot be read ({type(error).__name__}: {error}); give data.train.size=(height, width)."

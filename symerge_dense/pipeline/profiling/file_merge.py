@@ -1,4 +1,4 @@
-"""What a merge of large checkpoints costs, against a plain pass that reads every byte and writes one checkpoint.
+"""Cost of merging large checkpoints, against a plain pass that reads every byte and writes one checkpoint.
 
 Every contender runs in a process of its own: python -m symerge_dense.pipeline.profiling.file_merge FOLDER CONTENDER
 """
@@ -26,22 +26,32 @@ from symerge_dense.progress import silent, track
 PLAIN = "plain pass"
 WIDTH = 2048
 MATRICES = ("query.weight", "key.weight", "value.weight")
-POOL = 1 << 23  # random numbers that all tensors are cut from
-EVERY = 0.05  # seconds between two looks at a process's memory
+POOL = 1 << 23  # number of random values that all tensors are cut from
+EVERY = 0.05  # seconds between two readings of a process's memory
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall seconds of the work, start-up not counted, and the peak of the process's own (not file) memory in bytes."""
+    """Cost of one contender.
+
+    Args:
+        seconds: wall time without start-up.
+        peak: greatest memory of the process in bytes, without that of files.
+    """
 
     seconds: float
     peak: int
 
 
 def generate(folder: Path, gigabytes: float, experts: int) -> None:
-    """Random float32 checkpoints in ``folder``: base.safetensors and expert0.safetensors ..., those that are missing.
+    """Write random float32 checkpoints, base.safetensors and expert0.safetensors ..., unless they exist.
 
-    Blocks of three square matrices and a bias, as many as make up ``gigabytes`` per checkpoint (at least one).
+    They consist of blocks of three square matrices and a bias, at least one.
+
+    Args:
+        folder: of the files.
+        gigabytes: of each checkpoint.
+        experts: number of experts.
     """
     folder.mkdir(parents=True, exist_ok=True)
     blocks = max(1, round(gigabytes * 1e9 / (4 * WIDTH * WIDTH * len(MATRICES))))
@@ -57,7 +67,11 @@ def generate(folder: Path, gigabytes: float, experts: int) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove what ``generate`` wrote, and ``folder`` if that leaves it empty."""
+    """Remove what ``generate`` wrote, and the folder if it is then empty.
+
+    Args:
+        folder: of the files.
+    """
     for path in (_path(folder, -1), *folder.glob("expert*.safetensors")):
         path.unlink()
     if not any(folder.iterdir()):
@@ -76,7 +90,7 @@ def _generate(path: Path, number: int, shapes: dict[str, tuple[int, ...]], pool:
         for index, (name, shape) in enumerate(shapes.items()):
             size = torch.Size(shape).numel()
             value = 0.02 * _cut(pool, index, size)
-            if number >= 0:  # task vectors of another size in every block, so that a threshold must be global
+            if number >= 0:  # task vectors differ in size by block, so that a threshold must be global
                 value += 0.001 * (1 + index % 5) * _cut(pool, 1009 * (number + 1) + index, size)
             file.write(name, value.view(shape))
 
@@ -87,7 +101,12 @@ def _cut(pool: torch.Tensor, seed: int, size: int) -> torch.Tensor:
 
 
 def plain_pass(inputs: Sequence[Path], out: Path) -> None:
-    """Read all tensors of all inputs, one by one, into one buffer, and write those of the first to ``out``."""
+    """Read all tensors of all inputs, one by one, into one buffer, and write those of the first.
+
+    Args:
+        inputs: checkpoints of the same shapes.
+        out: the file to write.
+    """
     files = [path.open("rb") for path in inputs]
     starts = [8 + int.from_bytes(file.read(8), "little") for file in files]
     files[0].seek(8)
@@ -96,7 +115,9 @@ def plain_pass(inputs: Sequence[Path], out: Path) -> None:
     buffer = memoryview(bytearray(max(end - begin for begin, end in places)))
     with out.open("wb") as target:
         for begin, end in places:
-            for file, start in zip(files[::-1], starts[::-1], strict=True):  # the first comes last and is written
+            for file, start in zip(
+                files[::-1], starts[::-1], strict=True
+            ):  # in reverse: the first is read last and then written
                 file.seek(start + begin)
                 file.readinto(buffer[: end - begin])
             target.write(buffer[: end - begin])
@@ -107,9 +128,15 @@ def plain_pass(inputs: Sequence[Path], out: Path) -> None:
 
 
 def measure_merge(folder: Path, contender: str, threads: int) -> Cost:
-    """Cost of ``contender``, 'plain pass' or a method, on the checkpoints in ``folder``.
+    """Measure one contender in a process of its own.
 
-    Raises ValueError with what it printed if it fails.
+    Args:
+        folder: has the checkpoints.
+        contender: 'plain pass' or a method.
+        threads: of PyTorch.
+
+    Raises:
+        ValueError: it fails; the message has what it printed.
     """
     command = [sys.executable, "-m", __name__, str(folder), contender]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -125,7 +152,14 @@ def measure_merge(folder: Path, contender: str, threads: int) -> Cost:
 
 
 def own_memory(process: int) -> int:
-    """Bytes of memory of a process that are not a file's (RssAnon of Linux); 0 when it has ended."""
+    """Memory of a process without that of files (RssAnon of Linux).
+
+    Args:
+        process: its id.
+
+    Returns:
+        Bytes; 0 when the process has ended.
+    """
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -134,7 +168,15 @@ def own_memory(process: int) -> int:
 
 
 def work(folder: Path, contender: str) -> float:
-    """Do it, and return the seconds it took; what was written is removed."""
+    """Run one contender and remove what it wrote.
+
+    Args:
+        folder: has the checkpoints.
+        contender: 'plain pass' or a method.
+
+    Returns:
+        Seconds of the work.
+    """
     inputs = [_path(folder, -1), *sorted(folder.glob("expert*.safetensors"))]
     out = folder / f"out_{contender.replace(' ', '_')}.safetensors"
     out.unlink(missing_ok=True)

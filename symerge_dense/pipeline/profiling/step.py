@@ -1,4 +1,4 @@
-"""What one adaptation step costs, against its floor and against the public code's order of work.
+"""Cost of one adaptation step, against its floor and against the public code's order of work.
 
 Three contenders on the same backbone, heads, images and losses:
   plain      a multi-task fine-tuning step: one forward, one backward, Adam over every weight (the floor);
@@ -30,14 +30,21 @@ from symerge_dense.pipeline.config import RunConfig
 from symerge_dense.pipeline.expert_store import network
 from symerge_dense.progress import track
 
-Step = Callable[[], Tensor]  # does one step and returns the loss that it started from
+Step = Callable[[], Tensor]  # does one step and returns the loss before it
 CONTENDERS = ("plain", "symerge", "reference")
 CLEAR_PEAK = Path("/proc/self/clear_refs")
-NOISE = 1e-3  # random experts lie this far from the base, relative: timings do not depend on what was learned
+NOISE = 1e-3  # relative distance of random experts from the base; timings do not depend on it
 
 
 class Bench:
-    """The shared material of the contenders: a random base, random experts near it, one batch of images."""
+    """What the contenders share: a random base, random experts near it, one batch of images.
+
+    Args:
+        config: has backbone, heads, tasks and options.
+        batch_size: number of images.
+        size: (H, W) of the images.
+        device: where to work.
+    """
 
     def __init__(self, config: RunConfig, batch_size: int, size: tuple[int, int], device: torch.device) -> None:
         torch.manual_seed(0)
@@ -60,7 +67,11 @@ class Bench:
         return self.experts[task](self.image, mode="tensor")[task]
 
     def contender(self, name: str) -> Step:
-        """A function that does one step of the named contender."""
+        """A function that does one step of a contender.
+
+        Args:
+            name: of ``CONTENDERS``.
+        """
         step: Step = getattr(self, f"_{name}")()
         return step
 
@@ -148,7 +159,7 @@ def _peak(arguments: tuple[Any, ...], name: str) -> float:
     bench, device = Bench(*arguments), arguments[-1]
     step = bench.contender(name)
     if name != "reference":
-        bench.experts = {}  # only the public order of work keeps asking them
+        bench.experts = {}  # only the public code's order of work uses them in every step
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     elif CLEAR_PEAK.exists():
@@ -159,17 +170,25 @@ def _peak(arguments: tuple[Any, ...], name: str) -> float:
 
 
 def _peak_resident() -> float:
-    """Peak resident memory in MiB since it was cleared. Not ru_maxrss, which a child inherits from its parent."""
+    """Peak resident memory in MiB since it was cleared. (A child inherits ru_maxrss from its parent.)"""
     if not CLEAR_PEAK.exists():
-        return float("nan")  # no Linux: nobody keeps such a count
+        return float("nan")  # only Linux has this count
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**10
 
 
 def peak_memory(arguments: tuple[Any, ...], name: str) -> float:
-    """Peak memory in MiB of two steps of a contender in a process of its own: of the GPU, else resident (Linux).
+    """Peak memory of two steps of a contender, in a process of its own.
 
-    Raises ValueError where that process is killed.
+    Args:
+        arguments: of ``Bench``.
+        name: of ``CONTENDERS``.
+
+    Returns:
+        MiB of the GPU, else resident (Linux).
+
+    Raises:
+        ValueError: the process is killed.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         try:
@@ -183,10 +202,22 @@ def peak_memory(arguments: tuple[Any, ...], name: str) -> float:
 def measure_step(
     config: RunConfig, batch_size: int, size: tuple[int, int], rounds: int, device: torch.device
 ) -> dict[str, Any]:
-    """Median seconds of each contender over ``rounds`` interleaved rounds, their ratios, and peak memory of each.
+    """Measure the steps of all contenders.
 
-    ``ratio_to_floor`` is symerge / plain and ``speedup_over_reference`` is reference / symerge, each the median of the
-    ratios within a round, so that a machine that drifts does not decide. Raises ValueError for counts below 1.
+    Args:
+        config: has backbone, heads, tasks and options.
+        batch_size: number of images.
+        size: (H, W) of the images.
+        rounds: every contender does one step in each.
+        device: where to work.
+
+    Returns:
+        Median 'seconds' of each contender; 'ratio_to_floor' (symerge / plain) and 'speedup_over_reference' (reference /
+        symerge), each the median of the ratios within a round, so that drift of the machine cancels; 'peak_memory_mb'
+        of each contender; and the arguments.
+
+    Raises:
+        ValueError: a count below 1, or a process that is killed.
     """
     for name, value in {"batch_size": batch_size, "rounds": rounds, "height": size[0], "width": size[1]}.items():
         if value < 1:

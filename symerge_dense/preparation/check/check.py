@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from symerge_dense.datasets.class_names import NAMES_BY_COUNT
-from symerge_dense.datasets.mtan_layout import read_array
+from symerge_dense.datasets.mtan_layout import SPLITS, read_array
 from symerge_dense.datasets.nyuv2.camera import RGB_CAMERA
 from symerge_dense.datasets.targets import NYU_FRAME
 from symerge_dense.preparation.check.contents import Depths, Images, Labels, Normals
@@ -106,7 +106,6 @@ class SplitCheck:
 
 
 # -- the whole set ----------------------------------------------------------------------------------------------------
-SPLITS = ("train", "val")
 SAMPLES = 24
 
 

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import cv2
 
+from symerge_dense.datasets.mtan_layout import SPLITS
 from symerge_dense.preparation.convert.export import check_space, export, frame_of, missing_bytes
 from symerge_dense.preparation.convert.fingerprints import Entry, fingerprints
 from symerge_dense.preparation.convert.manifest import (
-    FORMAT,
+    MANIFEST_FORMAT,
     PACKAGES,
     Manifest,
     Sources,
@@ -24,7 +25,6 @@ from symerge_dense.preparation.convert.packagings import Split, open_split, sett
 from symerge_dense.progress import say
 from symerge_dense.report.results import versions
 
-SPLITS = ("train", "val")
 OUT = "data/nyuv2"
 
 
@@ -53,7 +53,7 @@ def convert(
     found = read_manifest(root)
     opened = {split: open_split(packaging, origin, split, settings) for split in dict.fromkeys(splits)}
     wanted = {
-        "format": FORMAT,
+        "format": MANIFEST_FORMAT,
         "data_set": "nyuv2",
         "packaging": packaging,
         "source": str(origin.absolute()),

@@ -18,7 +18,7 @@ from typing import Any
 from symerge_dense.fileio import write_text
 from symerge_dense.preparation.convert.fingerprints import Entry, same
 
-FORMAT = 1
+MANIFEST_FORMAT = 1
 NAME = "manifest.json"
 PACKAGES = ("numpy", "h5py", "scipy", "pyarrow")
 Manifest = dict[str, Any]

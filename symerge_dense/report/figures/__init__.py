@@ -1,4 +1,4 @@
-"""The pictures of a run, one kind a file."""
+"""The pictures of a run, one kind per file."""
 
 import lazy_loader as lazy
 

@@ -1,5 +1,7 @@
 """The estimate of a run: operations against a count by hand, and images seen against the recipe."""
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from builders.pipeline_tiny import tool, write_config
@@ -50,6 +52,17 @@ def test_the_stages_are_the_images_that_they_see(config):
     assert stages["adaptation"] == pytest.approx(3 * 4 * 4 * cost.of(*tasks) / 1e3)  # 4 rounds of 4
     assert stages["training-free merges"] == pytest.approx(2 * (6 + 4) * cost.of(*tasks) / 1e3)
     assert stages["expert labels"] == pytest.approx(6 * sum(cost.of(task) for task in tasks) / 1e3)
+
+
+def test_without_a_size_the_first_image_is_looked_at(tmp_path):
+    cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((40, 64, 3), np.uint8))
+    imported = "from symerge_dense.datasets.image_folder import ImageFolder"
+    more = f"{imported}\ndata['train'] = dict(type=ImageFolder, root={str(tmp_path)!r})\n"
+    path = write_config(tmp_path, more=more)
+    assert image_size(load_config(path)) == (40, 64)
+    assert image_size(load_config(path, ["data.train.size=[32,48]"])) == (32, 48)
+    with pytest.raises(ValueError, match=r"size of the images of data.train is not known.*nowhere.*data.train.size="):
+        image_size(load_config(path, ["data.train.root=nowhere"]))
 
 
 def test_the_tool_prints_minutes_by_the_speed_and_refuses_nonsense(tmp_path, capsys):

@@ -1,0 +1,116 @@
+"""The tutorials, run exactly as they are printed, one after the other in one folder, as a reader would."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+ROOT = Path(__file__).parents[2]
+TUTORIALS = ROOT / "docs" / "tutorials"
+BLOCK = re.compile(r'^```(?:python title="([^"]+)"|(sh))\n(.*?)^```$', re.DOTALL | re.MULTILINE)
+PAGES = ("own_data", "own_experts", "own_method")  # in the order in which they build on each other
+
+# Imports are most of a short command's time: they are made once, and every command runs in a process forked from here.
+# It sees the modules that it would have seen, for a registry that nobody asked holds nothing.
+DRIVER = """
+import json, os, runpy, shlex, sys, traceback
+import torch, timm, cv2, matplotlib.pyplot, torchvision, mmengine.runner
+from symerge_dense.commands.cli import main
+
+sys.path.remove("")
+for line in json.loads(sys.argv[1]):
+    program, *words = shlex.split(line)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            print(f"$ {line}", flush=True)
+            if program == "python":
+                sys.path.insert(0, os.getcwd())
+                runpy.run_path(words[0], run_name="__main__")
+                code = 0
+            else:
+                code = main(words)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        sys.exit(f"failed: {line}")
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """(folder, what was printed) after all files were written and all commands run, page by page."""
+    folder, printed = tmp_path_factory.mktemp("lab"), []
+    for page in PAGES:
+        blocks = BLOCK.findall((TUTORIALS / f"{page}.md").read_text("utf-8"))
+        for name, _, code in blocks:
+            if name:
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_text(code)
+        lines = [line for _, shell, code in blocks if shell for line in code.splitlines()]
+        assert lines and all(line.startswith(("python ", "symerge ")) for line in lines)
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        result = subprocess.run(
+            [sys.executable, "-c", DRIVER, json.dumps(lines)], cwd=folder, env=env, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
+        printed.append(result.stdout)
+    return folder, "".join(printed)
+
+
+def test_own_data_become_one_model_adapted_to_them_and_to_photos_without_labels(lab):
+    folder, _ = lab
+    for config in ("my_config", "my_photos_config"):
+        (path,) = folder.glob(f"work_dirs/{config}/*/results.json")
+        results = json.loads(path.read_text())
+        assert set(results["merged"]["tasks"]) == {"segmentation", "depth"}
+        assert results["experts"]["tasks"]["segmentation"]["pixel_accuracy"]["value"] > 0
+    assert not (folder / "work_dirs/experts/my_photos_config").is_dir() or list(folder.glob("work_dirs/experts/*/base*"))
+
+
+def test_own_experts_are_merged_and_predict(lab):
+    folder, printed = lab
+    assert (folder / "merged_run/merged.safetensors").is_file()
+    assert "{'segmentation': (4, 64, 96), 'depth': (1, 64, 96)}" in printed
+
+
+def test_own_methods_merge_files_and_stand_in_the_table(lab):
+    folder, _ = lab
+    with safe_open(folder / "merged.safetensors", "pt") as file:
+        assert all(name.startswith("backbone.") for name in file.keys())  # noqa: SIM118 - a file handle
+    (path,) = folder.glob("work_dirs/my_experts_config_compare/*/compare.json")
+    rows = {row["method"]: row for row in json.loads(path.read_text())["rows"]}
+    assert set(rows) == {"experts", "my_method", "slow_heads", "average"}
+    assert not any("error" in row for row in rows.values())
+    assert rows["my_method"]["tuning"]["argument"] == "scale"
+
+
+@pytest.mark.parametrize(
+    ("plugin", "tests", "name"),
+    [
+        ("my_lab.my_method", "tests/merging", "my_method"),
+        ("my_lab.my_adaptive", "tests/adaptation/test_methods.py", "slow_heads"),
+    ],
+)
+def test_the_contract_tests_take_a_plugin_in(lab, plugin, tests, name):
+    text = (TUTORIALS / "own_method.md").read_text("utf-8")
+    assert f"-p {plugin} {tests} -k {name}" in text
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", plugin, tests, "-k", name],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(lab[0])},
+        capture_output=True,
+        text=True,
+    )
+    passed = re.search(r"(\d+) passed", result.stdout)
+    assert result.returncode == 0 and passed and int(passed[1]) >= 10, result.stdout[-3000:]
