@@ -12,6 +12,8 @@ CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
 WORKERS ?= $(if $(filter 1,$(CORES)),0,2)
 # A file's tests stay in one process, so that what they share is made once.
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+# mmcv asks for opencv-python, albumentations for opencv-python-headless: they install the same files. The latter stays.
+ONE_OPENCV := $(BIN)/python -m pip install -q --force-reinstall --no-deps -c constraints.txt opencv-python-headless
 
 .PHONY: install demo test coverage lint check docs clean
 
@@ -25,6 +27,7 @@ $(STAMP): setup.py constraints.txt
 	echo "Name a newer one: make install PYTHON=python3.11 (after 'rm -r .venv' if that folder is the old one)." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(ONE_OPENCV)
 	touch $@
 
 demo: $(STAMP)
@@ -41,7 +44,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint
+check: lint docs
 	$(MAKE) test
 
 docs: $(DOCS_STAMP)
@@ -49,6 +52,7 @@ docs: $(DOCS_STAMP)
 
 $(DOCS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,docs]'
+	$(ONE_OPENCV)
 	touch $@
 
 clean:

@@ -68,7 +68,7 @@ def api_index() -> str:
     return f"# API reference\n\n| room | |\n|---|---|\n{listed}\n\nModules that every room may import:\n\n{blocks}"
 
 
-# -- links --------------------------------------------------------------------------------------------------------------
+# -- links ------------------------------------------------------------------------------------------------------------
 def page_of(path: str) -> str | None:
     """The page of a file of the repository, both as paths with slashes; None for a file that the site has not."""
     if path in PAGES:
@@ -100,7 +100,7 @@ def relinked(markdown: str, source: str) -> str:
     return "".join(piece if number % 2 else LINK.sub(link, piece) for number, piece in enumerate(pieces))
 
 
-# -- what MkDocs calls ----------------------------------------------------------------------------------------------------
+# -- what MkDocs calls ------------------------------------------------------------------------------------------------
 def on_files(files: Any, config: Any) -> Any:
     """Add the pages that are no files of docs/."""
     pages = {page: (ROOT / source).read_text("utf-8") for source, page in PAGES.items() if (ROOT / source).is_file()}
