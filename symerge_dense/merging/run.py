@@ -295,4 +295,4 @@ def _check_merger(merger: Merger, experts: Mapping[str, TensorSource], extras: E
             f"{sorted(experts)}; pass one of these."
         )
     if task is not None and not merger.per_task:
-        raise ValueError(f"{merger.name} gives one set of weights for all tasks; leave task={task!r} away.")
+        raise ValueError(f"{merger.name} gives one set of weights for all tasks; leave out task={task!r}.")

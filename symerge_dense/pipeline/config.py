@@ -1,4 +1,4 @@
-"""A config file as validated plain values. MMEngine's ``Config`` ends here: no other class sees one."""
+"""A config file as validated plain values. The classes of this package get these, never MMEngine's ``Config``."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def check_base(base: Spec) -> None:
     """
     if not any(base.values()):
         raise ValueError(
-            "base says nowhere where the shared weights come from: give base.checkpoint=PATH, "
+            "base does not say where the shared weights come from: give base.checkpoint=PATH, "
             "base.pretrained=True (downloads from timm's hub), base.train, or base.random_init=True."
         )
     if train := base.get("train"):

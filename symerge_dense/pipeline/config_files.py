@@ -115,7 +115,7 @@ class CfgOptions(DictAction):
         try:
             setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), **parse_overrides(values)})
         except ValueError as error:
-            parser.error(str(error))
+            parser.exit(2, f"error: {error}\n")
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def check_network(config: RunConfig) -> None:
     """Build the config's network once: a second at the start, instead of an error after hours of training.
 
     Args:
-        config: heads of experts that come from a file are not checked for the adapted layer: it does not describe them.
+        config: of the run. It does not describe the heads of given checkpoints: their adapted layer is not checked.
 
     Raises:
         ValueError: the network cannot be built, a plug-in is not registered, so that no model file could name it, or a

@@ -13,7 +13,7 @@ from safetensors import safe_open
 ROOT = Path(__file__).parents[2]
 TUTORIALS = ROOT / "docs" / "tutorials"
 BLOCK = re.compile(r'^```(?:python title="([^"]+)"|(sh))\n(.*?)^```$', re.DOTALL | re.MULTILINE)
-PAGES = ("own_data", "own_experts", "own_method")  # in the order in which they build on each other
+PAGES = ("own_data", "own_experts", "own_task", "own_method")  # in the order in which they build on each other
 
 # Imports are most of a short command's time: they are made once, and every command runs in a process forked from here.
 # It sees the modules that it would have seen, for a registry that nobody asked holds nothing.
@@ -84,6 +84,13 @@ def test_own_experts_are_merged_and_predict(lab):
     assert "{'segmentation': (4, 64, 96), 'depth': (1, 64, 96)}" in printed
 
 
+def test_an_own_task_stands_beside_the_others(lab):
+    (path,) = lab[0].glob("work_dirs/my_task_config/*/results.json")
+    results = json.loads(path.read_text())
+    assert list(results["merged"]["tasks"]) == ["segmentation", "depth", "foreground"]
+    assert list(results["merged"]["tasks"]["foreground"]) == ["f1", "precision", "recall"]
+
+
 def test_own_methods_merge_files_and_stand_in_the_table(lab):
     folder, _ = lab
     with safe_open(folder / "merged.safetensors", "pt") as file:
@@ -96,17 +103,19 @@ def test_own_methods_merge_files_and_stand_in_the_table(lab):
 
 
 def test_the_contract_tests_take_plugins_in(lab):
-    text = (TUTORIALS / "own_method.md").read_text("utf-8")
+    text = "".join((TUTORIALS / f"{page}.md").read_text("utf-8") for page in PAGES)
+    assert "-p my_lab.my_task tests/tasks/test_contract.py -k foreground" in text
     assert "-p my_lab.my_method tests/merging -k my_method" in text
     assert "-p my_lab.my_adaptive tests/adaptation/test_methods.py -k slow_heads" in text
-    files = ["tests/merging/methods/test_average_and_arithmetic.py", "tests/adaptation/test_methods.py"]
-    plugins = ["-p", "my_lab.my_method", "-p", "my_lab.my_adaptive", "-k", "my_method or slow_heads"]
+    files = [f"tests/{name}.py" for name in ("tasks/test_contract", "adaptation/test_methods")]
+    files.append("tests/merging/methods/test_average_and_arithmetic.py")
+    plugins = [word for name in ("task", "method", "adaptive") for word in ("-p", f"my_lab.my_{name}")]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *files, *plugins],
+        [sys.executable, "-m", "pytest", "-q", *files, *plugins, "-k", "foreground or my_method or slow_heads"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(lab[0])},
         capture_output=True,
         text=True,
     )
     passed = re.search(r"(\d+) passed", result.stdout)
-    assert result.returncode == 0 and passed and int(passed[1]) >= 14, result.stdout[-3000:]
+    assert result.returncode == 0 and passed and int(passed[1]) >= 30, result.stdout[-3000:]

@@ -13,18 +13,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZES = [f"data.{split}.{key}" for split in ("train", "unlabelled", "test") for key in ("count=8", "size=32,48")]
 TINY = [*SIZES, "base.train.recipe.epochs=1", "experts.recipe.epochs=1", "adaptation.rounds=2"]
 TINY += ["adaptation.batch_size=4", "baselines.scales=[0.3]"]
-    "data.train.count=8",
-    "data.unlabelled.count=6",
-    "data.test.count=6",
-    "data.train.size=32,48",
-    "data.unlabelled.size=32,48",
-    "data.test.size=32,48",
-    "base.train.recipe.epochs=1",
-    "experts.recipe.epochs=1",
-    "adaptation.rounds=2",
-    "adaptation.batch_size=4",
-    "baselines.scales=[0.3]",
-]
 
 
 @pytest.fixture(scope="module")

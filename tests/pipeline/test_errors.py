@@ -321,7 +321,7 @@ def test_a_config_that_lacks_a_section(section, refused, tmp_path):
     "more, wanted",
     [
         ("del data['unlabelled']", "data has no 'unlabelled'"),
-        ("base = dict()", "base says nowhere"),
+        ("base = dict()", "base does not say where"),
         ("tasks = dict()", "at least one task"),
         ("del experts['recipe']", "neither a recipe nor a checkpoint for segmentation, depth, normals"),
         ("del base['train']['recipe']", "base.train has no 'recipe'"),

@@ -266,11 +266,11 @@ def _with_masks(merger: Merger, task: str | None) -> Masked:
     """``merger``, if it can be packed, or ValueError."""
     if not isinstance(merger, Masked):
         raise ValueError(
-            f"--packed keeps a mask for each task, and {merger.name} has none; leave it away, or use one "
+            f"--packed keeps a mask for each task, and {merger.name} has none; leave it out, or use one "
             f"of {', '.join(name for name in MERGERS if issubclass(MERGERS[name], Masked))}."
         )
     if task is not None:
-        raise ValueError(f"--packed writes all tasks; leave --task {task} away, or --packed.")
+        raise ValueError(f"--packed writes all tasks; leave out --task {task}, or --packed.")
     return merger
 
 

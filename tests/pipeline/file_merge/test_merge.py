@@ -144,8 +144,8 @@ def test_options_are_given_as_flags_or_settings(files: Files) -> None:
         ("average", ["--experts", "base=a.safetensors"], "no expert can be called 'base'"),
         ("average", ["--base", "nowhere.safetensors"], "there is no file nowhere.safetensors"),
         ("emr", [], "emr gives every task weights of its own; name one with --task: a, b"),
-        ("ties", ["--packed"], "--packed keeps a mask for each task, and ties has none; leave it away, or use one of "),
-        ("emr", ["--packed", "--task", "a"], "--packed writes all tasks; leave --task a away"),
+        ("ties", ["--packed"], "--packed keeps a mask for each task, and ties has none; leave it out, or use one of "),
+        ("emr", ["--packed", "--task", "a"], "--packed writes all tasks; leave out --task a"),
         (
             "fisher",
             [],
