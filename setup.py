@@ -21,6 +21,7 @@ setup(
     long_description=(ROOT / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    project_urls={"Paper": "https://arxiv.org/abs/2412.19098"},
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=[*find_packages(include=["symerge_dense", "symerge_dense.*"]), *CONFIGS],
@@ -61,6 +62,6 @@ setup(
             "ruff>=0.9",
             "mypy>=1.14",
         ],
-        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", "ruff>=0.9"],
     },
 )

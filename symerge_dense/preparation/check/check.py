@@ -13,7 +13,7 @@ from symerge_dense.datasets.class_names import NAMES_BY_COUNT
 from symerge_dense.datasets.mtan_layout import SPLITS, read_array
 from symerge_dense.datasets.nyuv2.camera import RGB_CAMERA
 from symerge_dense.datasets.targets import NYU_FRAME
-from symerge_dense.preparation.check.contents import Depths, Images, Labels, Normals
+from symerge_dense.preparation.check.contents import DepthFiles, ImageFiles, LabelFiles, NormalFiles
 from symerge_dense.preparation.check.findings import Findings, Report, axes_fact, note_axes, note_pairing, pairing_fact
 from symerge_dense.preparation.check.listing import CHANNELS, frame_size, list_numbers, shape_fault
 from symerge_dense.preparation.check.normal_axes import evidence, judge
@@ -38,8 +38,8 @@ class SplitCheck:
         self.path, self.facts = path, list[str]()
         self.faults, self.warnings = Findings(), Findings()
         notes = (self.faults, self.warnings)
-        self.images, self.labels = Images(path / "image", *notes), Labels(path / "label", *notes, class_names)
-        self.depths, self.normals = Depths(path / "depth", *notes), Normals(path / "normal", *notes)
+        self.images, self.labels = ImageFiles(path / "image", *notes), LabelFiles(path / "label", *notes, class_names)
+        self.depths, self.normals = DepthFiles(path / "depth", *notes), NormalFiles(path / "normal", *notes)
         self.contents = {"image": self.images, "label": self.labels, "depth": self.depths, "normal": self.normals}
         self.numbers, self.count = list_numbers(path, self.faults)
         self.frame = frame_size(path, self.numbers)

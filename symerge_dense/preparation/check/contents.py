@@ -87,7 +87,7 @@ SLACK = 1e-3  # of the range, for values that were resampled
 COLD = 5  # of 255, by which mean blue may exceed mean red; in NYUv2, with its warm lamps, red exceeds blue by 22
 
 
-class Images(Content):
+class ImageFiles(Content):
     """RGB in 0..1 as floats, or 0..255 as integers.
 
     Args:
@@ -140,7 +140,7 @@ class Images(Content):
 NAMED = 3  # up to this many different wrong labels get a line each; more of them share one
 
 
-class Labels(Content):
+class LabelFiles(Content):
     """Class numbers 0..C-1; -1 and 255 are invalid. ``counts`` are the pixels of each class.
 
     Args:
@@ -201,7 +201,7 @@ MANY = 0.01  # of a file's pixels
 STEP = 3  # a median is taken of every third row and column
 
 
-class Depths(Content):
+class DepthFiles(Content):
     """Depth in metres; 0 is invalid.
 
     Args:
@@ -257,7 +257,7 @@ def nearest_unit(median: float) -> int:
     return min(UNITS, key=lambda divisor: abs(np.log(median / divisor / USUAL_DEPTH)))
 
 
-class Normals(Content):
+class NormalFiles(Content):
     """Unit vectors; shorter than 0.5 is invalid. The constructor's arguments are those of ``Content``."""
 
     folder: ClassVar[str] = "normal"

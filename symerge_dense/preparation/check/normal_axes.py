@@ -75,7 +75,7 @@ def _and(channels: Sequence[int]) -> str:
     return f"{', '.join(map(str, channels[:-1]))} and {channels[-1]}"
 
 
-class Candidate(NamedTuple):
+class AxesFit(NamedTuple):
     """How well axes fit: angles in degrees between the stored normals, read by them, and those from depth.
 
     Args:
@@ -97,7 +97,7 @@ class Diagnosis(NamedTuple):
         pixels: number of pixels they were judged on.
     """
 
-    ranking: tuple[Candidate, ...]
+    ranking: tuple[AxesFit, ...]
     pixels: int
 
     @property
@@ -160,11 +160,11 @@ def judge(pairs: Sequence[Array]) -> Diagnosis:
     return Diagnosis(tuple(sorted(_angles(pooled, axes) for axes in CANDIDATES)), len(pooled))
 
 
-def _angles(pairs: Array, axes: NormalAxes) -> Candidate:
+def _angles(pairs: Array, axes: NormalAxes) -> AxesFit:
     if not len(pairs):
-        return Candidate(180.0, 180.0, axes)
+        return AxesFit(180.0, 180.0, axes)
     angles = np.degrees(np.arccos(np.clip((axes.apply(pairs[:, 0]) * pairs[:, 1]).sum(1), -1, 1)))
-    return Candidate(float(angles.mean()), float(np.median(angles)), axes)
+    return AxesFit(float(angles.mean()), float(np.median(angles)), axes)
 
 
 def diagnose(normals: Iterable[Array], depths: Iterable[Array], intrinsics: Intrinsics) -> Diagnosis:

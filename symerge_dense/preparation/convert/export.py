@@ -42,7 +42,7 @@ def _normal(vectors: Array) -> Array:
     return np.where(np.abs(length - 1) > UNIT_TOLERANCE, known / np.maximum(length, SHORTEST_NORMAL), known)
 
 
-class Part(NamedTuple):
+class ArrayFolder(NamedTuple):
     """One folder of the layout.
 
     Args:
@@ -56,11 +56,11 @@ class Part(NamedTuple):
     stored: Callable[[Array], Array]
 
 
-PARTS = {
-    "image": Part(None, (3,), _image),
-    "label": Part("segmentation", (), _label),
-    "depth": Part("depth", (1,), _depth),
-    "normal": Part("normals", (3,), _normal),
+FOLDERS = {
+    "image": ArrayFolder(None, (3,), _image),
+    "label": ArrayFolder("segmentation", (), _label),
+    "depth": ArrayFolder("depth", (1,), _depth),
+    "normal": ArrayFolder("normals", (3,), _normal),
 }
 
 
@@ -148,7 +148,7 @@ class Plan(NamedTuple):
         Args:
             name: 'image', 'label', 'depth' or 'normal'.
         """
-        return (*self.frame, *PARTS[name].channels)
+        return (*self.frame, *FOLDERS[name].channels)
 
 
 def plan(source: DenseDataset, folder: Path) -> Plan:
@@ -158,7 +158,7 @@ def plan(source: DenseDataset, folder: Path) -> Plan:
         source: the data set.
         folder: of one split.
     """
-    names = [name for name, part in PARTS.items() if part.task is None or part.task in source.tasks]
+    names = [name for name, part in FOLDERS.items() if part.task is None or part.task in source.tasks]
     empty = Plan(frame_of(source), {})
     return empty._replace(kept={name: kept_files(folder / name, len(source), empty.shape(name)) for name in names})
 
@@ -203,16 +203,16 @@ def export(source: DenseDataset, folder: str | Path) -> int:
         for index in range(len(source)):
             missing = [name for name, kept in found.kept.items() if index not in kept]
             for name in missing:
-                _write(place / name / f"{index}.npy", _stored(source, index, PARTS[name]), found.shape(name))
+                _write(place / name / f"{index}.npy", _stored(source, index, FOLDERS[name]), found.shape(name))
             written += len(missing)
             if missing:
                 bar.advance()
     return written
 
 
-def _stored(source: DenseDataset, index: int, part: Part) -> Array:
-    array = source.resized_image(index) if part.task is None else source.resized_target(index, part.task)
-    return part.stored(array)
+def _stored(source: DenseDataset, index: int, folder: ArrayFolder) -> Array:
+    array = source.resized_image(index) if folder.task is None else source.resized_target(index, folder.task)
+    return folder.stored(array)
 
 
 def _write(path: Path, array: Array, shape: tuple[int, ...]) -> None:
