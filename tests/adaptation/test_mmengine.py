@@ -245,7 +245,8 @@ def test_every_tool_that_the_page_names_exists():
 
 def test_a_checkpoint_is_measured_without_training_and_the_merged_model_is_written(there):
     config = Config.fromfile("plain.py")
-    config.work_dir, config.custom_hooks = "work_dirs/written", [dict(type="SyMergeHook", merged="merged.safetensors")]
+    hook = {"type": "SyMergeHook", "merged": "merged.safetensors"}
+    config.work_dir, config.custom_hooks = "work_dirs/written", [hook]
     trained = Runner.from_cfg(config).train()
     written, _ = load_model("work_dirs/written/merged.safetensors")
     assert all(torch.equal(value, trained.model.state_dict()[name]) for name, value in written.state_dict().items())
