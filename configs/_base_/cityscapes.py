@@ -1,8 +1,7 @@
 """Cityscapes in MTAN's layout: 2975 training and 500 test images of 128x256, 7 classes. The pool is the test images."""
 
-from symerge_dense.datasets.cityscapes import Cityscapes
-from symerge_dense.tasks.inverse_depth import InverseDepth
-from symerge_dense.tasks.segmentation import Segmentation
+from symerge_dense.datasets import Cityscapes
+from symerge_dense.tasks import InverseDepth, Segmentation
 
 _root = "data/cityscapes"
 tasks = dict(segmentation=dict(type=Segmentation, classes=7), inverse_depth=dict(type=InverseDepth))

@@ -1,9 +1,7 @@
 """NYUv2 in MTAN's layout: 795 training and 654 test images of 288x384. The pool is the test images, without labels."""
 
-from symerge_dense.datasets.nyuv2.mtan import NYUv2
-from symerge_dense.tasks.depth import Depth
-from symerge_dense.tasks.normals import Normals
-from symerge_dense.tasks.segmentation import Segmentation
+from symerge_dense.datasets.nyuv2 import NYUv2
+from symerge_dense.tasks import Depth, Normals, Segmentation
 
 _root = "data/nyuv2"
 tasks = dict(segmentation=dict(type=Segmentation), depth=dict(type=Depth), normals=dict(type=Normals))

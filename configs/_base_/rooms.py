@@ -1,10 +1,8 @@
 """Rendered rooms, made on the spot: labelled images for experts, unlabelled ones to adapt on, others to test on."""
 
-from symerge_dense.datasets.rooms.dataset import Rooms
-from symerge_dense.datasets.transforms import Augment
-from symerge_dense.tasks.depth import Depth
-from symerge_dense.tasks.normals import Normals
-from symerge_dense.tasks.segmentation import Segmentation
+from symerge_dense.datasets import Augment
+from symerge_dense.datasets.rooms import Rooms
+from symerge_dense.tasks import Depth, Normals, Segmentation
 
 tasks = dict(segmentation=dict(type=Segmentation), depth=dict(type=Depth), normals=dict(type=Normals))
 data = dict(

@@ -6,7 +6,7 @@ The recipe is the one of LibMTL for NYUv2, with a larger batch for the smaller i
 
 from mmengine.config import read_base
 
-from symerge_dense.models.heads.native import DeepLab
+from symerge_dense.models.heads import DeepLab
 
 with read_base():
     from .._base_.cityscapes import *

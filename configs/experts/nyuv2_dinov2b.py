@@ -6,8 +6,8 @@ The recipe is this package's: AdamW, the backbone a hundred times slower than th
 
 from mmengine.config import read_base
 
-from symerge_dense.datasets.transforms import Augment
-from symerge_dense.models.heads.native import Linear
+from symerge_dense.datasets import Augment
+from symerge_dense.models.heads import Linear
 
 with read_base():
     from .._base_.nyuv2 import *

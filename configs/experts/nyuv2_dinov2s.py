@@ -6,8 +6,8 @@ The base is timm's vit_small_patch14_dinov2.lvd142m. Without a network, give its
 
 from mmengine.config import read_base
 
-from symerge_dense.datasets.transforms import Augment
-from symerge_dense.models.heads.native import MultiScale
+from symerge_dense.datasets import Augment
+from symerge_dense.models.heads import MultiScale
 
 with read_base():
     from .._base_.nyuv2 import *

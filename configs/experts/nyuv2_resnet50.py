@@ -6,7 +6,7 @@ The base is torchvision's ImageNet ResNet-50. Without a network, give its file:
 
 from mmengine.config import read_base
 
-from symerge_dense.models.heads.native import DeepLab
+from symerge_dense.models.heads import DeepLab
 
 with read_base():
     from .._base_.nyuv2 import *

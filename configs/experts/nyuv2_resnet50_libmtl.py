@@ -5,7 +5,7 @@ Experts that LibMTL trained itself are imported by tools/import_expert.py and fi
 
 from mmengine.config import read_base
 
-from symerge_dense.models.heads.native import DeepLab
+from symerge_dense.models.heads import DeepLab
 
 with read_base():
     from .._base_.nyuv2 import *

@@ -5,9 +5,8 @@ python tools/train.py configs/rooms_symerge.py
 
 from mmengine.config import read_base
 
-from symerge_dense.models.heads.native import MultiScale
-from symerge_dense.tasks.edges import Edges
-from symerge_dense.tasks.intrinsic import Albedo
+from symerge_dense.models.heads import MultiScale
+from symerge_dense.tasks import Albedo, Edges
 
 with read_base():
     from .._base_.rooms import *

@@ -2,9 +2,8 @@
 
 from mmengine.config import read_base
 
-from symerge_dense.models.heads.mmseg import MMSegHead
-from symerge_dense.tasks.edges import Edges
-from symerge_dense.tasks.intrinsic import Albedo
+from symerge_dense.models.heads import MMSegHead
+from symerge_dense.tasks import Albedo, Edges
 
 with read_base():
     from .._base_.rooms import *
