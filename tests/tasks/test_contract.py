@@ -28,7 +28,7 @@ def outputs(task: DenseTask, images: int = 3, seed: int = 0) -> Tensor:
 
 
 def truths(task: DenseTask, output: Tensor, hole: bool = True) -> Tensor:
-    """ModelPool truth that ``output`` predicts perfectly (a hard label has the layout of ground truth), with a hole."""
+    """Ground truth that ``output`` predicts perfectly (a hard label has the layout of ground truth), with a hole."""
     truth = task.self_label(output, soft=False).clone()
     if hole:
         truth[HOLE] = task.invalid_value
