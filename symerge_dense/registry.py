@@ -138,11 +138,15 @@ class Registry(mmengine.Registry, Generic[T]):
         if self._imported:
             return
         self._imported = True  # before the imports: they may use the registry themselves
-        for location in self._locations:
-            package = importlib.import_module(location)
-            for module in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{location}."):
-                importlib.import_module(module.name)
-        import_installed_plugins()
+        try:
+            for location in self._locations:
+                package = importlib.import_module(location)
+                for module in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{location}."):
+                    importlib.import_module(module.name)
+            import_installed_plugins()
+        except BaseException:
+            self._imported = False  # the next call says what is wrong, too
+            raise
 
     def _register_module(self, module: Any, module_name: Any = None, force: bool = False) -> None:
         """Register a class under ``module_name``, else its ``name``, else its class name.
@@ -208,6 +212,7 @@ def import_installed_plugins() -> None:
         try:
             entry.load()
         except Exception as error:  # foreign code can fail in any way
+            _installed.clear()  # the next call says it, too
             raise ValueError(
                 f"plug-in {entry.name} ({entry.value}) of an installed package cannot be imported: "
                 f"{type(error).__name__}: {error}; mend it or uninstall its package."
