@@ -102,7 +102,8 @@ class Registry(mmengine.Registry, Generic[T]):
                 found = super().get(key)
         if found is None:
             known = {*self._module_dict, *(self.parent.module_dict if self.parent is not None else ())}
-            raise ValueError(did_you_mean(key, known, self.kind))
+            own = " If it is your own, import its module: --import MODULE, or custom_imports in the config."
+            raise ValueError(did_you_mean(key, known, self.kind) + own)
         return found
 
     def name_of(self, owner: type) -> str | None:

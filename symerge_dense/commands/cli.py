@@ -6,6 +6,7 @@ import argparse
 import importlib
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
 
@@ -80,6 +81,7 @@ def tool(name: str, words: Sequence[str] | None = None) -> int:
         metavar="MODULE",
         help="modules of your own that register tasks, data sets, heads or methods, e.g. my_lab.saliency",
     )
+    parser.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
     takes_more = getattr(command, "TAKES_MORE", False)
     options, rest = parser.parse_known_args(words)
     if rest and not takes_more:
@@ -94,15 +96,16 @@ def tool(name: str, words: Sequence[str] | None = None) -> int:
         code: int | None = command.run(options)
         return code
 
-    return run_tool(work, getattr(command, "INTERRUPTED", "go on with --resume"))
+    return run_tool(work, getattr(command, "INTERRUPTED", "go on with --resume"), options.traceback)
 
 
-def run_tool(work: Callable[[], object], interrupted: str = "go on with --resume") -> int:
+def run_tool(work: Callable[[], object], interrupted: str = "go on with --resume", show_traceback: bool = False) -> int:
     """Run ``work`` and turn what a user can mend into a message and an exit code.
 
     Args:
         work: what to do; an int that it returns is the exit code.
         interrupted: printed after Ctrl-C.
+        show_traceback: print where an error comes from before its message.
 
     Returns:
         0 or what ``work`` returns; 2 after a ValueError or OSError or without memory; 130 after Ctrl-C. Other errors
@@ -120,6 +123,8 @@ def run_tool(work: Callable[[], object], interrupted: str = "go on with --resume
         text = message(error)
         if text is None:
             raise
+        if show_traceback:
+            traceback.print_exc()
         complain(f"error: {text}")
         return 2
     return code if isinstance(code, int) else 0

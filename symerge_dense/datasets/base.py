@@ -65,6 +65,19 @@ def source_of(rule: TargetRule) -> str:
     return getattr(rule, "source", None) or rule.name
 
 
+def _unfit(rule: TargetRule, target: Array) -> str | None:
+    """What is wrong with a stored target, and what it should be; None where it fits or the rule does not say."""
+    if not hasattr(rule, "class_map") or not hasattr(rule, "channels"):
+        return None
+    if rule.class_map:
+        fits, wanted = target.ndim == 2 and target.dtype.kind in "iu", "(H, W) class numbers of an integer type"
+    else:
+        ends = [(rule.channels,), ()] if rule.channels == 1 else [(rule.channels,)]
+        fits = target.dtype.kind == "f" and target.ndim >= 2 and target.shape[2:] in ends
+        wanted = f"float32 {'(H, W)' if rule.channels == 1 else f'(H, W, {rule.channels})'}"
+    return None if fits else f"{target.dtype} {target.shape}; return {wanted}."
+
+
 class DenseDataset(Dataset[dict[str, Any]], ABC):
     """Images with one dense target per requested task.
 
@@ -141,6 +154,11 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
             index: image number, from 0.
         """
         image = self.image(index)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype.kind not in "fu":
+            raise ValueError(
+                f"{type(self).__name__}: image {index} is {image.dtype} {image.shape}; return (H, W, 3) RGB, uint8 or "
+                "float32 in 0..255."
+            )
         return image if self.size in (None, image.shape[:2]) else resize.resize(image, self.size)
 
     def resized_target(self, index: int, name: str) -> Array:
@@ -154,6 +172,8 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
         target = self.target(index, source_of(rule))
         if source_of(rule) != name:
             target = rule.derive(target)
+        if (wrong := _unfit(rule, target)) is not None:
+            raise ValueError(f"{type(self).__name__}: target {name!r} of image {index} is {wrong}")
         if size is None or target.shape[:2] == size:
             return target
         if rule.interpolation == "nearest":
@@ -166,6 +186,12 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
         draw, index = divmod(int(key), len(self))
         arrays = {"image": self.resized_image(index)}
         arrays |= {name: self.resized_target(index, name) for name in self.tasks}
+        for name in self.tasks:
+            if arrays[name].shape[:2] != arrays["image"].shape[:2]:
+                raise ValueError(
+                    f"{type(self).__name__}: target {name!r} of image {index} is {arrays[name].shape[:2]}, the image "
+                    f"{arrays['image'].shape[:2]}; give the data set a size=(height, width), or mend the files."
+                )
         if self.augment is not None:
             arrays = self.augment(arrays, self.tasks, np.random.default_rng((self.seed, draw, index)))
         tensors = {name: to_tensor(array) for name, array in arrays.items()}

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from symerge_dense.registry import TASKS
+from symerge_dense.registry import TASKS, did_you_mean
 from symerge_dense.tasks.base import DenseTask
 
 Spec = Mapping[str, Any]
@@ -21,13 +21,20 @@ def build_task(name: str, task: DenseTask | Spec) -> DenseTask:
         task: the task, or its spec ``{'type': registered name, **arguments}``; without 'type', ``name`` is the type.
 
     Raises:
-        ValueError: the task's own name is not ``name``, or the registry does not know it.
+        ValueError: the task's own name is not ``name``, the registry does not know it, or it is no whole task.
     """
     if isinstance(task, Mapping):
         task = {"type": name, **task}
         built: DenseTask = TASKS.build(task)
     else:
         built = task
+    kind = type(built).__name__
+    if not isinstance(built, DenseTask):
+        raise ValueError(f"task {name!r}: {kind} is no DenseTask; derive it from symerge_dense.tasks.DenseTask.")
+    if not isinstance(getattr(built, "channels", None), int):
+        raise ValueError(f"task {name!r}: {kind} has no channels; say how many its head gives: channels: int = 1.")
+    if built.headline not in built.metrics:
+        raise ValueError(did_you_mean(built.headline, built.metrics, f"metric, the headline of {kind}"))
     if built.name != name:
         raise ValueError(f"task {built.name!r} stands under the name {name!r}; a task goes by its own name.")
     return built

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from mmengine.dataset import DefaultSampler, default_collate
 from torch.utils.data import DataLoader
 
@@ -12,6 +14,8 @@ from symerge_dense.datasets.base import DenseDataset
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.pipeline.config import RunConfig, type_names
 from symerge_dense.pipeline.config_checks import explained
+
+LABELS_READ = 16
 
 
 def dataset(config: RunConfig, split: str, tasks: Mapping[str, Any]) -> DenseDataset:
@@ -28,7 +32,24 @@ def dataset(config: RunConfig, split: str, tasks: Mapping[str, Any]) -> DenseDat
     arguments = {name: value for name, value in config.data[split].items() if name != "limit"}  # for the pool only
     with explained(f"data.{split}"):
         built: DenseDataset = arguments.pop("type")(tasks=dict(tasks), **arguments)
+        if not len(built):
+            raise ValueError(f"{type(built).__name__} has no image; check its root and split.")
+        built[0]  # what does not fit is known before anything is trained
     return built
+
+
+def labels_fingerprint(config: RunConfig, tasks: Mapping[str, Any]) -> str:
+    """SHA-256 of evenly spaced training labels: enough to notice labels made anew.
+
+    Args:
+        config: has ``data['train']``.
+        tasks: {task name: task spec} whose labels are read.
+    """
+    data, digest = dataset(config, "train", tasks), hashlib.sha256()
+    for index in np.unique(np.linspace(0, len(data) - 1, LABELS_READ).astype(int)):
+        for name in sorted(tasks):
+            digest.update(np.ascontiguousarray(data.resized_target(int(index), name)).tobytes())
+    return digest.hexdigest()
 
 
 def pool_spec(config: RunConfig) -> dict[str, Any]:
@@ -53,7 +74,11 @@ def pool(config: RunConfig) -> Unlabelled:
     """
     spec = pool_spec(config)
     with explained("data.unlabelled"):
-        return Unlabelled(spec["dataset"], spec["limit"])
+        images = Unlabelled(spec["dataset"], spec["limit"])
+        if not len(images):
+            raise ValueError("the unlabelled pool is empty; check its root and split.")
+        images.image(0)
+        return images
 
 
 def validation(config: RunConfig) -> dict[str, Any] | None:

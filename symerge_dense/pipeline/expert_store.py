@@ -22,14 +22,14 @@ from symerge_dense.experts.recipe import Recipe
 from symerge_dense.experts.training import fit
 from symerge_dense.fileio import atomic_write
 from symerge_dense.models.backbone import TimmBackbone, load_base
-from symerge_dense.models.checkpoint import check_same_base, load_model, save_model, state_hash
+from symerge_dense.models.checkpoint import check_same_base, load_model, read_metadata, save_model, state_hash
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import plugins_of
 from symerge_dense.pipeline.config import RunConfig, Spec, config_hash, to_json
 from symerge_dense.pipeline.config_checks import explained
-from symerge_dense.pipeline.data import dataset, pool_spec
+from symerge_dense.pipeline.data import dataset, labels_fingerprint, pool_spec
 from symerge_dense.pipeline.run_dir import ROOT
-from symerge_dense.progress import console
+from symerge_dense.progress import console, say
 
 HOW = "Train it (leave out --no-train-experts), or name a file in the config"
 
@@ -164,7 +164,7 @@ class ExpertStore:
         config, seed = self.config, self.config.experts.get("seed", 0)
         train = {**train, "recipe": {**train["recipe"], **self._precision}}
         path = self.folder / f"base-{config_hash(self._common(), train, config.head, seed)}.safetensors"
-        if not path.exists():
+        if not self._found(path, train["tasks"]):
             torch.manual_seed(seed)
             backbone = TimmBackbone(**config.backbone)
             load_base(backbone, random_init=True)
@@ -197,6 +197,8 @@ class ExpertStore:
                     f"name an expert of {task} in experts.checkpoints."
                 )
             experts[task].keep_tasks([task])
+            with explained(f"adaptation.layer, expert {path}"):
+                experts[task].heads[task].layer_modules(self.config.options.layer)  # type: ignore[operator]
             if is_main_process():
                 console.print(f"expert {task}: all {len(experts[task].state_dict())} tensors of {path}")
         if not self.config.experts.get("other_base", False):
@@ -211,7 +213,7 @@ class ExpertStore:
         recipe = {**config.experts["recipe"], **config.experts.get("recipes", {}).get(task, {}), **self._precision}
         key = config_hash(self._common(), config.tasks[task], config.head_of(task), recipe, origin, seed)
         path = self.folder / f"{task}-{key}.safetensors"
-        if not path.exists():
+        if not self._found(path, {task: config.tasks[task]}):
             torch.manual_seed(seed)
             backbone = TimmBackbone(**config.backbone)
             backbone.load_state_dict(base.state_dict())
@@ -235,7 +237,7 @@ class ExpertStore:
             self._common(), config.tasks, config.head, config.heads, recipe, state_hash(base.state_dict()), seed
         )
         path = self.folder / f"joint-{key}.safetensors"
-        if not path.exists():
+        if not self._found(path, config.tasks):
             torch.manual_seed(seed)
             backbone = TimmBackbone(**config.backbone)
             backbone.load_state_dict(base.state_dict())
@@ -259,6 +261,15 @@ class ExpertStore:
         """What --amp adds to a recipe, and thereby to the fingerprint."""
         return {"amp": True} if self.amp else {}
 
+    def _found(self, path: Path, tasks: Spec) -> bool:
+        """Whether the file is there. Labels are not in its name: it says so if they changed since its training."""
+        if not path.exists():
+            return False
+        labels = read_metadata(path).get("labels")
+        if labels is not None and labels != labels_fingerprint(self.config, tasks):
+            say(f"note: {path} was trained on other labels; remove it to train it anew.", once=True)
+        return True
+
     def _train(self, path: Path, backbone: TimmBackbone, tasks: Spec, recipe: Spec, title: str, seed: int) -> None:
         if not self.allowed:
             raise ValueError(f"{title} is missing: {path} does not exist. {HOW}.")
@@ -280,14 +291,7 @@ class ExpertStore:
         scorable = set(tasks) <= set(config.tasks)  # tasks of the base alone are not in the test split
         metrics = scores_to_json(self.score(model, title)) if self.score is not None and scorable else {}
         if is_main_process():
-            save_model(
-                path,
-                model,
-                {
-                    "base_hash": origin,
-                    "training": to_json({**recipe, "seed": seed}),
-                    "data": to_json(config.data["train"]),
-                    "metrics": metrics,
-                },
-            )
+            about = {"base_hash": origin, "training": to_json({**recipe, "seed": seed}), "metrics": metrics}
+            about |= {"data": to_json(config.data["train"]), "labels": labels_fingerprint(config, tasks)}
+            save_model(path, model, about)
         barrier()

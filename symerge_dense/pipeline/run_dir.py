@@ -60,7 +60,7 @@ def open_run(folder: Path, config: RunConfig, resume: bool) -> Path:
             cannot be written.
     """
     record, asked = folder / "run.json", config.record
-    exists = record.exists()
+    exists = record.exists() and (resume or any(path != record for path in folder.iterdir()))  # alone: nothing was done
     barrier()
     if exists and not resume:
         raise ValueError(f"{folder} already holds a run; add --resume to go on with it, or choose another --work-dir.")

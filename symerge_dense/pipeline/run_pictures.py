@@ -70,16 +70,21 @@ class Panels:
             image = sample["image"].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
             cells = {
                 name: {
-                    title: self._colour(name, column[name][i], sample[name]) for title, column in self.columns.items()
+                    title: self._colour(name, column[name][i], sample[name], title != "truth")
+                    for title, column in self.columns.items()
                 }
                 for name in self.tasks
             }
             rows.append({"image": image, **cells})
         draw_panels(path, rows)
 
-    def _colour(self, name: str, prediction: Any, truth: Any) -> np.ndarray:
+    def _colour(self, name: str, values: Any, truth: Any, predicted: bool) -> np.ndarray:
+        """A picture over the range of the truth; a prediction is cut to it, for black means a pixel without label."""
         task = self.tasks[name]
-        return np.asarray(task.colorize(prediction, limits=task.limits(truth)))
+        limits = task.limits(truth)
+        if predicted and limits is not None:
+            values = values.clamp(*limits)
+        return np.asarray(task.colorize(values, limits=limits))
 
 
 def draw_learning(

@@ -224,7 +224,7 @@ def train(
         return results
     try:
         return TrainRun(config, folder, launcher, resume, amp, train_experts).run()
-    except (ValueError, OSError):
+    except Exception:
         if not resume:
             run_dir.abandon(folder)
         raise

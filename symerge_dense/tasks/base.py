@@ -27,6 +27,7 @@ class DenseTask(ABC):
         delta_metrics: the published metrics, which enter Delta_m where its definition takes several; None means all.
         interpolation: how a target may be resized: 'nearest', or 'masked' (bilinear over valid neighbours only).
         source: the data set's target that ``derive`` makes this task's labels from; None means the task's own name.
+        class_map: whether targets are class numbers, (H,W) of an integer type; else they are float32, (H,W) or (H,W,C).
         channels: C, the number of channels that a head of this task must give.
     """
 
@@ -36,6 +37,7 @@ class DenseTask(ABC):
     delta_metrics: ClassVar[tuple[str, ...] | None] = None
     interpolation: ClassVar[Literal["nearest", "masked"]] = "nearest"
     source: ClassVar[str | None] = None
+    class_map: ClassVar[bool] = False
     channels: int
 
     # -- learning ---------------------------------------------------------------------------------------------------
@@ -86,7 +88,8 @@ class DenseTask(ABC):
     def self_label(self, expert_output: Tensor, soft: bool = True) -> Tensor:
         """The label that the merged model learns from, made of an expert's raw output.
 
-        The label must survive a round trip through float16 (a hard class id: through any integer type that holds it).
+        The label carries no gradient, and must survive a round trip through float16 (a hard class id: through any
+        integer type that holds it).
 
         Args:
             expert_output: raw head output (N,C,h,w) of the expert.

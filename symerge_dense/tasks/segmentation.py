@@ -75,6 +75,7 @@ class Segmentation(MTANTask):
     """
 
     name: ClassVar[str] = "segmentation"
+    class_map: ClassVar[bool] = True
     metrics: ClassVar[dict[str, bool]] = {"mIoU": True, "pixel_accuracy": True}
     headline: ClassVar[str] = "mIoU"
 

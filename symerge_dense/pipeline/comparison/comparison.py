@@ -277,7 +277,7 @@ def compare_methods(config: RunConfig, work_dir: str | None = None, resume: bool
     folder = run_dir.open_run(run_dir.choose(named, work_dir, resume), config, resume)
     try:
         record = Comparison(config, folder, **how).run()
-    except (ValueError, OSError):
+    except Exception:
         if not resume:
             run_dir.abandon(folder)
         raise

@@ -11,7 +11,7 @@ from typing import Any
 
 from symerge_dense.merging.sources import TensorSource, open_source, shards
 from symerge_dense.merging.tensor_specs import TensorSpec, specs_from_state, tensor_specs
-from symerge_dense.models.weight_files import has_record, read_metadata
+from symerge_dense.models.weight_files import has_record, read_metadata, state_hash
 
 BASE = "base"
 SHARED = "backbone."  # prefix of the tensors that this package merges in its own models
@@ -49,7 +49,7 @@ class Inputs:
 
 
 def open_inputs(base: str | Path, experts: Mapping[str, str | Path], prefix: str | None = None) -> Inputs:
-    """Open all files without reading a tensor.
+    """Open all files, and read the base only to compare it with what the experts say of theirs.
 
     The kind and depth of every tensor come from the network if the backbone of this package's model files is merged,
     else from names and shapes (``specs_from_state``).
@@ -70,6 +70,7 @@ def open_inputs(base: str | Path, experts: Mapping[str, str | Path], prefix: str
     sources = {name: open_source(path, chosen) for name, path in paths.items()}
     files = {name: shards(path) if path.is_dir() else [path] for name, path in paths.items()}
     origin = sources.pop(BASE)
+    _check_base(origin, {name: path for name, path in paths.items() if name != BASE}, chosen)
     if own and chosen == SHARED:
         from symerge_dense.models.backbone import TimmBackbone  # takes seconds: only imported when needed
 
@@ -77,6 +78,20 @@ def open_inputs(base: str | Path, experts: Mapping[str, str | Path], prefix: str
     else:
         specs = specs_from_state(origin)
     return Inputs(origin, sources, files, specs, chosen)
+
+
+def _check_base(base: TensorSource, experts: Mapping[str, Path], prefix: str) -> None:
+    """Refuse experts that say that they started from another base. Models of this package do; others say nothing."""
+    records = {name: read_metadata(path) for name, path in experts.items() if path.is_file() and has_record(path)}
+    known = {name: record["base_hash"] for name, record in records.items() if record.get("base_hash")}
+    if not known or prefix != SHARED:
+        return
+    from symerge_dense.models.checkpoint import check_same_base  # takes seconds: only imported when needed
+
+    try:
+        check_same_base({BASE: {"base_hash": state_hash(base)}, **{name: records[name] for name in known}})
+    except ValueError as error:
+        raise ValueError(f"{error} --base is the file that all of them were fine-tuned from.") from error
 
 
 def _is_own(path: str | Path) -> bool:
