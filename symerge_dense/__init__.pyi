@@ -28,7 +28,7 @@ from .models.backbone import load_base as load_base
 from .models.checkpoint import load_model as load_model
 from .models.checkpoint import save_model as save_model
 from .models.heads.base import Head as Head
-from .models.heads.module import ModuleHead as ModuleHead
+from .models.module_head import ModuleHead as ModuleHead
 from .models.multi_task import MultiTaskModel as MultiTaskModel
 from .pipeline.config import load_config as load_config
 from .registry import ADAPTIVE_METHODS as ADAPTIVE_METHODS

@@ -66,7 +66,13 @@ class Registry(mmengine.Registry, Generic[T]):
         return str(self.name)
 
     def __getitem__(self, name: str) -> type[T]:
-        """The class called ``name``; ValueError, with the nearest names, if there is none."""
+        """The class called ``name``; ValueError, with the nearest names, if there is none.
+
+        Unlike ``get`` it never imports what the name says: it may come from a file of results.
+        """
+        self.import_from_location()
+        if "." in name and name not in self._module_dict:
+            raise self._unknown(name)
         found: type[T] = self.get(name)
         return found
 
@@ -100,11 +106,28 @@ class Registry(mmengine.Registry, Generic[T]):
         else:
             with suppress(RuntimeError, KeyError, ImportError):
                 found = super().get(key)
+            if found is None:
+                self._explain(key)
         if found is None:
-            known = {*self._module_dict, *(self.parent.module_dict if self.parent is not None else ())}
-            own = " If it is your own, import its module: --import MODULE, or custom_imports in the config."
-            raise ValueError(did_you_mean(key, known, self.kind) + own)
+            raise self._unknown(key)
         return found
+
+    def _explain(self, key: str) -> None:
+        """Raise what MMEngine does not tell: a module that is there and fails while it is imported."""
+        module = key.rpartition(".")[0]
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if not f"{module}.".startswith(f"{error.name}."):
+                raise ValueError(f"{self.kind} {key!r}: {module} cannot be imported: {error}.") from error
+        except Exception as error:  # foreign code can fail in any way
+            found = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{self.kind} {key!r}: {module} cannot be imported: {found}.") from error
+
+    def _unknown(self, key: str) -> ValueError:
+        known = {*self._module_dict, *(self.parent.module_dict if self.parent is not None else ())}
+        own = " If it is your own, import its module: --import MODULE, or custom_imports in the config."
+        return ValueError(did_you_mean(key, known, self.kind) + own)
 
     def name_of(self, owner: type) -> str | None:
         """The name that a class is registered under; None where it is not registered here.
@@ -131,7 +154,7 @@ class Registry(mmengine.Registry, Generic[T]):
             return cfg
         arguments = dict(cfg)
         kind = arguments.pop("type")
-        factory = self[kind] if isinstance(kind, str) else kind
+        factory = self.get(kind) if isinstance(kind, str) else kind
         return factory(*args, **{**kwargs, **arguments})
 
     def import_from_location(self) -> None:
@@ -198,6 +221,8 @@ for _root in (
 
 # -- plug-ins ---------------------------------------------------------------------------------------------------------
 _installed: list[str] = []
+imported: dict[str, None] = {}
+"""The modules that ``import_plugins`` imported, in order: what a written config must import, too."""
 
 
 def import_installed_plugins() -> None:
@@ -245,6 +270,7 @@ def import_plugins(modules: Sequence[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
+            imported.setdefault(name)
         except (Exception, SystemExit) as error:  # foreign code can fail in any way
             found = f"{type(error).__name__}: {error}"
             if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):

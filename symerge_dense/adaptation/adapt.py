@@ -22,7 +22,7 @@ from symerge_dense.engine.optim_wrapper import wrapper_type
 from symerge_dense.engine.runner import build_runner, runner_config
 from symerge_dense.models.checkpoint import state_hash
 from symerge_dense.models.multi_task import MultiTaskModel
-from symerge_dense.registry import DATASETS
+from symerge_dense.registry import DATASETS, imported
 
 CONFIG_NAME = "adaptation.py"  # the MMEngine config of an adaptation, in the folder of its run
 
@@ -100,7 +100,7 @@ def adapt(
     )
     watched = dict(validation or {})
     config |= _schedule(options, steps, watched.pop("val_interval", None))
-    loading = _loading(options)
+    loading = data_loading(options)
     if isinstance(model, Student) or isinstance(pool, Unlabelled):
         if isinstance(model, Student):
             model.experts = dict(experts)
@@ -109,7 +109,8 @@ def adapt(
         sampler = {"type": "PoolSampler", "seed": seed}
         data = {**loading, "dataset": dict(pool), "sampler": sampler, "collate_fn": {"type": "default_collate"}}
         described = {"filename": CONFIG_NAME, "model": dict(model), "train_dataloader": data}
-        runner = build_runner({**config, **watched, **described})
+        needed = {"custom_imports": {"imports": list(imported)}} if imported else {}
+        runner = build_runner({**config, **watched, **described, **needed})
     runner.train()
     return unwrap(runner)
 
@@ -130,8 +131,15 @@ def _schedule(options: SyMergeOptions, steps: int, val_interval: int | None) -> 
     return schedule
 
 
-def _loading(options: SyMergeOptions) -> dict[str, Any]:
-    """Arguments of the data loader of one process. Raises ValueError if the batch cannot be split among them."""
+def data_loading(options: SyMergeOptions) -> dict[str, Any]:
+    """Arguments of the pool's data loader in one of the processes.
+
+    Args:
+        options: of the adaptation.
+
+    Raises:
+        ValueError: the processes cannot share the batch.
+    """
     processes = get_world_size()
     if options.batch_size % processes:
         raise ValueError(

@@ -36,7 +36,9 @@ from symerge_dense.adaptation.student import Student
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.models.checkpoint import save_model
+from symerge_dense.models.modes import left_alone
 from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.plugins import plugins_of
 from symerge_dense.registry import HOOKS
 
 PROBE_IMAGES = 64
@@ -69,14 +71,14 @@ def initial_scale(model: Student, dataset: Dataset[dict[str, Any]]) -> Tensor:
     count = len(dataset)  # type: ignore[arg-type]  # a map-style data set has a length
     indices = np.unique(np.linspace(0, count - 1, min(count, PROBE_IMAGES)).astype(int))
     total = torch.zeros(len(model.model.tasks), device=model.device)
-    mode, model.active = model.training, list(model.model.tasks)
-    model.train()
+    model.active = list(model.model.tasks)
     batches = np.array_split(indices, max(1, len(indices) // model.options.batch_size))
-    for chunk in batches:
-        batch = model.data_preprocessor(default_collate([dataset[int(i)] for i in chunk]))
-        losses = model(**batch, mode="loss")
-        total += torch.stack([losses[f"distance_{task}"] for task in model.model.tasks]) / len(batches)
-    model.train(mode)
+    with left_alone([model]):
+        model.train()
+        for chunk in batches:
+            batch = model.data_preprocessor(default_collate([dataset[int(i)] for i in chunk]))
+            losses = model(**batch, mode="loss")
+            total += torch.stack([losses[f"distance_{task}"] for task in model.model.tasks]) / len(batches)
     return 1.0 / total.clamp(min=SMALLEST)
 
 
@@ -97,6 +99,8 @@ class SyMergeHook(Hook):
     priority = "ABOVE_NORMAL"
 
     def __init__(self, labels: str | None = None, history: str | None = None, merged: str | None = None) -> None:
+        if merged is not None and Path(merged).suffix != ".safetensors":
+            raise ValueError(f"SyMergeHook(merged={merged!r}): a merged model is a .safetensors file.")
         self._labels, self._history_file, self._merged = labels, history, merged
         self._validation = ExitStack()
         self.pool: Unlabelled | None = None
@@ -109,6 +113,8 @@ class SyMergeHook(Hook):
             ValueError: the training data are no ``Unlabelled`` set, or the model has no expert for a task.
         """
         model, folder = unwrap(runner), Path(runner.work_dir)
+        if self._merged is not None:
+            plugins_of(model.model.spec)  # a network that no file can describe is refused before the work
         self.history = history = History(Path(self._history_file or folder / "history.jsonl"))
         experts = self._attach(runner, model)
         if model.options.labels == "cached":

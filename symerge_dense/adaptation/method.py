@@ -44,7 +44,8 @@ class AdaptationContext:
         seed: of everything random.
         work_dir: methods share its ``labels``; each has ``adaptive/<name>`` for its curve and log.
         files: sources of base, experts and pool as config values ``{'base': ..., 'experts': {task: file},
-            'pool': {...}}``, so that SyMerge runs from a plain MMEngine config; None runs it from the objects.
+            'pool': {...}, 'other_base': bool}``, so that SyMerge runs from a plain MMEngine config; None runs it from
+            the objects.
         launcher: 'none', 'pytorch' or 'slurm'.
         settings: keys of MMEngine's runner that are passed on, see ``engine.runner.PASSED_ON``.
         validation: labelled metrics to log, see ``adapt``.
@@ -156,6 +157,9 @@ class AdaptiveMethod(ABC):
         place = folder or context.work_dir / "adaptive" / self.name
         with left_alone(context.experts.values()):
             described = self.described(context)
+            if described is not None:
+                for expert in context.experts.values():
+                    expert.cpu()  # the run reads its own: an accelerator holds them once
             model = self.student(context).to(context.device) if described is None else dict(described)
             if folder is None:
                 _save_nothing(model)
@@ -260,11 +264,13 @@ class OptionVariant(AdaptiveMethod):
         return SyMergeModel(context.base, context.experts, self.options(context))
 
     def described(self, context: AdaptationContext) -> Mapping[str, Any] | None:
-        if context.files is None:
+        if context.files is None or type(self).student is not OptionVariant.student:
             return None
         return {
             "type": "SyMergeModel",
             "base": context.files["base"],
             "experts": dict(context.files["experts"]),
+            "tasks": list(context.experts),
+            "other_base": context.files.get("other_base", False),
             "options": dataclasses.asdict(self.options(context)),
         }

@@ -5,7 +5,7 @@ SyMerge, https://arxiv.org/abs/2412.19098, learns the merging coefficients and o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from symerge_dense.adaptation.student import Groups, MergedStudent
 from symerge_dense.merging.layerwise import LayerwiseMerge
 from symerge_dense.merging.trimmed_experts import trimmed_experts
 from symerge_dense.models.backbone import TimmBackbone, load_base
-from symerge_dense.models.checkpoint import load_model
+from symerge_dense.models.checkpoint import check_same_base, load_model, state_hash
 from symerge_dense.models.multi_task import MultiTaskModel, assemble
 from symerge_dense.registry import MODELS
 
@@ -32,13 +32,15 @@ class SyMergeModel(MergedStudent):
     Args:
         base: what the experts were fine-tuned from: a backbone, a file that ``load_base`` reads, or the arguments of
             ``load_base``, such as ``dict(pretrained=True)``.
-        experts: {task: expert}, models or their files; the tasks of the merged model in this order.
+        experts: {task: expert}, models or their files; the tasks of the merged model.
         options: a SyMergeOptions, its arguments as a dict, or None for the defaults.
+        tasks: their order, where that of ``experts`` is not it: MMEngine writes dicts in alphabetical order.
+        other_base: accept files of experts that do not say that they started from this base.
         data_preprocessor: what MMEngine passes on; None stacks and moves batches.
 
     Raises:
-        ValueError: a file cannot be read, an expert lacks its task, experts and base differ in architecture, or an
-            option is unknown.
+        ValueError: a file cannot be read, an expert lacks its task or started from another base, experts and base
+            differ in architecture, there is no expert, ``tasks`` are not theirs, or an option is unknown.
     """
 
     def __init__(
@@ -46,11 +48,24 @@ class SyMergeModel(MergedStudent):
         base: TimmBackbone | str | Path | Mapping[str, Any],
         experts: Mapping[str, MultiTaskModel | str | Path],
         options: SyMergeOptions | Mapping[str, Any] | None = None,
+        tasks: Sequence[str] | None = None,
+        other_base: bool = False,
         data_preprocessor: Any = None,
     ) -> None:
         chosen = options if isinstance(options, SyMergeOptions) else make_options(**(options or {}))
-        loaded = {task: load_expert(expert, task) for task, expert in experts.items()}
-        super().__init__(assemble(_backbone(base, loaded), loaded), chosen, data_preprocessor)
+        order = list(experts) if tasks is None else list(tasks)
+        if not experts or set(order) != set(experts):
+            raise ValueError(f"SyMergeModel: experts {list(experts)}, tasks {order}; give one expert for every task.")
+        found = {task: load_expert(experts[task], task) for task in order}
+        loaded = {task: expert for task, (expert, _) in found.items()}
+        backbone, records = _backbone(base, loaded), {task: record for task, (_, record) in found.items() if record}
+        if records and not other_base:
+            origin = {"base_hash": state_hash(backbone.state_dict())}
+            try:
+                check_same_base({"base": origin, **records})
+            except ValueError as error:
+                raise ValueError(f"{error} Here that is other_base=True.") from error
+        super().__init__(assemble(backbone, loaded), chosen, data_preprocessor)
         self.experts = loaded
         self.merge = LayerwiseMerge(
             self.specs, list(loaded), granularity=chosen.granularity, init=chosen.initial, clamp=chosen.clamp
@@ -108,23 +123,26 @@ class SyMergeModel(MergedStudent):
         return self.merge(dict(self.model.backbone.named_parameters()))
 
 
-def load_expert(expert: MultiTaskModel | str | Path, task: str) -> MultiTaskModel:
+def load_expert(expert: MultiTaskModel | str | Path, task: str) -> tuple[MultiTaskModel, dict[str, Any]]:
     """An expert model, read from its file and reduced to one task; an object is returned as it is.
 
     Args:
         expert: the model, or its file.
         task: the task to keep.
 
+    Returns:
+        The model, and what its file says about it; an object says nothing.
+
     Raises:
         ValueError: the file is no model of this package, or does not serve the task.
     """
     if isinstance(expert, MultiTaskModel):
-        return expert
-    model, _ = load_model(expert)
+        return expert, {}
+    model, record = load_model(expert)
     if task not in model.tasks:
         raise ValueError(f"expert {expert} serves {', '.join(model.tasks)}, not {task!r}; name an expert of {task}.")
     model.keep_tasks([task])
-    return model
+    return model, record
 
 
 def _backbone(

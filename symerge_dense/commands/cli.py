@@ -75,11 +75,10 @@ def tool(name: str, words: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--import",
         dest="plugins",
-        nargs="+",
-        action="extend",
+        action="append",
         default=[],
         metavar="MODULE",
-        help="modules of your own that register tasks, data sets, heads or methods, e.g. my_lab.saliency",
+        help="a module of yours that registers tasks, data sets, heads or methods, e.g. my_lab.saliency; repeatable",
     )
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
     takes_more = getattr(command, "TAKES_MORE", False)

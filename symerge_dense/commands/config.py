@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from keyword import iskeyword
+from typing import Any
 
 from symerge_dense.commands.train import CONFIG
 from symerge_dense.pipeline.config_files import CfgOptions, copy_config, find_config, shipped
+
+WIDTH = 100  # of the lines of a printed config
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +55,30 @@ def print_config(options: argparse.Namespace) -> None:
         options: ``config`` and ``cfg_options``.
     """
     path = find_config(options.config)
-    from mmengine.config import Config
-
     from symerge_dense.pipeline.config import RunConfig, load_config, type_names
+    from symerge_dense.registry import imported
 
     config: RunConfig = load_config(path, options.cfg_options or {})
     values = {key: value for key, value in vars(config).items() if key not in ("name", "runner")}
-    print(Config(type_names({**values, **config.runner})).pretty_text)
+    needed = {"custom_imports": {"imports": list(imported)}} if imported else {}
+    found = type_names({**needed, **values, **config.runner})
+    for key, value in found.items():
+        print(f"{key} = {_code(value)}")
+
+
+def _code(value: Any, indent: str = "") -> str:
+    """A value as OpenMMLab's configs spell it. MMEngine's own ``pretty_text`` would sort the tasks."""
+    inner = f"{indent}    "
+    if isinstance(value, Mapping):
+        named = all(isinstance(key, str) and key.isidentifier() and not iskeyword(key) for key in value)
+        begin, end = ("dict(", ")") if named else ("{", "}")
+        parts = [f"{key if named else repr(key)}{'=' if named else ': '}{_code(value[key], inner)}" for key in value]
+    elif isinstance(value, list | tuple):
+        begin, end = ("[", "]") if isinstance(value, list) else ("(", ",)" if len(value) == 1 else ")")
+        parts = [_code(item, inner) for item in value]
+    else:
+        return repr(value)
+    line = f"{begin}{', '.join(parts)}{end}"
+    if len(indent) + len(line) <= WIDTH and "\n" not in line:
+        return line
+    return f"{begin}\n" + "".join(f"{inner}{part},\n" for part in parts) + f"{indent}{end.lstrip(',')}"

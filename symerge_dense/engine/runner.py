@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
 import logging
@@ -20,10 +21,25 @@ from torch import nn
 
 from symerge_dense.engine.checkpointing import CheckpointPolicy
 from symerge_dense.engine.hooks import Closing
-from symerge_dense.registry import RUNNERS, SCOPE
+from symerge_dense.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    LOOPS,
+    METRICS,
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    RUNNERS,
+    SCOPE,
+    VISUALIZERS,
+    Registry,
+)
 
 PASSED_ON = ("env_cfg", "visualizer", "default_hooks", "custom_hooks", "log_level", "log_processor", "default_scope")
 """Keys of a config that are passed on to MMEngine's runner."""
+BUILT = (MODELS, HOOKS, DATASETS, DATA_SAMPLERS, METRICS, LOOPS, OPTIM_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS)
+"""What MMEngine's runner builds of this package."""
 _runs = itertools.count()  # MMEngine keeps loggers and message hubs by name, so every run needs a new name
 
 
@@ -73,6 +89,45 @@ def join_processes(launcher: str) -> None:
         raise ValueError(f"launcher={launcher!r} without CUDA; on CPUs use 'none' or 'pytorch' (torchrun).")
 
 
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Check what is passed on to MMEngine's runner.
+
+    Args:
+        settings: {key of ``PASSED_ON``, or 'val_interval': value}.
+
+    Raises:
+        ValueError: a value of another kind, or a hook or visualizer that nobody registered.
+    """
+    every, level = settings.get("val_interval"), settings.get("log_level", "ERROR")
+    if every is not None and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
+        raise ValueError(f"val_interval={every!r}; give a number of rounds from 1, or None.")
+    if not isinstance(level, int) and not isinstance(getattr(logging, str(level), None), int):
+        raise ValueError(f"log_level={level!r}; give DEBUG, INFO, WARNING, ERROR or CRITICAL.")
+    for key in ("default_hooks", "env_cfg", "log_processor"):
+        if not isinstance(settings.get(key, {}), Mapping | None):
+            raise ValueError(f"{key}={settings[key]!r}; it must be a dict.")
+    custom, scope = settings.get("custom_hooks", []), settings.get("default_scope")
+    if not isinstance(custom, list | tuple):
+        raise ValueError(f"custom_hooks={custom!r}; it must be a list of dicts with 'type'.")
+    named = [("custom_hooks", hook) for hook in custom]
+    named += [(f"default_hooks.{key}", hook) for key, hook in (settings.get("default_hooks") or {}).items() if hook]
+    for where, hook in named:
+        _check_registered(hook, HOOKS, where, scope)
+    if settings.get("visualizer") is not None:
+        _check_registered(settings["visualizer"], VISUALIZERS, "visualizer", scope)
+
+
+def _check_registered(spec: Any, registry: Registry[Any], where: str, scope: str | None) -> None:
+    kind = spec.get("type") if isinstance(spec, Mapping) else None
+    if isinstance(kind, str):
+        try:
+            registry.get(kind if scope is None or "." in kind or kind in registry else f"{scope}.{kind}")
+        except ValueError as error:
+            raise ValueError(f"{where}.type: {error}") from error
+    elif not callable(kind):
+        raise ValueError(f"{where} is {spec!r}; give a dict whose type is a {registry.kind}, by name or class.")
+
+
 def runner_config(
     work_dir: str | Path,
     checkpoints: CheckpointPolicy,
@@ -106,6 +161,7 @@ def runner_config(
         ValueError: a checkpoint must not be resumed from (see ``newest_checkpoint``).
     """
     join_processes(launcher)
+    settings = copy.deepcopy(dict(settings))  # MMEngine writes into them, and the next run gets them too
     found, by_epoch = checkpoints.begin(), checkpoints.by_epoch
     own: list[dict[str, Any]] = [
         {"type": "IterationSeedHook", "seed": seed},
@@ -147,6 +203,19 @@ def _default_hooks(given: Mapping[str, Any], by_epoch: bool) -> dict[str, Any]:
     return hooks
 
 
+def _with_scope(value: Any) -> Any:
+    """A runner's config in which the types of this package say so: MMEngine looks for the others in its own scope."""
+    if isinstance(value, list | tuple):
+        return type(value)(_with_scope(item) for item in value)
+    if not isinstance(value, Mapping):
+        return value
+    found = {key: _with_scope(item) for key, item in value.items()}
+    for key in ("type", "constructor"):
+        if isinstance(kind := found.get(key), str) and any(kind in registry for registry in BUILT):
+            found[key] = f"{SCOPE}.{kind}"
+    return found
+
+
 def build_runner(config: Mapping[str, Any], **live: Any) -> QuietRunner:
     """Build the runner of a config, by ``Runner.from_cfg`` or from objects that no config can hold.
 
@@ -157,7 +226,7 @@ def build_runner(config: Mapping[str, Any], **live: Any) -> QuietRunner:
     Returns:
         The runner; ``train()`` starts it.
     """
-    plain = dict(config)
+    plain = dict(config) if config.get("default_scope", SCOPE) == SCOPE else _with_scope(dict(config))
     name = plain.pop("filename", None)
     kept = Config(plain, cfg_text="# composed, not read from a file" if name else None, filename=name)
     if not live:

@@ -11,6 +11,7 @@ from .foreign_files import Foreign as Foreign
 from .foreign_files import read_foreign as read_foreign
 from .modes import evaluating as evaluating
 from .modes import left_alone as left_alone
+from .module_head import ModuleHead as ModuleHead
 from .multi_task import MultiTaskModel as MultiTaskModel
 from .multi_task import assemble as assemble
 from .task_specs import build_task as build_task

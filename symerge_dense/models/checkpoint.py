@@ -140,7 +140,8 @@ def check_same_base(
         metadatas = {"+".join(entry.get("tasks", [])) or str(row): entry for row, entry in enumerate(metadatas)}
     hashes = {name: entry.get("base_hash") for name, entry in metadatas.items()}
     if not allow and (len(set(hashes.values())) > 1 or None in hashes.values()):
-        found = ", ".join(f"{name}: {(value or 'unknown')[:12]}" for name, value in hashes.items())
+        told = {name: value[:12] if value else "unknown, saved without base_hash" for name, value in hashes.items()}
+        found = ", ".join(f"{name}: {text}" for name, text in told.items())
         raise ValueError(
             f"the experts do not share their base weights ({found}); merging needs that. Train them from "
             "one base, or allow other bases explicitly if you know that they agree."

@@ -157,6 +157,24 @@ def type_names(value: Any) -> Any:
     return next((name for name, owner in entries if owner is value), f"{value.__module__}.{value.__qualname__}")
 
 
+def by_name(record: Any) -> Any:
+    """A recorded config in which tasks and heads go by name, as they may in files of earlier versions.
+
+    Args:
+        record: as ``RunConfig.record`` gives it.
+    """
+    names = {to_json(owner): name for kinds in (TASKS, HEADS) for name, owner in kinds.module_dict.items()}
+
+    def named(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: named(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [named(item) for item in value]
+        return names.get(value, value) if isinstance(value, str) else value
+
+    return named(record)
+
+
 def config_hash(*values: Any) -> str:
     """Eight hex digits that change with any of the values.
 
@@ -201,7 +219,11 @@ def _with_classes(values: Spec) -> Spec:
 
     def named(registry: Registry[Any], spec: Any) -> Any:
         kind = spec.get("type") if isinstance(spec, Mapping) else None
-        return {**spec, "type": registry[kind]} if isinstance(kind, str) and (kind in registry or "." in kind) else spec
+        return (
+            {**spec, "type": registry.get(kind)}
+            if isinstance(kind, str) and (kind in registry or "." in kind)
+            else spec
+        )
 
     found = dict(values)
     for section, registry in (("data", DATASETS), ("tasks", TASKS), ("heads", HEADS)):

@@ -10,6 +10,7 @@ from typing import Any
 
 from symerge_dense.adaptation.options import SyMergeOptions, make_options
 from symerge_dense.datasets.transforms import Augment
+from symerge_dense.engine.runner import check_settings
 from symerge_dense.evaluation.protocols import measure
 from symerge_dense.experts.recipe import Recipe
 from symerge_dense.models.multi_task import build_task
@@ -55,6 +56,7 @@ def check_sections(values: Spec) -> None:
     check_adaptation(values.get("adaptation", {}), values["tasks"])
     check_protocol(values.get("evaluation", {}).get("protocol", "default"), values["tasks"])
     check_numbers(values)
+    check_settings(values.get("runner", {}))
 
 
 def check_keys(section: Any, known: Collection[str], where: str, every: bool = False) -> None:
@@ -112,7 +114,7 @@ def check_arguments(spec: Any, registry: Registry[Any] | None, where: str, own: 
     kind = spec.get("type") if isinstance(spec, Mapping) else spec
     if isinstance(kind, str) and registry is not None:
         with explained(f"{where}.type"):
-            kind = registry[kind]
+            kind = registry.get(kind)
     if not isinstance(spec, Mapping) or not callable(kind):
         names = f" or one of the names {', '.join(registry)}" if registry is not None else ""
         raise ValueError(f"{where} has type {kind!r}; give a dict whose type is a class imported in the config{names}.")

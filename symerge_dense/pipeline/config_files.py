@@ -58,7 +58,7 @@ def copy_config(name: str, folder: str | Path) -> list[Path]:
         The files that were written.
 
     Raises:
-        ValueError: an unknown name, or a file that is already there.
+        ValueError: an unknown name, or another file stands there.
     """
     known, source = shipped(), shipped_folder()
     if name not in known:
@@ -69,9 +69,9 @@ def copy_config(name: str, folder: str | Path) -> list[Path]:
     ]
     files = [path for path in files if path.suffix == ".py"]
     targets = [Path(folder) / path.relative_to(source) for path in files]
-    for target in targets:
-        if target.exists():
-            raise ValueError(f"{target} exists; choose another folder, or remove it.")
+    for path, target in zip(files, targets, strict=True):
+        if target.exists() and target.read_bytes() != path.read_bytes():  # configs share _base_
+            raise ValueError(f"{target} exists and differs; choose another folder, or remove it.")
     for path, target in zip(files, targets, strict=True):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)

@@ -25,11 +25,11 @@ from symerge_dense.models.backbone import TimmBackbone, load_base
 from symerge_dense.models.checkpoint import check_same_base, load_model, read_metadata, save_model, state_hash
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import plugins_of
-from symerge_dense.pipeline.config import RunConfig, Spec, config_hash, to_json
+from symerge_dense.pipeline.config import RunConfig, Spec, config_hash, to_json, type_names
 from symerge_dense.pipeline.config_checks import explained
 from symerge_dense.pipeline.data import dataset, labels_fingerprint, pool_spec
 from symerge_dense.pipeline.run_dir import ROOT
-from symerge_dense.progress import console, say
+from symerge_dense.progress import say
 
 HOW = "Train it (leave out --no-train-experts), or name a file in the config"
 
@@ -117,7 +117,7 @@ class ExpertStore:
         return self.allowed and not (base and all(task in given for task in config.tasks))
 
     def files(self, base: TimmBackbone) -> dict[str, Any]:
-        """Where base, experts and the unlabelled images come from, as plain values of an MMEngine config.
+        """Where base, experts and the unlabelled images come from, as plain values: see ``AdaptationContext.files``.
 
         A base without a file of its own (timm's download, random weights) is kept beside the experts.
 
@@ -128,19 +128,17 @@ class ExpertStore:
             "base": str(self._base_file(base)),
             "experts": {task: str(path) for task, path in self.paths.items()},
             "pool": pool_spec(self.config),
+            "other_base": bool(self.config.experts.get("other_base", False)),
         }
 
     def _base_file(self, base: TimmBackbone) -> Path:
-        config = self.config
-        if config.base.get("checkpoint"):
-            return Path(config.base["checkpoint"])
-        if config.base.get("train"):
-            return self._trained_base(config.base["train"])
-        state = {f"backbone.{name}": value.detach().cpu().contiguous() for name, value in base.state_dict().items()}
-        path = self.folder / f"base-{state_hash(base.state_dict())[:8]}.safetensors"
+        if "checkpoint" in self._source:
+            return Path(self._source["checkpoint"])
+        state = base.state_dict()
+        path = self.folder / f"base-{state_hash(state)[:8]}.safetensors"
         if is_main_process() and not path.exists():
             with atomic_write(path) as temporary:
-                save_file(state, temporary)
+                save_file({f"backbone.{name}": value.cpu().contiguous() for name, value in state.items()}, temporary)
         barrier()
         return path
 
@@ -150,20 +148,22 @@ class ExpertStore:
         config = self.config
         torch.manual_seed(config.experts.get("seed", 0))  # random weights are drawn when the network is built
         backbone = TimmBackbone(**config.backbone)
-        if config.base.get("checkpoint"):
-            load_base(backbone, checkpoint=config.base["checkpoint"])
-        elif config.base.get("pretrained"):
-            load_base(backbone, pretrained=True)
-        elif config.base.get("random_init"):
-            load_base(backbone, random_init=True)
-        else:
-            load_base(backbone, checkpoint=self._trained_base(config.base["train"]))
+        load_base(backbone, **self._source)
         return backbone
+
+    @cached_property
+    def _source(self) -> dict[str, Any]:
+        """Arguments of ``load_base``: the first that the config names of a file, timm's download, random weights."""
+        base = self.config.base
+        for key in ("checkpoint", "pretrained", "random_init"):
+            if base.get(key):
+                return {key: base[key]}
+        return {"checkpoint": self._trained_base(base["train"])}
 
     def _trained_base(self, train: Spec) -> Path:
         config, seed = self.config, self.config.experts.get("seed", 0)
         train = {**train, "recipe": {**train["recipe"], **self._precision}}
-        path = self.folder / f"base-{config_hash(self._common(), train, config.head, seed)}.safetensors"
+        path = self._file("base", train, config.head, seed)
         if not self._found(path, train["tasks"]):
             torch.manual_seed(seed)
             backbone = TimmBackbone(**config.backbone)
@@ -199,8 +199,7 @@ class ExpertStore:
             experts[task].keep_tasks([task])
             with explained(f"adaptation.layer, expert {path}"):
                 experts[task].heads[task].layer_modules(self.config.options.layer)  # type: ignore[operator]
-            if is_main_process():
-                console.print(f"expert {task}: all {len(experts[task].state_dict())} tensors of {path}")
+            say(f"expert {task}: all {len(experts[task].state_dict())} tensors of {path}")
         if not self.config.experts.get("other_base", False):
             try:
                 check_same_base({"base": {"base_hash": origin}, **about})
@@ -211,8 +210,7 @@ class ExpertStore:
     def _trained_expert(self, task: str, base: TimmBackbone, origin: str) -> Path:
         config, seed = self.config, self.config.experts.get("seed", 0)
         recipe = {**config.experts["recipe"], **config.experts.get("recipes", {}).get(task, {}), **self._precision}
-        key = config_hash(self._common(), config.tasks[task], config.head_of(task), recipe, origin, seed)
-        path = self.folder / f"{task}-{key}.safetensors"
+        path = self._file(task, config.tasks[task], config.head_of(task), recipe, origin, seed)
         if not self._found(path, {task: config.tasks[task]}):
             torch.manual_seed(seed)
             backbone = TimmBackbone(**config.backbone)
@@ -233,10 +231,8 @@ class ExpertStore:
         if "recipe" not in config.experts:
             raise ValueError("joint training has no recipe: give experts.recipe, or leave the method out.")
         recipe = {**config.experts["recipe"], **self._precision}
-        key = config_hash(
-            self._common(), config.tasks, config.head, config.heads, recipe, state_hash(base.state_dict()), seed
-        )
-        path = self.folder / f"joint-{key}.safetensors"
+        origin = state_hash(base.state_dict())
+        path = self._file("joint", config.tasks, config.head, config.heads, recipe, origin, seed)
         if not self._found(path, config.tasks):
             torch.manual_seed(seed)
             backbone = TimmBackbone(**config.backbone)
@@ -251,6 +247,13 @@ class ExpertStore:
         made = [config.data["train"], self._images, config.backbone, config.preprocessing, config.align_corners]
         processes = get_world_size()  # batch_size is per process: their number changes the result
         return made if processes == 1 else [*made, processes]
+
+    def _file(self, title: str, *values: Any) -> Path:
+        """The file of a model that depends on ``values``: of this version, or of one that hashed names as written."""
+        by_class = config_hash(self._common(), *values)
+        by_name = config_hash(self._common(), *map(type_names, values))
+        now, before = (self.folder / f"{title}-{key}.safetensors" for key in (by_class, by_name))
+        return before if before.exists() and not now.exists() else now
 
     @cached_property
     def _images(self) -> str:
@@ -274,8 +277,7 @@ class ExpertStore:
         if not self.allowed:
             raise ValueError(f"{title} is missing: {path} does not exist. {HOW}.")
         config = self.config
-        if is_main_process():
-            console.print(f"{title} is missing, training it: {path}")
+        say(f"{title} is missing, training it: {path}")
         model = network(config, backbone, tasks)
         origin = state_hash(backbone.state_dict())
         fit(

@@ -17,7 +17,7 @@ from typing import Any
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
 from symerge_dense.fileio import write_text
-from symerge_dense.pipeline.config import RunConfig
+from symerge_dense.pipeline.config import RunConfig, by_name
 
 ROOT = Path("work_dirs")
 
@@ -68,7 +68,8 @@ def open_run(folder: Path, config: RunConfig, resume: bool) -> Path:
         raise ValueError(f"--resume: {folder} holds no run (no run.json); leave out --resume to start one there.")
     if exists:
         before = _asked_before(record)
-        changed = sorted(key for key in asked | before if asked.get(key) != before.get(key))
+        now, then = by_name(asked), by_name(before)
+        changed = sorted(key for key in now | then if now.get(key) != then.get(key))
         if changed:
             raise ValueError(
                 f"--resume: the config is not the one {folder} began with; changed: {', '.join(changed)}. "

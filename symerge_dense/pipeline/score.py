@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from rich.table import Table
 
 from symerge_dense.evaluation.evaluate import evaluate
@@ -49,7 +50,7 @@ def test(config: RunConfig, checkpoint: str | Path, split: str, quiet: bool = Fa
                 config.evaluation.get("protocol", "default"),
             )
         )
-    if not quiet:
+    if not quiet and is_main_process():
         table = Table("task", "metric", "value", "better", title=f"{checkpoint} on {split}")
         for task, metrics in scores.items():
             for name, metric in metrics.items():

@@ -14,6 +14,7 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from safetensors.torch import save_file
 
+from symerge_dense.adaptation.adapt import data_loading
 from symerge_dense.adaptation.method import Adapted
 from symerge_dense.evaluation.delta_m import delta_by_task, published_metrics
 from symerge_dense.evaluation.scores import Scores, scores_to_json
@@ -76,6 +77,7 @@ class TrainRun:
         """
         config = self.config
         check_network(config)
+        data_loading(config.options)  # a batch that the processes cannot share is refused now
         with self.stages("data", "Data"):
             pool, _ = data.pool(config), self.scoring.test
             store = ExpertStore(config, self.train_experts, self.launcher, self.amp, self._evaluate)

@@ -12,6 +12,7 @@ from builders.adaptive_runs import NAMES, ROUNDS, again, once, setting, shared
 from torch.utils.data import DataLoader, default_collate
 
 from symerge_dense.adaptation.finalize import image_batches
+from symerge_dense.adaptation.method import OptionVariant
 from symerge_dense.evaluation.evaluate import evaluate
 from symerge_dense.models.batchnorm import recalibrate, statistics
 from symerge_dense.registry import ADAPTIVE_METHODS
@@ -192,3 +193,19 @@ def test_overrides_reach_the_options():
     method = ADAPTIVE_METHODS.build({"type": "adamerging", "coefficient_lr": 0.5, "rounds": 2})
     assert method.options(shared()).coefficient_lr == 0.5 and method.options(shared()).objective == "entropy"
     assert method.hyperparameters == {"coefficient_lr": 0.5, "rounds": 2}
+
+
+def test_a_student_of_ones_own_is_the_one_that_runs(tmp_path):
+    """Also where files would let the method run from a plain config."""
+
+    class Mine(OptionVariant):
+        name, title, learns, paper = "mine", "Mine", "nothing new", "https://example.org"
+
+        def student(self, context):
+            raise LookupError("mine was asked")
+
+    context = dataclasses.replace(setting(tmp_path), files={"base": "b", "experts": {}, "pool": {}})
+    assert Mine().described(context) is None
+    with pytest.raises(LookupError, match="mine was asked"):
+        Mine().run(context)
+    assert ADAPTIVE_METHODS["symerge"]().described(context)["tasks"] == list(context.experts)

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 
 from symerge_dense.adaptation.adapt import adapt
 from symerge_dense.adaptation.history import read_history
-from symerge_dense.adaptation.symerge_model import load_expert
+from symerge_dense.adaptation.hook import SyMergeHook
+from symerge_dense.adaptation.symerge_model import SyMergeModel, load_expert
 from symerge_dense.datasets.rooms.dataset import Rooms
 from symerge_dense.evaluation.evaluate import evaluate
 from symerge_dense.models.checkpoint import load_model, save_model, state_hash
@@ -143,7 +144,7 @@ def test_the_lazy_style_ends_the_same(there):
 
 def test_adapt_ends_the_same(there):
     read = config()
-    experts = {task: load_expert(path, task) for task, path in read.experts.items()}
+    experts = {task: load_expert(path, task)[0] for task, path in read.experts.items()}
     model = {**read.model, "options": {**read.model.options, "rounds": STEPS}}
     student = adapt(model, experts, read.train_dataloader.dataset, there.folder / "adapted", seed=0)
     assert same(student.model.state_dict(), there.merged.state_dict())
@@ -257,3 +258,22 @@ def test_a_checkpoint_is_measured_without_training_and_the_merged_model_is_writt
     assert metrics and all(math.isfinite(value) for value in metrics.values())
     again = Runner.from_cfg(config).val()
     assert again == metrics
+
+
+def test_experts_of_another_base_are_refused_with_the_remedy(there):
+    experts = {task: f"experts/{task}.safetensors" for task in TASKS}
+    with pytest.raises(ValueError, match=r"do not share their base weights.*other_base=True"):
+        SyMergeModel({"random_init": True}, experts)
+    assert SyMergeModel({"random_init": True}, experts, other_base=True).model.tasks.keys() == set(TASKS)
+    with pytest.raises(ValueError, match="give one expert for every task"):
+        SyMergeModel("experts/base.safetensors", {})
+
+
+def test_the_order_of_the_tasks_outlives_a_file_that_sorts_them(there):
+    experts = {task: f"experts/{task}.safetensors" for task in sorted(TASKS)}
+    assert list(SyMergeModel("experts/base.safetensors", experts, tasks=TASKS).model.tasks) == TASKS
+
+
+def test_a_merged_file_of_another_kind_is_refused_before_the_work():
+    with pytest.raises(ValueError, match="safetensors"):
+        SyMergeHook(merged="merged.pth")

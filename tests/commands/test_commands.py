@@ -111,8 +111,11 @@ def test_a_copied_config_runs_from_its_new_place(tmp_path, capsys, monkeypatch):
     assert main(["config", "print", "mine/rooms_symerge.py", "--cfg-options", "adaptation.rounds=7"]) == 0
     text = capsys.readouterr().out
     assert "rounds=7" in text and "type='Rooms'" in text
-    with pytest.raises(ValueError, match="exists; choose another folder"):
+    copy_config("nyuv2_symerge", "mine")  # reads the same _base_, which is there
+    (tmp_path / "mine" / "rooms_symerge.py").write_text("seed = 7\n")
+    with pytest.raises(ValueError, match=r"rooms_symerge\.py exists and differs; choose another folder"):
         copy_config("rooms_symerge", "mine")
+    assert (tmp_path / "mine" / "rooms_symerge.py").read_text() == "seed = 7\n"
     assert main(["config", "copy", "rooms_symmerge"]) == 2
     assert "Did you mean 'rooms_symerge'" in capsys.readouterr().err
 
@@ -124,7 +127,8 @@ def test_what_print_config_prints_can_be_run_again(tmp_path, monkeypatch, capsys
     assert tool("print_config.py", "configs/nyuv2_symerge.py", "--cfg-options", "seed=3") == 0
     printed = tmp_path / "nyuv2_symerge.py"
     printed.write_text(capsys.readouterr().out)
-    assert load_config(printed).record == load_config("configs/nyuv2_symerge.py", ["seed=3"]).record
+    again, first = load_config(printed), load_config("configs/nyuv2_symerge.py", ["seed=3"])
+    assert again.record == first.record and list(again.tasks) == list(first.tasks)
 
 
 @pytest.mark.parametrize(

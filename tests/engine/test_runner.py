@@ -1,6 +1,8 @@
 """What a config hands through to MMEngine's runner: in the runner's config, and seen in what a main job leaves."""
 
+import copy
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +19,7 @@ from symerge_dense.engine.runner import runner_config
 from symerge_dense.models.checkpoint import load_model
 from symerge_dense.pipeline.config import RUNNER_KEYS, load_config
 from symerge_dense.pipeline.train import train
-from symerge_dense.registry import HOOKS
+from symerge_dense.registry import HOOKS, imported
 from symerge_dense.report.results import ROWS
 
 HOOK = '''
@@ -63,6 +65,7 @@ def scalars(run):
 def home(tmp_path_factory):
     """The same main job twice: as it is, and with everything that passes through."""
     folder = tmp_path_factory.mktemp("home")
+    imported.clear()  # plug-ins of other tests of this process, whose folders are gone
     (folder / "hooks_of_a_lab.py").write_text(HOOK)
     plain = train(load_config(write_config(folder)), work_dir=str(folder / "plain"))
     tale = folder / "tale.txt"
@@ -121,6 +124,7 @@ def test_the_log_level_rules_what_is_logged(home):
 
 def test_the_composed_config_runs_again_by_mmengine_itself(home, tmp_path):
     again = Config.fromfile(home.run / "adaptation.py")
+    assert "hooks_of_a_lab" in again.custom_imports["imports"]
     assert again.env_cfg == {"mp_cfg": {"opencv_num_threads": 2}} and again.val_evaluator["type"] == "DenseMetric"
     hooks = [
         hook if hook["type"] != "SyMergeHook" else {"type": "SyMergeHook"}
@@ -132,6 +136,44 @@ def test_the_composed_config_runs_again_by_mmengine_itself(home, tmp_path):
     merged, _ = load_model(home.run / "merged.safetensors")
     for name, value in student.model.state_dict().items():
         torch.testing.assert_close(value, merged.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+SCOPED = """
+default_scope = "mmengine"
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
+custom_hooks = [dict(type="EmptyCacheHook", priority="LOWEST")]
+val_interval = 4
+"""
+
+
+def test_models_are_trained_one_after_another_with_a_visualizer_in_another_scope(home, tmp_path):
+    """MMEngine writes names and folders into what it builds from: the next run must not get them."""
+    config = load_config(write_config(tmp_path, rooms=home.folder / "rooms", more=SCOPED))
+    asked = copy.deepcopy(config.runner)
+    results = train(config, work_dir=str(tmp_path / "run"))
+    assert config.runner == asked and all(results[key] == home.plain[key] for key in (*ROWS, "coefficients"))
+    again = Config.fromfile(tmp_path / "run" / "adaptation.py")
+    assert again.model["type"] == "symerge_dense.SyMergeModel" and again.default_scope == "mmengine"
+    assert [row["step"] for row in scalars(tmp_path / "run") if "depth/abs" in row] == [4]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("val_interval = 'abc'", "val_interval='abc'"),
+        ("val_interval = -1", "val_interval=-1"),
+        ("log_level = 'FOO'", "log_level='FOO'"),
+        ("default_hooks = 3", "default_hooks=3"),
+        ("custom_hooks = 'foo'", "custom_hooks='foo'"),
+        ("custom_hooks = [dict(interval=1)]", "custom_hooks is {'interval': 1}"),
+        ("custom_hooks = [dict(type='EmptyCashHook')]", "Did you mean 'EmptyCacheHook'"),
+        ("default_hooks = dict(logger=dict(type='LogerHook'))", "default_hooks.logger.type"),
+        ("visualizer = dict(type='Visualiser')", "Did you mean 'Visualizer'"),
+    ],
+)
+def test_what_the_runner_cannot_use_is_refused_when_the_config_is_read(tmp_path, more, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        load_config(write_config(tmp_path, more=more + "\n"))
 
 
 # -- in the runner's config -------------------------------------------------------------------------------------------

@@ -130,9 +130,7 @@ def misplaced(files):
         entries = registered(text)
         found += [f"{path}: {entry}" for entry in entries if entry in PLUGINS and folder not in PLUGINS[entry]]
         lonely = folder in FOLDERS and FOLDERS[folder] not in entries and name not in SHARED
-        found += (
-            [f"{path}: no plug-in"] if lonely and not name.startswith("_") and "class ModuleHead" not in text else []
-        )
+        found += [f"{path}: no plug-in"] if lonely and not name.startswith("_") else []
     return found
 
 

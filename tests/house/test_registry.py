@@ -1,5 +1,7 @@
 """The registries: one owner per name, errors that help, and entries found without a list."""
 
+import sys
+
 import pytest
 
 from symerge_dense.registry import ADAPTIVE_METHODS, HEADS, MERGERS, TASKS, Registry, did_you_mean
@@ -108,3 +110,20 @@ def test_a_registry_is_full_when_it_is_asked(entries, expected):
     for name in entries:
         assert entries[name].name == name
         assert entries[name].__doc__, f"{entries.kind} {name!r} does not say what it is"
+
+
+def test_what_a_file_says_is_never_imported(tmp_path, monkeypatch):
+    """Names of tasks and methods come from results and packed models, too."""
+    (tmp_path / "planted.py").write_text("raise SystemExit('this was executed')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for registry in (TASKS, MERGERS, ADAPTIVE_METHODS):
+        with pytest.raises(ValueError, match=r"unknown .*'planted\.T'"):
+            registry["planted.T"]
+    assert "planted" not in sys.modules
+
+
+def test_a_module_that_a_config_names_and_that_fails_says_why(tmp_path, monkeypatch):
+    (tmp_path / "needy.py").write_text("import a_library_that_is_not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="needy cannot be imported: No module named 'a_library_that_is_not_there'"):
+        TASKS.build({"type": "needy.T"})

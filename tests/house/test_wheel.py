@@ -46,10 +46,16 @@ def installed(tmp_path_factory):
     return venv / "bin" / "symerge", empty
 
 
+def clean():
+    """The environment without what could show this checkout to the installed program."""
+    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+
+
 def run(installed, *words):
     program, folder = installed
-    env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-    result = subprocess.run([str(program), *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [str(program), *words], cwd=folder, env=clean(), capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
     return result.stdout
 
@@ -57,7 +63,9 @@ def run(installed, *words):
 def test_the_package_is_the_wheels(installed):
     python = installed[0].with_name("python")
     code = "import symerge_dense; print(symerge_dense.__file__)"
-    found = subprocess.run([str(python), "-c", code], cwd=installed[1], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [str(python), "-c", code], cwd=installed[1], env=clean(), capture_output=True, text=True, check=True
+    )
     assert found.stdout.startswith(str(installed[0].parents[1]))
 
 

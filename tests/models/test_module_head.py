@@ -18,8 +18,8 @@ from symerge_dense.experts.recipe import Recipe
 from symerge_dense.experts.training import fit
 from symerge_dense.models.checkpoint import load_model, read_metadata, save_model
 from symerge_dense.models.heads.base import Head
-from symerge_dense.models.heads.module import ModuleHead
 from symerge_dense.models.heads.native import Linear
+from symerge_dense.models.module_head import ModuleHead
 from symerge_dense.models.multi_task import MultiTaskModel, assemble
 from symerge_dense.pipeline.config_checks import check_arguments
 from symerge_dense.registry import HEADS

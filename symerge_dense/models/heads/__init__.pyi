@@ -1,6 +1,5 @@
 from .base import Head as Head
 from .mmseg import MMSegHead as MMSegHead
-from .module import ModuleHead as ModuleHead
 from .native import DeepLab as DeepLab
 from .native import Linear as Linear
 from .native import MultiScale as MultiScale

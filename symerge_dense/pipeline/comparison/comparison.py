@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 
+from symerge_dense.adaptation.adapt import data_loading
 from symerge_dense.evaluation.delta_m import delta_by_task
 from symerge_dense.evaluation.scores import Scores
 from symerge_dense.models.checkpoint import save_model
@@ -214,6 +215,9 @@ class Comparison:
     def models(self) -> ModelPool:
         """Base and experts, found or trained. Data that cannot be read are reported before that."""
         check_network(self.config)
+        adapts = any(isinstance(e, Adaptive) and e.name in (self.methods or [e.name]) for e in self.candidates)
+        if adapts:
+            data_loading(self.config.options)  # a batch that the processes cannot share is refused now
         pool, _ = data.pool(self.config), self.scoring.test
         if self.store.may_train:
             data.dataset(self.config, "train", self.config.tasks)
@@ -226,7 +230,7 @@ class Comparison:
         self._check_models(models)
         if self.adapted_from is not None:
             self.head_donor.check(models)
-        if any(isinstance(e, Adaptive) and (self.methods is None or e.name in self.methods) for e in self.candidates):
+        if adapts:
             models.ask_experts()
         return models
 
