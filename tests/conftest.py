@@ -17,6 +17,8 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
+from symerge_dense.registry import imported
+
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 MMLogger.get_instance("mmengine", log_level="ERROR")  # outside a Runner, which has its own logger
 
@@ -27,3 +29,9 @@ def seeded():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_plugins_of_other_tests():
+    """Configs are written without the plug-ins that other tests of this process imported: their folders are gone."""
+    imported.clear()

@@ -19,7 +19,7 @@ from symerge_dense.engine.runner import runner_config
 from symerge_dense.models.checkpoint import load_model
 from symerge_dense.pipeline.config import RUNNER_KEYS, load_config
 from symerge_dense.pipeline.train import train
-from symerge_dense.registry import HOOKS, imported
+from symerge_dense.registry import HOOKS
 from symerge_dense.report.results import ROWS
 
 HOOK = '''
@@ -65,7 +65,6 @@ def scalars(run):
 def home(tmp_path_factory):
     """The same main job twice: as it is, and with everything that passes through."""
     folder = tmp_path_factory.mktemp("home")
-    imported.clear()  # plug-ins of other tests of this process, whose folders are gone
     (folder / "hooks_of_a_lab.py").write_text(HOOK)
     plain = train(load_config(write_config(folder)), work_dir=str(folder / "plain"))
     tale = folder / "tale.txt"
