@@ -178,6 +178,8 @@ class Student(TrainableModel):
             image: (N,3,H,W) in 0..255.
             batch: cached labels as ``label_<task>``; empty with online labels.
         """
+        if self.labeller is None and PREFIX + self.active[0] not in batch:
+            raise ValueError("the batch has no labels of experts; add dict(type='SyMergeHook') to custom_hooks.")
         labels = {t: batch[PREFIX + t] for t in self.active} if self.labeller is None else self.labeller(image)
         return self.task_losses(self.outputs(image), labels)
 

@@ -217,6 +217,12 @@ def test_labelled_training_data_are_refused_with_the_remedy(there):
         Runner.from_cfg(read).train()
 
 
+def test_a_run_without_the_hook_says_what_is_missing(there):
+    read = config(work_dir="hookless", custom_hooks=[])
+    with pytest.raises(ValueError, match=r"add dict\(type='SyMergeHook'\) to custom_hooks"):
+        Runner.from_cfg(read).train()
+
+
 # -- the page itself --------------------------------------------------------------------------------------------------
 def test_every_name_of_the_registries_table_is_registered():
     from symerge_dense import registry
