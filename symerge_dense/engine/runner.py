@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import inspect
 import itertools
@@ -87,6 +88,13 @@ def join_processes(launcher: str) -> None:
         torch.distributed.init_process_group("gloo")
     else:
         raise ValueError(f"launcher={launcher!r} without CUDA; on CPUs use 'none' or 'pytorch' (torchrun).")
+    atexit.register(_leave_processes)
+
+
+def _leave_processes() -> None:
+    """End the group before the interpreter does: threads of gloo that outlive it now and then abort the process."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
