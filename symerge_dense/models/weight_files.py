@@ -19,6 +19,7 @@ CONTAINERS = ("state_dict", "model")  # keys under which checkpoints nest their 
 SHOWN = 10  # names printed per list of a message
 KEY = "symerge_dense"  # of our JSON text in the header of a safetensors file
 MODEL_FORMAT = 1
+NO_RECORD = "as save_model writes experts. Plain weights of a backbone are read by load_base(checkpoint=PATH)."
 
 
 class CorruptFileError(ValueError):
@@ -180,6 +181,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         ValueError: the file is missing or damaged, is not of this package, or has a newer format.
     """
     path = existing(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} is not read: it is no .safetensors file, {NO_RECORD}")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(KEY)
@@ -189,10 +192,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             f"{path} is truncated, damaged or no safetensors file ({error}); copy it again, or train it again."
         ) from error
     if not isinstance(metadata, dict) or "model" not in metadata or not isinstance(metadata.get("format"), int):
-        raise ValueError(
-            f"{path} is not a model file of symerge_dense: its header says nothing about the network. "
-            "Plain weights of a backbone are read by load_base(checkpoint=PATH)."
-        )
+        raise ValueError(f"{path} is not a model file of symerge_dense, {NO_RECORD}")
     if metadata["format"] > MODEL_FORMAT:
         raise ValueError(
             f"{path} has format {metadata['format']}, this version reads up to {MODEL_FORMAT}; update the package."

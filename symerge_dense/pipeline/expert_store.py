@@ -16,6 +16,7 @@ import torch
 from mmengine.dist import barrier, get_world_size, is_main_process
 from safetensors.torch import save_file
 
+from symerge_dense.adaptation.symerge_model import load_expert
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.evaluation.scores import Scores, scores_to_json
 from symerge_dense.experts.recipe import Recipe
@@ -31,6 +32,7 @@ from symerge_dense.pipeline.data import dataset, labels_fingerprint, pool_spec
 from symerge_dense.pipeline.run_dir import ROOT
 from symerge_dense.progress import say
 
+UNTRAINED = ("checkpoint", "pretrained", "random_init")  # sources of a base, the first that is given
 HOW = "Train it (leave out --no-train-experts), or name a file in the config"
 
 
@@ -66,23 +68,6 @@ def check_network(config: RunConfig) -> None:
                 head.layer_modules(config.options.layer)
 
 
-def read_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
-    """``load_model`` with a clear error for files of another format.
-
-    Args:
-        path: a .safetensors file of an expert or merged model.
-
-    Raises:
-        ValueError: the file is not one, or cannot be read.
-    """
-    if Path(path).suffix != ".safetensors":
-        raise ValueError(
-            f"{path} is not read: experts and merged models are .safetensors files, as training here "
-            "writes them. Weights of other origin have no record of their head and task."
-        )
-    return load_model(path)
-
-
 @dataclass
 class ExpertStore:
     """Finds base and experts of a config, or trains what is missing.
@@ -113,7 +98,7 @@ class ExpertStore:
         """Whether anything may have to be trained, which takes labelled data."""
         config = self.config
         given = config.experts.get("checkpoints", {})
-        base = config.base.get("checkpoint") or config.base.get("pretrained")
+        base = any(config.base.get(key) for key in UNTRAINED)
         return self.allowed and not (base and all(task in given for task in config.tasks))
 
     def files(self, base: TimmBackbone) -> dict[str, Any]:
@@ -155,7 +140,7 @@ class ExpertStore:
     def _source(self) -> dict[str, Any]:
         """Arguments of ``load_base``: the first that the config names of a file, timm's download, random weights."""
         base = self.config.base
-        for key in ("checkpoint", "pretrained", "random_init"):
+        for key in UNTRAINED:
             if base.get(key):
                 return {key: base[key]}
         return {"checkpoint": self._trained_base(base["train"])}
@@ -190,15 +175,9 @@ class ExpertStore:
         for task in self.config.tasks:
             path = given[task] if task in given else self._trained_expert(task, base, origin)
             self.paths[task] = Path(path)
-            experts[task], about[task] = read_model(path)
-            if task not in experts[task].tasks:
-                raise ValueError(
-                    f"expert {path} serves {', '.join(experts[task].tasks)}, not {task!r}; "
-                    f"name an expert of {task} in experts.checkpoints."
-                )
-            experts[task].keep_tasks([task])
+            experts[task], about[task] = load_expert(path, task)
             with explained(f"adaptation.layer, expert {path}"):
-                experts[task].heads[task].layer_modules(self.config.options.layer)  # type: ignore[operator]
+                dict(experts[task].named_heads())[task].layer_modules(self.config.options.layer)
             say(f"expert {task}: all {len(experts[task].state_dict())} tensors of {path}")
         if not self.config.experts.get("other_base", False):
             try:
@@ -238,7 +217,7 @@ class ExpertStore:
             backbone = TimmBackbone(**config.backbone)
             backbone.load_state_dict(base.state_dict())
             self._train(path, backbone, config.tasks, recipe, "joint model", seed)
-        return read_model(path)[0]
+        return load_model(path)[0]
 
     # -- training ---------------------------------------------------------------------------------------------------
     def _common(self) -> list[Any]:

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from symerge_dense.evaluation.evaluate import evaluate
 from symerge_dense.evaluation.scores import scores_to_json
+from symerge_dense.models.checkpoint import load_model
 from symerge_dense.pipeline import data
 from symerge_dense.pipeline.config import RunConfig
-from symerge_dense.pipeline.expert_store import read_model
 from symerge_dense.progress import console, silent
 from symerge_dense.registry import did_you_mean
 from symerge_dense.report.table import UNDEFINED
@@ -37,7 +37,7 @@ def test(config: RunConfig, checkpoint: str | Path, split: str, quiet: bool = Fa
     """
     if split not in config.data:
         raise ValueError(did_you_mean(split, config.data, "split"))
-    model, _ = read_model(checkpoint)
+    model, _ = load_model(checkpoint)
     device = torch.device(get_device())
     with silent(quiet):
         loader = data.loader(config, data.dataset(config, split, model.tasks))

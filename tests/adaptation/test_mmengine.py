@@ -15,7 +15,7 @@ from builders import tiny
 from builders.pipeline_tiny import ENV, ROOT
 from mmengine.config import Config
 from mmengine.dataset import default_collate
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
@@ -152,7 +152,7 @@ def test_adapt_ends_the_same(there):
 
 
 def test_mmengines_own_checkpoint_is_resumed_and_ends_the_same(there):
-    kept = torch.load(there.run / "iter_10.pth", weights_only=False)["state_dict"]
+    kept = CheckpointLoader.load_checkpoint(str(there.run / "iter_10.pth"))["state_dict"]
     frozen = {f"model.backbone.{name}" for name, _ in there.merged.backbone.named_parameters()}
     assert "merge.coefficients" in kept and not frozen & set(kept)
     resumed = config(work_dir="resumed", resume=True, load_from=str(there.run / "iter_10.pth"))

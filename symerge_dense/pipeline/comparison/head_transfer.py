@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from symerge_dense.models.checkpoint import read_metadata
+from symerge_dense.models.checkpoint import load_model, read_metadata
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline.comparison.model_pool import ModelPool
 from symerge_dense.pipeline.comparison.scoring import Networks
-from symerge_dense.pipeline.expert_store import read_model
 
 
 @dataclass
@@ -39,7 +38,7 @@ class HeadDonor:
         Raises:
             ValueError: the file cannot be read.
         """
-        return read_model(self.path)[0]
+        return load_model(self.path)[0]
 
     def plugged(self, models: ModelPool, networks: Networks) -> Networks:
         """Copies of networks with the heads of this model and newly settled BatchNorm.
