@@ -13,6 +13,7 @@ from builders.nyu_scene import MAP_894_TO_40, scene
 
 LABELED = "nyu_depth_v2_labeled.mat"
 USERBLOCK = 512  # bytes before the HDF5 file proper, where MATLAB keeps the header of its older format
+# What class13Mapping.mat says of classes 1..40, counted from 1; three tests compare with it.
 LABELS13 = np.array(
     [
         [

@@ -1,6 +1,7 @@
 """The known class lists, and the map from NYUv2's 40 classes to its 13, against the published grouping in words."""
 
 import pytest
+from builders.nyu_mat_files import LABELS13
 
 from symerge_dense.datasets.class_names import CITYSCAPES7, CITYSCAPES19, NAMES_BY_COUNT, NYU13, NYU40, NYU40_TO_13
 from symerge_dense.tasks.segmentation import Segmentation
@@ -21,48 +22,6 @@ GROUPS = {
     "objects": "pillow, mirror, clothes, paper, towel, shower curtain, box, whiteboard, person, toilet, sink, lamp, "
     "bathtub, bag, other structure, other prop",
 }
-LABELS13 = [
-    12,
-    5,
-    6,
-    1,
-    4,
-    9,
-    10,
-    12,
-    13,
-    6,
-    8,
-    6,
-    13,
-    10,
-    6,
-    13,
-    6,
-    7,
-    7,
-    5,
-    7,
-    3,
-    2,
-    6,
-    11,
-    7,
-    7,
-    7,
-    7,
-    7,
-    7,
-    6,
-    7,
-    7,
-    7,
-    7,
-    7,
-    7,
-    6,
-    7,
-]  # class13Mapping.mat, which counts from 1
 
 
 def test_the_map_from_40_to_13_groups_what_belongs_together():
@@ -74,7 +33,7 @@ def test_the_map_from_40_to_13_groups_what_belongs_together():
 
 
 def test_the_map_is_that_of_the_official_file_counted_from_0():
-    assert [label + 1 for label in NYU40_TO_13] == LABELS13
+    assert [label + 1 for label in NYU40_TO_13] == LABELS13[0].tolist()
 
 
 @pytest.mark.parametrize(("names", "count"), [(NYU13, 13), (NYU40, 40), (CITYSCAPES7, 7), (CITYSCAPES19, 19)])

@@ -133,6 +133,13 @@ def test_a_flipped_bit(saved):
         load_model(saved)
 
 
+def test_a_file_of_another_kind_is_not_called_damaged(tmp_path):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "expert.pth")
+    with pytest.raises(ValueError, match=r"expert\.pth is not read: it is no \.safetensors file.*load_base") as found:
+        load_model(tmp_path / "expert.pth")
+    assert not isinstance(found.value, CorruptFileError)
+
+
 def test_a_foreign_safetensors_file(tmp_path):
     path = tmp_path / "plain.safetensors"
     save_file({"x": torch.zeros(1)}, path)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from builders.pipeline_tiny import write_config
+from builders.pipeline_tiny import TASKS, write_config
 
 from symerge_dense.models.backbone import TimmBackbone, load_base
 from symerge_dense.models.checkpoint import load_model, read_metadata, save_model, state_hash
@@ -59,3 +59,9 @@ def test_labels_made_anew_are_noticed(tmp_path, capsys):
     save_model(path, model, {**record, "labels": "0" * 64})
     ExpertStore(config)._trained_expert("depth", base, origin)
     assert f"{path} was trained on other labels" in capsys.readouterr().out
+
+
+def test_random_weights_and_given_experts_need_no_training(tmp_path):
+    given = {f"experts.checkpoints.{task}": f"{task}.safetensors" for task in TASKS}
+    assert ExpertStore(load_config(write_config(tmp_path), given)).may_train  # its base is trained
+    assert not ExpertStore(load_config(write_config(tmp_path), {**given, "base.random_init": True})).may_train

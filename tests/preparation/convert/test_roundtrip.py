@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from builders.nyu_mat_files import write_mat
+from builders.nyu_mat_files import LABELS13, write_mat
 from builders.nyu_other_files import BENCHMARK, write_astmt, write_nyud_mt, write_nyudv2, write_parquet
 from builders.nyu_scene import scene
 
@@ -22,48 +22,6 @@ from symerge_dense.tasks.segmentation import Segmentation
 SPLITS = {"train": (0, 1), "val": (2,)}
 EIGEN = (slice(45, 471), slice(41, 601))
 WHOLE = (slice(0, 480), slice(0, 640))
-LABELS13 = [
-    12,
-    5,
-    6,
-    1,
-    4,
-    9,
-    10,
-    12,
-    13,
-    6,
-    8,
-    6,
-    13,
-    10,
-    6,
-    13,
-    6,
-    7,
-    7,
-    5,
-    7,
-    3,
-    2,
-    6,
-    11,
-    7,
-    7,
-    7,
-    7,
-    7,
-    7,
-    6,
-    7,
-    7,
-    7,
-    7,
-    7,
-    7,
-    6,
-    7,
-]  # class13Mapping.mat: of classes 1..40, counted from 1
 PARTS = ("image", "label", "depth", "normal")
 
 
@@ -130,7 +88,7 @@ frame = cache(scene)
 def expected(number, place, classes=13):
     """What the layout has to hold of scene ``number``, from the scene itself, by plain indexing."""
     whole = frame(number)
-    labels = np.array([-1, *(np.array(LABELS13) - 1 if classes == 13 else range(40))])[whole.label40]
+    labels = np.array([-1, *(LABELS13[0].astype(int) - 1 if classes == 13 else range(40))])[whole.label40]
     found = {
         "image": whole.image / np.float32(255),
         "label": labels,
