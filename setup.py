@@ -10,8 +10,10 @@ VERSION = re.search(r'^__version__ = "(.+?)"$', (ROOT / "symerge_dense/__init__.
 if VERSION is None:
     raise ValueError('symerge_dense/__init__.py states no version; add a line like __version__ = "0.1.0".')
 
-# Reading NYUv2 as others packaged it: nyu_depth_v2_labeled.mat, MATLAB files before version 7.3, Parquet.
-CONVERT = ["h5py>=3.12", "scipy>=1.15", "pyarrow>=19"]
+# Reading data as others packaged them: HDF5 and MATLAB files, Parquet, OpenEXR (which OpenCV's wheels leave out).
+CONVERT = ["h5py>=3.12", "scipy>=1.15", "pyarrow>=19", "OpenEXR>=3.3"]
+# `symerge export --to onnx`, and `symerge predict` on what it writes.
+EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
 CONFIGS = ["symerge_dense.configs", *(f"symerge_dense.configs.{part}" for part in ("_base_", "experts", "merge"))]
 
 setup(
@@ -52,12 +54,18 @@ setup(
     ],
     extras_require={
         "convert": CONVERT,
+        "export": EXPORT,
         "dev": [
             *CONVERT,
+            *EXPORT,
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "pytest-cov>=7",
             "tensorboard>=2.18",  # MMEngine's TensorboardVisBackend
+            "playwright>=1.49",  # drives the machine's own Chromium in the tests of the report page
+            "nbclient>=0.10",  # the notebooks are run by a test
+            "nbformat>=5.10",
+            "ipykernel>=6.29",
             "pre-commit>=4",
             "ruff>=0.9",
             "mypy>=1.14",
