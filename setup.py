@@ -12,7 +12,7 @@ if VERSION is None:
 
 # Reading data as others packaged them: HDF5 and MATLAB files, Parquet, OpenEXR (which OpenCV's wheels leave out).
 CONVERT = ["h5py>=3.12", "scipy>=1.15", "pyarrow>=19", "OpenEXR>=3.3"]
-# `symerge export --to onnx`, and `symerge predict` on what it writes.
+# `symerge export --to onnx`, and `symerge predict` on what it writes. PyTorch imports onnxscript for its exporter.
 EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
 CONFIGS = ["symerge_dense.configs", *(f"symerge_dense.configs.{part}" for part in ("_base_", "experts", "merge"))]
 

@@ -1,11 +1,13 @@
-"""Writes files atomically: a file is either complete or unchanged."""
+"""Files: written whole or not at all, and the optional packages that read and write some kinds of them."""
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 
@@ -43,3 +45,25 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with atomic_write(path) as temporary:
         temporary.write_text(text, "utf-8")
+
+
+def optional_import(module: str, name: str, extra: str = "convert") -> Any:
+    """A module of a package that only an extra of this one installs.
+
+    Args:
+        module: dotted name, for example ``'scipy.io'``.
+        name: the file or the work that it is needed for, for the message: "... is needed for NAME".
+        extra: the extra of setup.py that installs it.
+
+    Raises:
+        ValueError: the package is not installed; says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.split(".")[0]
+        if str(error.name).split(".")[0] != package:  # it is installed, but lacks a dependency
+            raise
+        raise ValueError(
+            f"{package} is needed for {name}; install it with pip install 'symerge-dense[{extra}]'."
+        ) from error

@@ -45,7 +45,7 @@ def test_a_package_that_is_there_is_imported():
 
 def test_the_official_files_say_that_h5py_is_missing(tmp_path, without):
     without("h5py")
-    with pytest.raises(ValueError, match=f"^h5py is needed to read {LABELED}; {REMEDY}"):
+    with pytest.raises(ValueError, match=f"^h5py is needed for {LABELED}; {REMEDY}"):
         NYUv2Mat(touch(tmp_path, LABELED, SPLITS, MAPPING40), "train", {"depth": {}})
 
 
@@ -53,19 +53,19 @@ def test_a_file_of_matlab_says_that_scipy_is_missing(tmp_path, without):
     scipy.io.savemat(tmp_path / "depth.mat", {"depth": np.ones((2, 3))})
     assert read_mat(tmp_path / "depth.mat", "depth").shape == (2, 3)
     without("scipy")
-    with pytest.raises(ValueError, match=f"^scipy is needed to read depth.mat; {REMEDY}"):
+    with pytest.raises(ValueError, match=f"^scipy is needed for depth.mat; {REMEDY}"):
         read_mat(tmp_path / "depth.mat", "depth")
 
 
 def test_the_mapping_of_13_classes_says_that_scipy_is_missing(tmp_path, without):
     without("scipy")
-    with pytest.raises(ValueError, match=f"^scipy is needed to read {MAPPING13}; {REMEDY}"):
+    with pytest.raises(ValueError, match=f"^scipy is needed for {MAPPING13}; {REMEDY}"):
         _check_13(tmp_path / MAPPING13)
 
 
 def test_a_parquet_shard_says_that_pyarrow_is_missing(tmp_path, without):
     without("pyarrow")
-    with pytest.raises(ValueError, match=f"^pyarrow is needed to read {SHARD}; {REMEDY}"):
+    with pytest.raises(ValueError, match=f"^pyarrow is needed for {SHARD}; {REMEDY}"):
         NYUv2Parquet(touch(tmp_path, f"data/{SHARD}"), "train", {"depth": {}})
 
 

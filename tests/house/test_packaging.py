@@ -18,8 +18,10 @@ MODULES = {
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "lazy-loader": "lazy_loader",
+    "openexr": "OpenEXR",
 }
-EXPLAINED = {"ftfy", "regex"}  # a comment in setup.py says who imports them
+EXPLAINED = {"ftfy", "regex", "onnxscript"}  # a comment in setup.py says who imports them
+OPTIONAL = ("convert", "export")  # extras, imported where a file or a command needs them
 
 
 @pytest.fixture(scope="module")
@@ -63,24 +65,29 @@ def imported(folder, everywhere=True):
 
 
 # -- libraries --------------------------------------------------------------------------------------------------------
+def optional(packaging):
+    """{extra: its modules}."""
+    return {extra: modules(packaging["extras_require"][extra]) for extra in OPTIONAL}
+
+
 def test_every_library_that_the_package_imports_is_required(packaging):
-    core, convert = modules(packaging["install_requires"]), modules(packaging["extras_require"]["convert"])
+    allowed = modules(packaging["install_requires"]).union(*optional(packaging).values())
     for folder in ("symerge_dense", "tools", "configs"):
-        assert set(imported(folder)) <= core | convert
+        assert set(imported(folder)) <= allowed
 
 
 def test_every_required_library_is_imported(packaging):
     assert modules(packaging["install_requires"]) <= set(imported("symerge_dense"))
-    readers = "".join(path.read_text("utf-8") for path in (ROOT / "symerge_dense/datasets/nyuv2").glob("*.py"))
-    for name in modules(packaging["extras_require"]["convert"]):
-        assert re.search(rf'optional_import\("{name}[".]', readers), f"{name} of the extra 'convert' is not imported"
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "symerge_dense").rglob("*.py"))
+    for extra, names in optional(packaging).items():
+        for name in names:
+            assert re.search(rf'optional_import\(\s*"{name}[".]', sources), f"{name} of {extra!r} is not imported"
 
 
-def test_what_only_conversions_need_is_imported_when_a_file_needs_it(packaging):
-    convert = modules(packaging["extras_require"]["convert"])
-    assert convert == {"h5py", "scipy", "pyarrow"}
-    assert not convert & set(imported("symerge_dense", everywhere=False))
-    assert {distribution(name) for name in packaging["extras_require"]["dev"]} >= convert
+def test_what_an_extra_installs_is_imported_when_it_is_needed(packaging):
+    for names in optional(packaging).values():
+        assert names and not names & set(imported("symerge_dense", everywhere=False))
+        assert modules(packaging["extras_require"]["dev"]) >= names
 
 
 def test_every_requirement_has_a_tested_version(packaging):

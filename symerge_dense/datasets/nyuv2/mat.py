@@ -14,9 +14,10 @@ from symerge_dense.datasets.base import Array, source_of
 from symerge_dense.datasets.class_names import NYU40, NYU40_TO_13
 from symerge_dense.datasets.nyuv2.frames import NYUFrames
 from symerge_dense.datasets.nyuv2.normals import ARCHIVE, FOLDER, decode_normals, normals_folder
-from symerge_dense.datasets.nyuv2.readers import optional_import, read_mat, read_picture
+from symerge_dense.datasets.nyuv2.readers import read_mat, read_picture
 from symerge_dense.datasets.targets import INVALID_LABEL, NYU_FRAME, known_depth
 from symerge_dense.datasets.transforms import TargetRule
+from symerge_dense.fileio import optional_import
 from symerge_dense.registry import DATASETS
 
 REMEDY = "fetch this file again (2.8 GB)"

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from symerge_dense.datasets.nyuv2.readers import optional_import
+from symerge_dense.fileio import optional_import
 
 Array = NDArray[Any]
 BUFFER = 1 << 20  # bytes; without it Arrow reads a whole row group's column, which may be all of the file's

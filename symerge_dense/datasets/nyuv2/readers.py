@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import struct
 import zlib
 from pathlib import Path
@@ -14,29 +13,9 @@ from PIL import Image
 
 from symerge_dense.datasets.mtan_layout import REMEDY
 from symerge_dense.datasets.targets import INVALID_LABEL
+from symerge_dense.fileio import optional_import
 
 BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-
-
-def optional_import(module: str, name: str) -> Any:
-    """A module of a package that only the extra ``convert`` installs.
-
-    Args:
-        module: dotted name, for example ``'scipy.io'``.
-        name: the file that it is needed for, for the message.
-
-    Raises:
-        ValueError: the package is not installed; says how to install it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        package = module.split(".")[0]
-        if str(error.name).split(".")[0] != package:  # it is installed, but lacks a dependency
-            raise
-        raise ValueError(
-            f"{package} is needed to read {name}; install it with pip install 'symerge-dense[convert]'."
-        ) from error
 
 
 def _pixels(path: Path, wanted: Literal["RGB", "ids"]) -> NDArray[Any]:
