@@ -14,9 +14,12 @@ from torch.utils.data import Dataset
 
 from symerge_dense.datasets import resize
 from symerge_dense.datasets.transforms import Augment, TargetRule, renormalize
+from symerge_dense.progress import silent, track
 from symerge_dense.registry import TASKS, did_you_mean
 
 Array = NDArray[Any]
+MANY_IMAGES = 200  # from here on, looking at all of them shows a bar
+FAULTS_SHOWN = 10
 
 
 def to_tensor(array: Array) -> Tensor:
@@ -141,6 +144,53 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
         Returns:
             (H,W) or (H,W,C); class maps are integers, the rest float32.
         """
+
+    def image_name(self, index: int) -> str:
+        """What an error message calls an image: its path, where it has one.
+
+        Args:
+            index: image number, from 0.
+        """
+        return f"image {index}"
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(H, W) of an image as stored; raises what ``image`` would. Override it where that takes no decoding.
+
+        Args:
+            index: image number, from 0.
+        """
+        height, width = self.image(index).shape[:2]
+        return height, width
+
+    def check_images(self, progress: bool = True, limit: int | None = None) -> None:
+        """Find what would stop work later: images that cannot be read, or differ in size without ``size``.
+
+        Args:
+            progress: whether to show a bar, where there are many images.
+            limit: look at this many images, the first ones; None looks at all.
+
+        Raises:
+            ValueError: one sentence that names the images and what to do.
+        """
+        count, sizes, faults = len(self) if limit is None else min(limit, len(self)), dict[tuple[int, int], int](), []
+        with silent(not progress or count < MANY_IMAGES):
+            for index in track(range(count), f"check {type(self).__name__}'s images"):
+                try:
+                    sizes.setdefault(self.image_size(index), index)
+                except ValueError as error:
+                    faults.append(str(error))
+        if faults:
+            more = f"\n... and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+            raise ValueError(
+                f"{len(faults)} of {count} images cannot be read:\n" + "\n".join(faults[:FAULTS_SHOWN]) + more
+            )
+        if len(sizes) > 1 and self.size is None:
+            (one, first), (other, second) = list(sizes.items())[:2]
+            raise ValueError(
+                f"{type(self).__name__}: {self.image_name(first)} is {one[0]} x {one[1]} pixels (height x width) and "
+                f"{self.image_name(second)} is {other[0]} x {other[1]}, but a batch needs images of one size: give the "
+                f"data set a size=(height, width), for instance size={one}."
+            )
 
     @property
     def metainfo(self) -> dict[str, Any]:

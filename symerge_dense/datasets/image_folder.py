@@ -1,53 +1,51 @@
-"""Your own images: a folder of JPEG or PNG files without labels."""
+"""Your own images: folders of image files without labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
-import numpy as np
-
 from symerge_dense.datasets.base import Array, DenseDataset
+from symerge_dense.datasets.image_files import checked_size, find_images, read_image
 from symerge_dense.datasets.transforms import Augment, TargetRule
 from symerge_dense.registry import DATASETS
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @DATASETS.register_module()
 class ImageFolder(DenseDataset):
-    """All .jpg, .jpeg and .png files directly in a folder, sorted by name; serves no task.
+    """All image files in a folder, or in several one after another, sorted by path; serves no task.
+
+    Files are .jpg, .jpeg, .png, .tif, .tiff, .bmp, .webp, .ppm and .pgm, read as ``image_files.read_image`` says.
 
     Args:
-        root: folder with the images.
+        root: folder with the images, or a list of folders.
         size: (H, W) to resize to. Give it where the images differ in size: a batch needs equal ones.
         tasks: must be empty.
         augment: as in ``DenseDataset``.
         seed: of the augmentation.
+        recursive: whether to read the folders in the folder too.
 
     Raises:
-        ValueError: the folder is missing or holds no image, or a task is asked for; on reading, a file is no image.
+        ValueError: a folder is missing or holds no image, or a task is asked for; on reading, a file is no image.
     """
 
     serves: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | Path | Sequence[str | Path],
         size: tuple[int, int] | None = None,
         tasks: Mapping[str, TargetRule | dict[str, Any]] | None = None,
         augment: Augment | dict[str, Any] | None = None,
         seed: int = 0,
+        recursive: bool = False,
     ) -> None:
         super().__init__(tasks, augment, size, seed)
-        self.root = Path(root)
-        if not self.root.is_dir():
-            raise ValueError(f"{self.root}: no such folder; give the folder that holds your images.")
-        self.files = sorted(path for path in self.root.iterdir() if path.suffix.lower() in SUFFIXES)
-        if not self.files:
-            raise ValueError(f"{self.root}: no image in this folder; put {', '.join(SUFFIXES)} files directly into it.")
+        roots = [root] if isinstance(root, str | Path) else list(root)
+        if not roots:
+            raise ValueError("root=[]: give the folder that holds your images, or a list of folders.")
+        self.files = [path for folder in roots for path in find_images(folder, recursive)]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -61,15 +59,26 @@ class ImageFolder(DenseDataset):
         Raises:
             ValueError: the file is not a readable image.
         """
-        path = self.files[index]
-        encoded = np.frombuffer(path.read_bytes(), np.uint8)
-        try:
-            pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-        except cv2.error:
-            pixels = None
-        if pixels is None:
-            raise ValueError(f"{path}: not a readable image; replace it or remove it from the folder.")
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        return read_image(self.files[index])
+
+    def image_name(self, index: int) -> str:
+        """Path of the image.
+
+        Args:
+            index: image number, from 0.
+        """
+        return str(self.files[index])
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(H, W) of the image; its file is looked over, and decoded only where it is neither JPEG nor PNG.
+
+        Args:
+            index: image number, from 0.
+
+        Raises:
+            ValueError: the file is not a readable image.
+        """
+        return checked_size(self.files[index])
 
     def target(self, index: int, name: str) -> Array:
         """There is no target; always raises.
@@ -81,4 +90,4 @@ class ImageFolder(DenseDataset):
         Raises:
             ValueError: always.
         """
-        raise ValueError(f"{self.root} holds images only; it has no target {name!r}.")
+        raise ValueError(f"{self.files[index].parent} holds images only; it has no target {name!r}.")

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from symerge_dense.datasets.base import Array, DenseDataset, source_of
+from symerge_dense.datasets.image_files import is_hidden
 from symerge_dense.datasets.targets import INVALID_LABEL
 from symerge_dense.datasets.transforms import Augment, TargetRule
 
@@ -109,12 +110,12 @@ class NumberedArrays(DenseDataset):
         return self.FOLDERS[target]
 
     def _check_names(self) -> int:
-        names = {path.name for path in (self.folder / "image").glob("*.npy")}
+        names = self._names("image")
         if not names:
             raise ValueError(f"{self.folder / 'image'}: no .npy file; expected 0.npy, 1.npy, ... in this folder.")
         wanted = [f"{index}.npy" for index in range(len(names))]
         for part in ("image", *sorted({self.folder_of(source_of(rule)) for rule in self.tasks.values()})):
-            present = {path.name for path in (self.folder / part).glob("*.npy")}
+            present = self._names(part)
             missing = [name for name in wanted if name not in present]
             if missing:
                 raise ValueError(
@@ -128,6 +129,9 @@ class NumberedArrays(DenseDataset):
                     f"{wanted[-1]}; fetch the missing images or remove the file."
                 )
         return len(names)
+
+    def _names(self, folder: str) -> set[str]:
+        return {path.name for path in (self.folder / folder).glob("*.npy") if not is_hidden(path.name)}
 
     def __len__(self) -> int:
         """Number of images of the split."""
@@ -161,6 +165,26 @@ class NumberedArrays(DenseDataset):
                 f"{stored.dtype}; rescale the file."
             )
         return np.clip(stored.astype(np.float32) * np.float32(255 / highest), 0, 255)
+
+    def image_name(self, index: int) -> str:
+        """Path of the image.
+
+        Args:
+            index: image number, from 0.
+        """
+        return str(self.folder / "image" / f"{index}.npy")
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(H, W) of the image, from the file's header.
+
+        Args:
+            index: image number, from 0.
+
+        Raises:
+            ValueError: the file is damaged or of another shape than the first.
+        """
+        height, width = self._mapped("image", index, VECTOR)[0].shape[:2]
+        return height, width
 
     def labels(self, index: int) -> Array:
         """Class ids int64 (H,W); a file holds 0..C-1, and -1 or 255 for no label, which becomes 255.
@@ -220,9 +244,13 @@ class NumberedArrays(DenseDataset):
         return values, path
 
     def _read(self, folder: str, index: int, ends: tuple[tuple[int, ...], ...]) -> tuple[Array, Path]:
+        array, path = self._mapped(folder, index, ends)
+        return np.array(array), path
+
+    def _mapped(self, folder: str, index: int, ends: tuple[tuple[int, ...], ...]) -> tuple[Array, Path]:
         path = self.folder / folder / f"{index}.npy"
         array = read_array(path)
         expected = [(*self.frame, *end) for end in ends]
         if array.shape not in expected:
             raise ValueError(f"{path}: shape {array.shape}, expected {expected[0]}; {REMEDY}.")
-        return np.array(array), path
+        return array, path

@@ -73,6 +73,17 @@ class Unlabelled(Dataset[dict[str, Any]]):
         """
         return to_tensor(self._source.resized_image(index))
 
+    def check_images(self, progress: bool = True) -> None:
+        """``DenseDataset.check_images`` of the images in view.
+
+        Args:
+            progress: whether to show a bar, where there are many images.
+
+        Raises:
+            ValueError: images cannot be read, or differ in size.
+        """
+        self._source.check_images(progress, self.length)
+
     def attach(self, join: Callable[[dict[str, Any], int], dict[str, Any]]) -> None:
         """Let a function add predictions of experts to every sample, and augment both alike.
 

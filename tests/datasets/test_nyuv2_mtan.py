@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from builders.photos import write_hidden_files
 
 from symerge_dense.datasets.class_names import NYU13, NYU40
 from symerge_dense.datasets.nyuv2.mtan import NYUv2
@@ -305,3 +306,21 @@ def test_empty_image_folder(tmp_path):
     (tmp_path / "val" / "image").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"no \.npy file; expected 0\.npy"):
         NYUv2(tmp_path, "val")
+
+
+def test_hidden_files_do_not_shift_the_numbers(root, rules):
+    plain = [NYUv2(root, "train", rules)[index] for index in range(3)]
+    for part in ("image", "label", "depth", "normal"):
+        write_hidden_files(root / "train" / part, like=".npy")
+    dataset = NYUv2(root, "train", rules)
+    assert len(dataset) == 3
+    for index, before in enumerate(plain):
+        assert all(np.array_equal(before[name], dataset[index][name]) for name in ("image", *NAMES))
+    dataset.check_images()
+
+
+def test_image_of_another_shape_is_found_before_work(root):
+    np.save(root / "train" / "image" / "1.npy", np.zeros((16, 12, 3)))
+    (root / "train" / "image" / "2.npy").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"2 of 3 images cannot be read:\n.*1\.npy: shape \(16, 12, 3\)(.|\n)*2\.npy"):
+        NYUv2(root, "train").check_images()

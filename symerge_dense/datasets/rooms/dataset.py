@@ -110,6 +110,14 @@ class Rooms(DenseDataset):
         """
         return np.array(self._field("image")[index])
 
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(H, W) of every image, the same for all.
+
+        Args:
+            index: image number, from 0.
+        """
+        return self.frame
+
     def target(self, index: int, name: str) -> Array:
         """Segmentation int64 (H,W); depth, edges, shading float32 (H,W); normals, albedo float32 (H,W,3).
 
