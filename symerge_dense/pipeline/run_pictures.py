@@ -79,12 +79,10 @@ class Panels:
         draw_panels(path, rows)
 
     def _colour(self, name: str, values: Any, truth: Any, predicted: bool) -> np.ndarray:
-        """A picture over the range of the truth; a prediction is cut to it, for black means a pixel without label."""
+        """A picture over the range of the truth; black means a pixel without label, which no prediction has."""
         task = self.tasks[name]
-        limits = task.limits(truth)
-        if predicted and limits is not None:
-            values = values.clamp(*limits)
-        return np.asarray(task.colorize(values, limits=limits))
+        paint = task.colorize_prediction if predicted else task.colorize
+        return np.asarray(paint(values, limits=task.limits(truth)))
 
 
 def draw_learning(

@@ -1,4 +1,5 @@
 from .base import DenseTask as DenseTask
+from .colors import Legend as Legend
 from .depth import Depth as Depth
 from .edges import Edges as Edges
 from .intrinsic import Albedo as Albedo
@@ -7,6 +8,7 @@ from .intrinsic import Shading as Shading
 from .inverse_depth import InverseDepth as InverseDepth
 from .metric import Metric as Metric
 from .normals import Normals as Normals
+from .predictions import Predictions as Predictions
 from .protocols import BatchMeans as BatchMeans
 from .protocols import EigenDepth as EigenDepth
 from .protocols import MTANTask as MTANTask
@@ -15,3 +17,4 @@ from .regression import Positive as Positive
 from .regression import Regression as Regression
 from .segmentation import Segmentation as Segmentation
 from .segmentation import class_colors as class_colors
+from .storage import PngStorage as PngStorage

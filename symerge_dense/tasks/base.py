@@ -5,20 +5,21 @@ Shape legend: N images, C channels, H x W image size, h x w a head's own resolut
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from abc import abstractmethod
+from typing import ClassVar, Literal
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from symerge_dense.tasks.metric import Metric
+from symerge_dense.tasks.predictions import Predictions
+from symerge_dense.tasks.storage import Array as Array
 
-Array = NDArray[Any]
 
-
-class DenseTask(ABC):
+class DenseTask(Predictions):
     """A dense prediction task: one value or vector per pixel.
+
+    What concerns predictions alone is in ``Predictions``: averages of views, files, pictures.
 
     Attributes:
         name: registry key, sample key and table heading.
@@ -31,14 +32,11 @@ class DenseTask(ABC):
         channels: C, the number of channels that a head of this task must give.
     """
 
-    name: ClassVar[str]
     metrics: ClassVar[dict[str, bool]]
     headline: ClassVar[str]
     delta_metrics: ClassVar[tuple[str, ...] | None] = None
     interpolation: ClassVar[Literal["nearest", "masked"]] = "nearest"
     source: ClassVar[str | None] = None
-    class_map: ClassVar[bool] = False
-    channels: int
 
     # -- learning ---------------------------------------------------------------------------------------------------
     @abstractmethod
@@ -122,14 +120,6 @@ class DenseTask(ABC):
         """
         return None
 
-    def decide(self, output: Tensor) -> Tensor:
-        """The prediction that metrics and pictures use (class ids, metres, unit vectors).
-
-        Args:
-            output: raw head output (N,C,h,w).
-        """
-        return output
-
     # -- measuring --------------------------------------------------------------------------------------------------
     @abstractmethod
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:
@@ -195,11 +185,6 @@ class DenseTask(ABC):
             )
 
     # -- geometry of one ground-truth target (numpy, as stored in a sample: (H,W) or (H,W,C)) -------------------------
-    @property
-    @abstractmethod
-    def invalid_value(self) -> float:
-        """The value that marks a pixel without label."""
-
     def derive(self, target: Array) -> Array:
         """This task's target, made from the data set's target that ``source`` names.
 
@@ -211,14 +196,6 @@ class DenseTask(ABC):
         """
         return target
 
-    def flip(self, target: Array) -> Array:
-        """Change the values for a horizontal mirror; the pixels themselves are already mirrored.
-
-        Args:
-            target: mirrored target, (H,W) or (H,W,C).
-        """
-        return target
-
     def zoom(self, target: Array, scale: float) -> Array:
         """Change the values for a zoom; the pixels themselves are already zoomed.
 
@@ -227,24 +204,3 @@ class DenseTask(ABC):
             scale: zoom factor >= 1.
         """
         return target
-
-    # -- looking ----------------------------------------------------------------------------------------------------
-    def limits(self, target: Tensor) -> tuple[float, float] | None:
-        """Colour range for every panel of one image's row; None where the task's range is fixed.
-
-        Args:
-            target: target of ONE image, as in a sample.
-        """
-        return None
-
-    @abstractmethod
-    def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
-        """Paint a decided prediction or a target of ONE image; invalid pixels are black.
-
-        Args:
-            prediction: a row of ``decide``, or a sample's entry.
-            limits: value range that the colours span, for tasks without a fixed one; None takes the image's own.
-
-        Returns:
-            uint8 (H,W,3) RGB.
-        """

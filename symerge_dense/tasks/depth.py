@@ -31,6 +31,7 @@ class Depth(Positive, BatchMeans, EigenDepth):
     """
 
     name: ClassVar[str] = "depth"
+    unit: ClassVar[str] = "m"
     metrics: ClassVar[dict[str, bool]] = {"abs": False, "rel": False, "rmse": False, "delta1": True}
     delta_metrics: ClassVar[tuple[str, ...] | None] = ("abs", "rel")
     channels: int = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -11,10 +12,14 @@ from torch import Tensor
 from symerge_dense.datasets.targets import INVALID_LABEL
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import Array, DenseTask
+from symerge_dense.tasks.colors import Legend, keep_black
 from symerge_dense.tasks.metric import Metric
+from symerge_dense.tasks.predictions import moments
 from symerge_dense.tasks.regression import masked_sum
+from symerge_dense.tasks.storage import PngStorage
 
 PAPER, INK = 245.0, 40.0  # grey levels of a picture
+EPSILON = 6e-8  # a probability nearer to 0 or 1 has no finite logit in float32
 
 
 @TASKS.register_module()
@@ -141,6 +146,27 @@ class Edges(DenseTask):
         """
         value = prediction.detach().float().cpu()
         level = (PAPER + (INK - PAPER) * value[0].nan_to_num().clamp(0, 1)).round().byte()
-        level = level.where(self.valid(value[None])[0], level.new_zeros(()))
-        picture: Array = level.unsqueeze(-1).repeat(1, 1, 3).numpy()
-        return picture
+        return keep_black(level.unsqueeze(-1).repeat(1, 1, 3).numpy(), self.valid(value[None])[0])
+
+    def average(self, outputs: Sequence[Tensor], weights: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
+        """Logit of the mean probability, and the variance of the probability.
+
+        Args:
+            outputs: logits (N,1,h,w), one per view.
+            weights: one number >= 0 per view; None weighs all alike.
+        """
+        mean, variance = moments([output.float().sigmoid() for output in outputs], weights)
+        return mean.logit(eps=EPSILON), variance
+
+    @property
+    def storage(self) -> PngStorage:
+        """0 or 1 as it is; 255 is stored for 'no label'."""
+        return PngStorage("uint8", invalid=INVALID_LABEL, marker=self.invalid_value)
+
+    def legend(self, limits: tuple[float, float] | None = None) -> Legend:
+        """Line and paper.
+
+        Args:
+            limits: not used.
+        """
+        return Legend(("no", "yes"), ((round(PAPER),) * 3, (round(INK),) * 3))

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import Array
+from symerge_dense.tasks.colors import DARKEST, Legend, keep_black
 from symerge_dense.tasks.regression import Regression
+from symerge_dense.tasks.storage import PngStorage
 
 
 class Intrinsic(Regression):
@@ -25,17 +27,28 @@ class Intrinsic(Regression):
         return output.clamp(0, 1)
 
     def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
-        """The value itself, 0..1 as 0..255; one channel as grey.
+        """The value itself, 0..1 as 0..255, one channel as grey; only what is nearly black is a little brighter.
 
         Args:
             prediction: (C,H,W) with C = 1 or 3.
             limits: not used.
         """
         value = prediction.detach().float().cpu()
-        valid = self.valid(value[None])[0]
-        pixels = value.where(valid, value.new_zeros(())).clamp(0, 1).mul(255).round().byte()
-        picture: Array = pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
-        return picture
+        levels = value.nan_to_num().clamp(0, 1).mul(255).round().byte().expand(3, -1, -1)
+        return keep_black(levels.permute(1, 2, 0).numpy(), self.valid(value[None])[0])
+
+    def legend(self, limits: tuple[float, float] | None = None) -> Legend:
+        """Grey from 0 to 1; nothing for a colour, which means itself.
+
+        Args:
+            limits: not used.
+        """
+        return Legend(colors=((DARKEST,) * 3, (255,) * 3), low=0.0, high=1.0) if self.channels == 1 else Legend()
+
+    @property
+    def storage(self) -> PngStorage:
+        """16 bits over 0..1; 65535 is stored for 'no label'."""
+        return PngStorage("uint16", scale=1 / 65534, invalid=65535, marker=self.invalid_value)
 
 
 @TASKS.register_module()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -11,9 +12,12 @@ from torch import Tensor
 from symerge_dense.datasets.targets import SHORTEST_NORMAL
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import Array
+from symerge_dense.tasks.colors import Legend, keep_black
 from symerge_dense.tasks.metric import Metric
+from symerge_dense.tasks.predictions import moments
 from symerge_dense.tasks.protocols import BatchMeans, labelled
 from symerge_dense.tasks.regression import masked_sum
+from symerge_dense.tasks.storage import PngStorage
 
 THRESHOLDS = (11.25, 22.5, 30.0)  # degrees
 BINS = 1800  # of 0.1 degree each
@@ -189,8 +193,39 @@ class Normals(BatchMeans):
         vectors = prediction.detach().float().cpu()
         right, forward, up = unit_truth(vectors[None])[0]
         colors = torch.stack([right, up, -forward], dim=-1).add(1).mul(127.5).round().byte()
-        picture: Array = colors.where(self.valid(vectors[None])[0].unsqueeze(-1), colors.new_zeros(())).numpy()
-        return picture
+        return keep_black(colors.numpy(), self.valid(vectors[None])[0])
+
+    def average(self, outputs: Sequence[Tensor], weights: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
+        """Mean of the unit vectors, and their variance, 0..1: 1 minus the mean's squared length.
+
+        Args:
+            outputs: raw vectors (N,3,h,w), one per view.
+            weights: one number >= 0 per view; None weighs all alike.
+        """
+        return moments([self.decide(output) for output in outputs], weights)
+
+    def mirror_output(self, output: Tensor) -> Tensor:
+        """Vectors turned back: x changes its sign.
+
+        Args:
+            output: raw vectors (N,3,h,w) of the mirrored image.
+        """
+        return output.flip(-1) * output.new_tensor([-1, 1, 1]).view(1, 3, 1, 1)
+
+    @property
+    def storage(self) -> PngStorage:
+        """-1..1 as 0..65535 per component; three times 0, which no unit vector has, for 'no label'."""
+        return PngStorage("uint16", scale=2 / 65535, offset=-1.0, marker=self.invalid_value)
+
+    def legend(self, limits: tuple[float, float] | None = None) -> Legend:
+        """Colours of the three axes' directions.
+
+        Args:
+            limits: not used.
+        """
+        axes = {"right": (1, 0, 0), "up": (0, 0, 1), "towards the viewer": (0, -1, 0)}
+        colors = self.colorize(torch.tensor(list(axes.values())).T[:, None])[0].tolist()
+        return Legend(tuple(axes), tuple((red, green, blue) for red, green, blue in colors))
 
 
 def _angles(output: Tensor, truth: Tensor) -> Tensor:

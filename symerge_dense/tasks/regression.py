@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from symerge_dense.tasks.base import Array, DenseTask
+from symerge_dense.tasks.colors import Legend, keep_black, paint_scale, scale_colors
 from symerge_dense.tasks.metric import Metric
+from symerge_dense.tasks.storage import PngStorage
 
 
 class Regression(DenseTask):
@@ -89,14 +91,35 @@ class Regression(DenseTask):
             prediction: (C,H,W).
             limits: lowest and highest value, in the target's unit; None takes those of ``prediction``.
         """
-        from matplotlib import colormaps  # slow to import, needed for pictures only
+        known = self.valid(prediction.detach().float().cpu()[None])[0]
+        return keep_black(self._paint(prediction, limits), known)
 
+    def colorize_prediction(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
+        """The first channel on the colour scale; a value outside, a negative one too, has the colour of its end.
+
+        Args:
+            prediction: (C,H,W).
+            limits: as in ``colorize``.
+        """
+        return keep_black(self._paint(prediction, limits), prediction.isfinite().all(0))
+
+    def _paint(self, prediction: Tensor, limits: tuple[float, float] | None) -> Array:
         value = prediction.detach().float().cpu()
-        low, high = limits or self.limits(value) or (0.0, 1.0)
-        level = ((value[0].nan_to_num() - low) / max(high - low, 1e-12)).clamp(0, 1)
-        picture: Array = colormaps["plasma_r"](level.numpy(), bytes=True)[..., :3]
-        picture[~self.valid(value[None])[0].numpy()] = 0
-        return picture
+        return paint_scale(value[0], *(limits or self.limits(value) or (0.0, 1.0)))
+
+    def legend(self, limits: tuple[float, float] | None = None) -> Legend:
+        """The colour scale.
+
+        Args:
+            limits: its ends; None leaves them open.
+        """
+        low, high = limits or (None, None)
+        return Legend(colors=scale_colors(), low=low, high=high, unit=self.unit)
+
+    @property
+    def storage(self) -> PngStorage:
+        """Thousandths, 16 bits: 0 to 65.534; 0 is stored for 'no label'."""
+        return PngStorage("uint16", scale=1e-3, offset=-1e-3, marker=self.invalid_value)
 
 
 class Positive(Regression):
@@ -114,6 +137,11 @@ class Positive(Regression):
     def invalid_value(self) -> float:
         """No measurement."""
         return 0.0
+
+    @property
+    def storage(self) -> PngStorage:
+        """Thousandths, 16 bits, 0.001 to 65.535; 0 is stored for 'no label'."""
+        return PngStorage("uint16", scale=1e-3, marker=self.invalid_value)
 
 
 def pixel_sums(mask: Tensor, *values: Tensor) -> Tensor:

@@ -15,7 +15,9 @@ from symerge_dense.datasets.class_names import NAMES_BY_COUNT
 from symerge_dense.datasets.targets import INVALID_LABEL
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import Array
+from symerge_dense.tasks.colors import Legend, keep_black
 from symerge_dense.tasks.metric import Metric
+from symerge_dense.tasks.predictions import moments
 from symerge_dense.tasks.protocols import MTANTask
 
 NYU13_COLORS = (
@@ -68,7 +70,8 @@ class Segmentation(MTANTask):
     Args:
         classes: number of classes C, 2..255.
         class_names: one name per class; None takes those of a known list of that length, or 'class 0', 'class 1', ...
-        palette: one RGB colour (0..255) per class; None takes ``class_colors``.
+        palette: one RGB colour (0..255) per class, None takes ``class_colors``. One that is nearly black is made a
+            little brighter, for black means 'no label'.
 
     Raises:
         ValueError: ``classes`` is out of range, or ``class_names`` or ``palette`` has another length.
@@ -98,7 +101,7 @@ class Segmentation(MTANTask):
         self.channels = classes
         self.class_names = tuple(class_names)
         self._colors = np.zeros((INVALID_LABEL + 1, 3), np.uint8)
-        self._colors[:classes] = np.asarray(palette)
+        self._colors[:classes] = keep_black(np.asarray(palette).astype(np.uint8), np.ones(classes, bool))
 
     def valid(self, target: Tensor) -> Tensor:
         """Pixels whose target is not 255.
@@ -267,3 +270,22 @@ class Segmentation(MTANTask):
         """
         picture: Array = self._colors[prediction.detach().cpu().numpy().astype(np.uint8)]
         return picture
+
+    def average(self, outputs: Sequence[Tensor], weights: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
+        """Logarithm of the mean probabilities, and the variance of the probabilities, summed over classes.
+
+        Args:
+            outputs: logits (N,C,h,w), one per view.
+            weights: one number >= 0 per view; None weighs all alike.
+        """
+        mean, variance = moments([output.float().softmax(dim=1) for output in outputs], weights)
+        return mean.clamp(min=torch.finfo(mean.dtype).tiny).log(), variance
+
+    def legend(self, limits: tuple[float, float] | None = None) -> Legend:
+        """Names and colours of the classes.
+
+        Args:
+            limits: not used.
+        """
+        colors = self._colors[: self.channels].tolist()
+        return Legend(self.class_names, tuple((red, green, blue) for red, green, blue in colors))

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from symerge_dense.datasets.base import to_tensor
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import DenseTask
+from symerge_dense.tasks.colors import DARKEST
 from symerge_dense.tasks.metric import Metric
 
 SIZE = (6, 8)
@@ -193,3 +195,64 @@ def test_a_picture_without_any_label_is_black(task: DenseTask) -> None:
     truth = truths(task, outputs(task))
     truth[:] = task.invalid_value
     assert not task.colorize(truth[0]).any()
+
+
+def test_the_average_of_equal_views_is_the_view(task: DenseTask) -> None:
+    output = outputs(task)
+    mean, variance = task.average([output, output.clone(), output], weights=[1, 2, 0])
+    assert mean.shape == output.shape and variance.shape == (3, *SIZE)
+    torch.testing.assert_close(task.decide(mean), task.decide(output))
+    torch.testing.assert_close(task.self_label(mean), task.self_label(output))
+    assert (variance >= 0).all() and float(variance.max()) < 1e-6
+    assert float(task.average([output, 1 - outputs(task, seed=1)])[1].mean()) > 1e-4
+
+
+def test_views_weigh_as_asked_and_unfit_ones_are_refused(task: DenseTask) -> None:
+    first, second = outputs(task), outputs(task, seed=1)
+    torch.testing.assert_close(task.decide(task.average([first, second], weights=[0, 3])[0]), task.decide(second))
+    for views, weights in (([], None), ([first, second[:1]], None), ([first], [1, 2]), ([first], [0]), ([first], [-1])):
+        with pytest.raises(ValueError, match="give"):
+            task.average(views, weights)
+
+
+def test_mirrored_twice_is_the_output_and_once_is_what_flip_says(task: DenseTask) -> None:
+    output = outputs(task)
+    assert torch.equal(task.mirror_output(task.mirror_output(output)), output)
+    once = task.mirror_output(output)
+    for image, mirrored in zip(task.self_label(output, soft=False), task.self_label(once, soft=False), strict=True):
+        turned = image.flip(-1).numpy()
+        expected = task.flip(turned) if task.class_map else np.moveaxis(task.flip(np.moveaxis(turned, 0, -1)), -1, 0)
+        np.testing.assert_allclose(mirrored.numpy(), expected, atol=1e-6)
+
+
+def test_storage_keeps_values_within_half_a_step_and_what_is_invalid(task: DenseTask) -> None:
+    truth = truths(task, outputs(task))
+    storage = task.storage
+    stored = storage.encode(truth[0])
+    assert stored.dtype == storage.dtype and stored.shape[:2] == SIZE
+    back = to_tensor(storage.decode(stored))
+    assert back.dtype == truth[0].dtype and torch.equal(task.valid(back[None]), task.valid(truth[:1]))
+    valid = task.valid(truth[:1])[0]
+    assert float((back - truth[0])[..., valid].abs().max()) <= storage.scale / 2 * 1.001 * (not task.class_map)
+
+
+def test_a_prediction_is_stored_and_painted_as_valid_whatever_its_value(task: DenseTask) -> None:
+    for output in (0.0 * outputs(task), -outputs(task), 40 * outputs(task) - 20):
+        decided = task.decide(output)[0]
+        picture = task.colorize_prediction(decided)
+        assert picture.shape == (*SIZE, 3) and picture.dtype == np.uint8
+        assert picture.max(-1).min() >= DARKEST
+        everywhere = torch.ones(SIZE, dtype=torch.bool)
+        stored = to_tensor(task.storage.decode(task.storage.encode(decided, everywhere)))
+        if (task.name, float(output.abs().sum())) != ("normals", 0.0):  # a vector without direction has no label
+            assert task.valid(stored[None]).all()
+
+
+def test_the_legend_has_a_colour_per_name_or_a_scale(task: DenseTask) -> None:
+    legend = task.legend((1.0, 2.0))
+    if legend.names:
+        assert len(legend.names) == len(legend.colors) and legend.low is legend.high is None
+    elif legend.colors:
+        assert len(legend.colors) > 1 and legend.low is not None and legend.high is not None
+        assert legend.low < legend.high
+    assert all(len(color) == 3 and DARKEST <= max(color) <= 255 and min(color) >= 0 for color in legend.colors)

@@ -71,7 +71,7 @@ def test_albedo_by_hand() -> None:
 
 def test_shading_is_a_grey_picture_of_its_value() -> None:
     picture = Shading().colorize(torch.tensor([[[0.0, 0.5, 1.0, 2.0, -1.0]]]))
-    np.testing.assert_array_equal(picture[0, :, 0], [0, 128, 255, 255, 0])
+    np.testing.assert_array_equal(picture[0, :, 0], [40, 128, 255, 255, 0])  # black is kept for 'no label'
     assert (picture == picture[..., :1]).all()
 
 
