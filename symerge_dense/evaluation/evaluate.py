@@ -27,7 +27,8 @@ def evaluate(
     """Scores of every task of a model on a whole data set.
 
     The model runs in evaluation mode and without gradients; afterwards every part of it has its former mode. With
-    several processes, each measures its share and all get the same scores.
+    several processes, each measures its share and all get the same scores; the parts of a metric (mIoU's classes) are
+    known to the main process, which writes the record.
 
     Args:
         model: a module with ``tasks`` (name -> DenseTask). Called with images (N,3,H,W) in 0..255 and
@@ -52,6 +53,9 @@ def evaluate(
             evaluator.process(model(batch["image"].to(device), mode="predict"), batch)
     flat: dict[str, float] = evaluator.evaluate(len(cast(Sized, loader.dataset)))
     return {
-        task: {name: Metric(flat[f"{task}/{name}"], better) for name, better in rule.metrics.items()}
+        task: {
+            name: Metric(flat[f"{task}/{name}"], better, metric.parts.get(f"{task}/{name}"))
+            for name, better in rule.metrics.items()
+        }
         for task, rule in metric.measures.items()
     }

@@ -50,6 +50,9 @@ class DenseMetric(BaseMetric):
         self.protocol = protocol
         self.tasks: dict[str, DenseTask] = {}
         self.measures: dict[str, Measure] = {}
+        self.parts: dict[
+            str, Mapping[str, float | None]
+        ] = {}  # of the last data set, on the main process; MMEngine takes floats
         self._follow_data = tasks is None
         if tasks is not None:
             self._serve(tasks)
@@ -126,7 +129,10 @@ class DenseMetric(BaseMetric):
                 total += rows[name]
             for remark in rule.remarks(total):
                 say(f"{name}: {remark}", once=True)
-            found |= {f"{name}/{metric}": value.value for metric, value in rule.summarize(total).items()}
+            for metric, value in rule.summarize(total).items():
+                found[f"{name}/{metric}"] = value.value
+                if value.parts is not None:
+                    self.parts[f"{name}/{metric}"] = value.parts
         return found
 
 

@@ -19,22 +19,20 @@ def scores_to_json(scores: Mapping[str, Mapping[str, Metric]]) -> dict[str, Any]
         scores: metrics by task and name.
 
     Returns:
-        ``{task: {metric: {"value": float | None, "higher_is_better": bool}}}``; None stands for NaN and infinity.
+        ``{task: {metric: {"value": float | None, "higher_is_better": bool}}}``; None stands for NaN and infinity. A
+        metric with parts has ``"parts": {name: float | None}`` too.
     """
-    return {
-        task: {
-            name: {
-                "value": metric.value if math.isfinite(metric.value) else None,
-                "higher_is_better": metric.higher_is_better,
-            }
-            for name, metric in metrics.items()
-        }
-        for task, metrics in scores.items()
-    }
+    return {task: {name: _entry(metric) for name, metric in metrics.items()} for task, metrics in scores.items()}
+
+
+def _entry(metric: Metric) -> dict[str, Any]:
+    parts = {} if metric.parts is None else {"parts": dict(metric.parts)}
+    value = metric.value if math.isfinite(metric.value) else None
+    return {"value": value, "higher_is_better": metric.higher_is_better, **parts}
 
 
 def scores_from_json(data: Mapping[str, Any]) -> Scores:
-    """Scores from JSON data, the inverse of ``scores_to_json``; None becomes NaN.
+    """Scores from JSON data, the inverse of ``scores_to_json`` without parts; None becomes NaN.
 
     Args:
         data: what ``scores_to_json`` returned.

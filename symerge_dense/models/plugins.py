@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from symerge_dense.registry import HEADS, TASKS, did_you_mean, registered_by
@@ -40,6 +40,16 @@ def plugins_of(spec: Spec) -> dict[str, str]:
     return found
 
 
+def task_plugins(tasks: Iterable[str]) -> dict[str, str]:
+    """The modules of other packages that registered tasks come from, as ``plugins_of`` has them.
+
+    Args:
+        tasks: their registered names.
+    """
+    modules = {f"{TASKS.kind} {name}": registered_by(TASKS[name]) for name in tasks}
+    return {key: module for key, module in modules.items() if module is not None}
+
+
 def check_registered(spec: Spec, plugins: Any = None) -> None:
     """Refuse a model's spec whose tasks and heads do not all go by registered names. Nothing is imported.
 
@@ -57,11 +67,19 @@ def check_registered(spec: Spec, plugins: Any = None) -> None:
                 raise ValueError("in a model's spec every head and task is {'type': registered name, ...}.")
             if name not in registry:  # a name that a registry would import is not looked for
                 known = did_you_mean(name[:SHOWN], list(registry), registry.kind)
-                raise ValueError(known + _origin(f"{registry.kind} {name}", plugins))
+                raise ValueError(known + origin(f"{registry.kind} {name}", plugins))
 
 
-def _origin(key: str, plugins: Any) -> str:
-    """What to import before ``key``, for example 'task saliency', is known: words of a file that is not trusted."""
+def origin(key: str, plugins: Any) -> str:
+    """What to import before a name is known, as a sentence: words of a file that is not trusted. Nothing is imported.
+
+    Args:
+        key: kind and name, for example 'task saliency'.
+        plugins: what ``plugins_of`` returned where the file was written, or anything else.
+
+    Returns:
+        The sentence, with a space before it; empty where the file does not say.
+    """
     module = plugins.get(key) if isinstance(plugins, Mapping) else None
     if not isinstance(module, str):
         return ""

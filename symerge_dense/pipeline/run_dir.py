@@ -3,7 +3,7 @@
 work_dirs/<config>/<date-time>/      run.json (what was asked), results.json, history.jsonl
     labels/  checkpoints/            expert predictions; states to resume from
     merged.safetensors               the merged multi-task model; coefficients.safetensors what was learned
-    panels.png coefficients.png curves.png
+    panels.png coefficients.png curves.png   panels/ has every picture of panels.png alone
 work_dirs/experts/<config>/          base-<fingerprint>.safetensors, <task>-<fingerprint>.safetensors
 """
 

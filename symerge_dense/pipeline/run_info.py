@@ -15,6 +15,7 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 
+from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.progress import console
 from symerge_dense.report.results import versions
 
@@ -63,6 +64,16 @@ def peak_memory_mb() -> float:
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
+
+
+def parameters(model: MultiTaskModel) -> dict[str, Any]:
+    """Number of weights of a model: ``{'backbone': n, 'heads': {task: n}}``.
+
+    Args:
+        model: the network.
+    """
+    heads = {task: sum(weight.numel() for weight in head.parameters()) for task, head in model.heads.items()}
+    return {"backbone": sum(weight.numel() for weight in model.backbone.parameters()), "heads": heads}
 
 
 def run_facts() -> dict[str, Any]:

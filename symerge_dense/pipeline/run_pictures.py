@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from symerge_dense.datasets.base import DenseDataset
+from symerge_dense.fileio import atomic_write
 from symerge_dense.models.modes import evaluating
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.report.figures.curves import draw_curves
 from symerge_dense.report.figures.heatmap import draw_heatmap
 from symerge_dense.report.figures.panels import draw_panels
 
-Pictures = dict[str, list[np.ndarray]]  # per task, one uint8 (H,W,3) per image
+SINGLE = "panels"  # folder of the single pictures
 
 
 class Panels:
@@ -59,12 +61,33 @@ class Panels:
         for name, task in model.tasks.items():
             self.add_column(title, {name: [task.decide(output[name][None])[0].cpu() for output in outputs]})
 
-    def draw(self, path: Path) -> None:
-        """Write the picture: per image and task, every column, coloured over the range of the truth.
+    def draw(self, folder: Path) -> list[dict[str, Any]]:
+        """Write panels.png: per image and task, every column, coloured over the range of the truth; and each picture.
 
         Args:
-            path: of the image file.
+            folder: of the run. The single pictures go into its folder panels/, at their own size.
+
+        Returns:
+            The single pictures as the record lists them: ``{'image': path, 'tasks': {task: {column: path}}}`` of every
+            image, with paths from ``folder``.
         """
+        rows = self._rows()
+        draw_panels(folder / "panels.png", rows)
+        return [
+            {
+                "image": _save(folder, f"{number}_image", row["image"]),
+                "tasks": {
+                    name: {
+                        title: _save(folder, f"{number}_{place}_{column}", row[name][title])
+                        for column, title in enumerate(self.columns)
+                    }
+                    for place, name in enumerate(self.tasks)
+                },
+            }
+            for number, row in enumerate(rows)
+        ]
+
+    def _rows(self) -> list[dict[str, Any]]:
         rows = []
         for i, sample in enumerate(self.samples):
             image = sample["image"].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
@@ -76,13 +99,21 @@ class Panels:
                 for name in self.tasks
             }
             rows.append({"image": image, **cells})
-        draw_panels(path, rows)
+        return rows
 
     def _colour(self, name: str, values: Any, truth: Any, predicted: bool) -> np.ndarray:
         """A picture over the range of the truth; black means a pixel without label, which no prediction has."""
         task = self.tasks[name]
         paint = task.colorize_prediction if predicted else task.colorize
         return np.asarray(paint(values, limits=task.limits(truth)))
+
+
+def _save(folder: Path, name: str, picture: np.ndarray) -> str:
+    """Write one picture; names of tasks may hold what no file's name may, so that files go by numbers."""
+    path = f"{SINGLE}/{name}.png"
+    with atomic_write(folder / path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
+    return path
 
 
 def draw_learning(

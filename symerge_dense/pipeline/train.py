@@ -23,12 +23,13 @@ from symerge_dense.merging.methods.average import Average
 from symerge_dense.merging.methods.task_arithmetic import TaskArithmetic
 from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.plugins import task_plugins
 from symerge_dense.pipeline import data, run_dir
 from symerge_dense.pipeline.comparison.model_pool import ModelPool
 from symerge_dense.pipeline.comparison.scoring import Scoring
 from symerge_dense.pipeline.config import RunConfig, to_json
 from symerge_dense.pipeline.expert_store import ExpertStore, check_network
-from symerge_dense.pipeline.run_info import Stages, peak_memory_mb, run_facts
+from symerge_dense.pipeline.run_info import Stages, parameters, peak_memory_mb, run_facts
 from symerge_dense.pipeline.run_pictures import Panels, draw_learning
 from symerge_dense.progress import console
 from symerge_dense.registry import ADAPTIVE_METHODS, TASKS
@@ -66,6 +67,7 @@ class TrainRun:
             **run_facts(),
             "delta_m_metrics": headlines,
             "published_metrics": {task: published_metrics(TASKS[task]) for task in self.config.tasks},
+            "plugins": task_plugins(self.config.tasks),
         }
         self.scores: dict[str, Scores] = {}
 
@@ -161,12 +163,13 @@ class TrainRun:
         return adapted
 
     def _draw(self, adapted: Adapted) -> None:
-        self.panels.draw(self.folder / "panels.png")
+        self.results["panels"] = self.panels.draw(self.folder)
         draw_learning(self.folder, adapted.coefficients, list(self.config.tasks), adapted.history)
 
     def _report(self, adapted: Adapted) -> None:
         self.results |= {
             "coefficients": adapted.coefficients,
+            "parameters": parameters(adapted.model),
             "timings": self.stages.seconds,
             "peak_memory_mb": peak_memory_mb(),
         }
@@ -186,7 +189,8 @@ class TrainRun:
         print_results(self.results, console)
         console.print(
             f"{sum(self.stages.seconds.values()):.0f} s, {self.results['peak_memory_mb']:.0f} MiB at peak. "
-            f"In {self.folder}: results.json, merged.safetensors, panels.png, coefficients.png, curves.png"
+            f"In {self.folder}: results.json, merged.safetensors, panels.png, coefficients.png, curves.png, panels/. "
+            "`symerge report page` makes one page of it."
         )
 
 

@@ -6,12 +6,15 @@
     delta_m_metrics: {task: metric}                                 the headline of each task
     published_metrics: {task: [metric, ...]}                        what Delta_m compares if it takes several metrics
     experts, average, task_arithmetic, initial, merged              one row of the table each:
-        tasks: {task: {metric: {value, higher_is_better}}}
+        tasks: {task: {metric: {value, higher_is_better, parts}}}   parts: what a mean is made of: {class: value}
     delta_m: {row: {mean, task, ...}}                               percent against the experts, positive is better
     timings: {stage: seconds}, peak_memory_mb
+    coefficients: {group of tensors: [one per task]}, parameters: {backbone, heads: {task: number}}
+    plugins: {'task saliency': module}                              which packages registered the tasks, if not this one
+    panels: [{image: path, tasks: {task: {column: path}}}]          pictures, beside the file
 
-Files of earlier versions lack ``delta_m_metrics`` or ``published_metrics``. More keys are allowed everywhere:
-``task_arithmetic.scale`` is the coefficient of that row.
+Files of earlier versions lack ``delta_m_metrics`` or ``published_metrics``, ``plugins``, ``panels``, ``parameters`` and
+parts. More keys are allowed everywhere: ``task_arithmetic.scale`` is the coefficient of that row.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -11,6 +12,8 @@ class Metric(NamedTuple):
     Args:
         value: in the metric's own unit; NaN where nothing was measured.
         higher_is_better: False for errors.
+        parts: what a mean is made of, in the same unit, by name: the classes of mIoU. None for one that was
+            not measured, and for a metric without parts.
 
     >>> Metric(0.57, higher_is_better=False).value
     0.57
@@ -18,3 +21,4 @@ class Metric(NamedTuple):
 
     value: float
     higher_is_better: bool
+    parts: Mapping[str, float | None] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -203,13 +204,21 @@ class Segmentation(MTANTask):
             total: sum of the rows of ``statistics``, (C * C,).
         """
         iou, accuracy = self._shares(total)
-        return self.table(float(100 * iou.nanmean()), 100 * accuracy)
+        return self._by_class(self.table(float(100 * iou.nanmean()), 100 * accuracy), iou)
 
     def _shares(self, total: Tensor) -> tuple[Tensor, float]:
         """Intersection over union of each class (C,), NaN for an absent one, and the fraction of correct pixels."""
         matrix = total.view(self.channels, self.channels).double()
         hit = matrix.diagonal()
         return hit / (matrix.sum(0) + matrix.sum(1) - hit), float(hit.sum() / matrix.sum())
+
+    def _by_class(self, found: dict[str, Metric], iou: Tensor) -> dict[str, Metric]:
+        """``found`` with the classes' own numbers beside their mean; a name that several classes have gets its id."""
+        twice = len(set(self.class_names)) < len(self.class_names)
+        names = [f"{index} {name}" if twice else name for index, name in enumerate(self.class_names)]
+        values = [None if math.isnan(value) else value for value in (100 * iou).tolist()]
+        parts = dict(zip(names, values, strict=True))
+        return {**found, "mIoU": found["mIoU"]._replace(parts=parts)}
 
     def absent_classes(self, total: Tensor) -> list[str]:
         """Names of the classes that occur neither in truth nor in prediction, so that mIoU leaves them out.
@@ -245,7 +254,7 @@ class Segmentation(MTANTask):
             total: sum of the rows of ``mtan_statistics``, (C * C,).
         """
         iou, accuracy = self._shares(total)
-        return self.table(float(100 * iou.mean()), 100 * accuracy)
+        return self._by_class(self.table(float(100 * iou.mean()), 100 * accuracy), iou)
 
     def mtan_remarks(self, total: Tensor) -> list[str]:
         """Name the absent classes.

@@ -10,6 +10,7 @@ import time
 from types import SimpleNamespace
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from builders.pipeline_tiny import ENV, ROOT, TASKS, tool, write_config
@@ -19,9 +20,9 @@ from symerge_dense.engine.checkpointing import checkpoints
 from symerge_dense.models.checkpoint import load_model, state_hash
 from symerge_dense.pipeline import run_dir as workdir
 from symerge_dense.pipeline.config import load_config
+from symerge_dense.pipeline.data import dataset
 from symerge_dense.pipeline.train import train
 from symerge_dense.report.results import MERGED_ROWS, ROWS, RUN_KEYS, read_results
-from symerge_dense.report.table import markdown_table
 
 PICTURES = ("panels.png", "coefficients.png", "curves.png")
 CLOCKS = ("timings", "peak_memory_mb")
@@ -72,6 +73,7 @@ def test_everything_is_written_and_nothing_else(home, stock):
         "coefficients.safetensors",
         "labels",
         "checkpoints",
+        "panels",
         *PICTURES,
     }
     assert {path.name for path in home.folder.iterdir()} == {"rooms", "experts", "run", "tiny.py"}
@@ -98,7 +100,38 @@ def test_the_record_is_complete_and_every_number_is_one(home):
     stages = {"data", "experts", "experts_evaluation", "baselines", "adaptation", "evaluation"}
     assert stages <= set(record["timings"]) and min(record["timings"].values()) >= 0 < record["peak_memory_mb"]
     assert without_clocks(record) == without_clocks(json.loads(json.dumps(home.results)))
-    assert "SyMerge" in markdown_table(record)
+
+
+def test_the_record_has_classes_sizes_and_single_pictures(home):
+    for row in ROWS:
+        miou = home.results[row]["tasks"]["segmentation"]["mIoU"]
+        seen = [value for value in miou["parts"].values() if value is not None]
+        assert len(miou["parts"]) == 13 and sum(seen) / len(seen) == pytest.approx(miou["value"])
+        assert "parts" not in home.results[row]["tasks"]["depth"]["abs"]
+    merged, _ = load_model(home.run / "merged.safetensors")
+    sizes = home.results["parameters"]
+    assert set(sizes["heads"]) == set(TASKS)
+    assert sizes["backbone"] + sum(sizes["heads"].values()) == sum(weight.numel() for weight in merged.parameters())
+    assert home.results["plugins"] == {}  # no task comes from another package
+
+
+def test_the_single_pictures_are_those_of_the_composite(home):
+    pictures = home.results["panels"]
+    assert len(pictures) == 2
+    listed = {path for entry in pictures for path in (entry["image"], *columns_of(entry).values())}
+    assert listed == {path.relative_to(home.run).as_posix() for path in (home.run / "panels").iterdir()}
+    for entry in pictures:
+        assert {column for _, column in columns_of(entry)} == {"truth", "expert", "task arithmetic", "merged"}
+        assert {cv2.imread(str(home.run / path)).shape for path in columns_of(entry).values()} == {(32, 48, 3)}
+    config = load_config(home.config)
+    sample = dataset(config, "test", config.tasks)[1]  # the first of two evenly spaced ones of six
+    found = cv2.imread(str(home.run / pictures[0]["image"]))[:, :, ::-1]
+    assert np.array_equal(found, sample["image"].permute(1, 2, 0).round().numpy().astype(np.uint8))
+
+
+def columns_of(entry):
+    """{(task, column): path} of one image of a record's pictures."""
+    return {(task, name): path for task, columns in entry["tasks"].items() for name, path in columns.items()}
 
 
 def test_the_losses_are_finite_and_one_for_every_round(home):

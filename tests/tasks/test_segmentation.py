@@ -96,3 +96,15 @@ def test_wrong_arguments_are_refused() -> None:
     for arguments in ({"classes": 1}, {"classes": 256}, {"class_names": ["a"]}, {"classes": 2, "palette": [(1, 2, 3)]}):
         with pytest.raises(ValueError, match="classes"):
             Segmentation(**arguments)
+
+
+def test_miou_is_the_mean_of_its_parts() -> None:
+    """Class 0: 2 of 3 pixels; class 1: 1 of 2; class 2 is nowhere."""
+    task = Segmentation(3, class_names=["wall", "floor", "wall"])
+    output = torch.tensor([[9.0, 9, 0, 0], [0.0, 0, 9, 9], [0.0, 0, 0, 0]]).view(1, 3, 1, 4)
+    total = task.statistics(output, torch.tensor([[[0, 0, 0, 1]]]))[0]
+    for measured in (task.summarize(total), task.mtan_summarize(total)):
+        assert measured["mIoU"].parts == pytest.approx({"0 wall": 200 / 3, "1 floor": 50.0, "2 wall": None})
+        assert measured["pixel_accuracy"].parts is None
+    assert task.summarize(total)["mIoU"].value == pytest.approx((200 / 3 + 50) / 2)
+    assert list(Segmentation(13).summarize(torch.ones(169))["mIoU"].parts or {})[:2] == ["bed", "books"]

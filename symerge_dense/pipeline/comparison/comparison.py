@@ -15,10 +15,11 @@ import torch
 from mmengine.device import get_device
 
 from symerge_dense.adaptation.adapt import data_loading
-from symerge_dense.evaluation.delta_m import delta_by_task
+from symerge_dense.evaluation.delta_m import delta_by_task, published_metrics
 from symerge_dense.evaluation.scores import Scores
 from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.plugins import task_plugins
 from symerge_dense.pipeline import data, run_dir
 from symerge_dense.pipeline.comparison.head_transfer import HeadDonor
 from symerge_dense.pipeline.comparison.methods import BLOCKS, EXPERTS, JOINT, Adaptive, Candidate, Outcome, candidates
@@ -115,6 +116,8 @@ class Comparison:
             "adapted_from": self.adapted_from or HEADS_FROM,
             **self._facts,
             "delta_m_metrics": {task: TASKS[task].headline for task in self.config.tasks},
+            "published_metrics": {task: published_metrics(TASKS[task]) for task in self.config.tasks},
+            "plugins": task_plugins(self.config.tasks),
             "rows": list(self.rows.values()),
         }
 
