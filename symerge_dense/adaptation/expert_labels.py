@@ -25,6 +25,7 @@ from symerge_dense.datasets.transforms import Augment
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.fileio import atomic_write, write_text
 from symerge_dense.models.checkpoint import state_hash
+from symerge_dense.models.image_sizes import padded
 from symerge_dense.models.modes import evaluating
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.progress import track
@@ -88,10 +89,19 @@ class CachedLabels:
         rules: {task: DenseTask}; a task knows how its values change under a mirror or a zoom.
         augment: joint augmentation; None for none.
         seed: of the augmentation; sample ``index`` of pass ``draw`` depends on (seed, draw, index) alone.
+        size: (H,W) that the experts' backbone pads images to. The labels cover the padded image, so a view of it is
+            only the same view of both if the image is padded first. None: labels cover the image.
     """
 
-    def __init__(self, folder: Path, rules: Mapping[str, Any], augment: Augment | None = None, seed: int = 0) -> None:
-        self.folder, self.rules, self.augment, self.seed = folder, rules, augment, seed
+    def __init__(
+        self,
+        folder: Path,
+        rules: Mapping[str, Any],
+        augment: Augment | None = None,
+        seed: int = 0,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        self.folder, self.rules, self.augment, self.seed, self.size = folder, rules, augment, seed, size
         self._stores: dict[str, np.ndarray] = {}
 
     def __call__(self, sample: dict[str, Any], draw: int) -> dict[str, Any]:
@@ -99,6 +109,8 @@ class CachedLabels:
         index = sample["index"]
         labels = {task: self._label(task, index) for task in self.rules}
         if self.augment is not None:
+            if self.size is not None:
+                sample["image"] = padded(sample["image"][None], self.size)[0]
             arrays = {"image": rearrange(sample["image"], "c h w -> h w c").numpy()}
             arrays |= {task: rearrange(label, "c h w -> h w c").astype(np.float32) for task, label in labels.items()}
             arrays = self.augment(arrays, self.rules, np.random.default_rng((self.seed, draw, index)))

@@ -140,7 +140,9 @@ class SyMergeHook(Hook):
             expert.cpu()  # nobody asks them again: an accelerator's memory is for the task vectors
         model.experts = {}
         augment = Augment(**model.options.augment) if model.options.augment is not None else None
-        self.pool.attach(CachedLabels(folder, model.model.tasks, augment, seed))
+        height, width = self.pool.image(0).shape[-2:]
+        size = model.model.backbone.padded_size(height, width)
+        self.pool.attach(CachedLabels(folder, model.model.tasks, augment, seed, size))
 
     def _start(self, model: Student, runner: Any) -> None:
         """Done once, at the start of a run: a resumed run finds the results in its checkpoint."""

@@ -5,38 +5,36 @@ Shape legend: N images, C channels, H x W image size, h x w feature size.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from einops import rearrange
 from mmengine.dist import is_main_process
-from timm.layers import PatchEmbed
+from timm.layers import PatchEmbed, resample_abs_pos_embed
 from torch import Tensor, nn
 
 from symerge_dense.models.foreign_files import read_foreign
-from symerge_dense.models.resnet_names import with_timm_stem
-from symerge_dense.models.timm_weights import create, download, for_features
-from symerge_dense.models.weight_files import MatchReport, has_record, match_report, read_metadata, state_hash
-from symerge_dense.registry import did_you_mean
-
-# Arguments of timm that load files or change what a backbone is; only load_base may load weights.
-RESERVED = (
-    "pretrained",
-    "pretrained_cfg",
-    "pretrained_cfg_overlay",
-    "checkpoint_path",
-    "cache_dir",
-    "features_only",
-    "feature_cls",
-    "out_indices",
-    "scriptable",
-    "exportable",
+from symerge_dense.models.image_sizes import (
+    COARSEST,
+    DYNAMIC,
+    SIZE_ERRORS,
+    Size,
+    any_size,
+    check_divides,
+    fits,
+    padded,
+    patched_size,
+    strided_size,
+    wrong_size,
 )
-LEVELS = 4
+from symerge_dense.models.resnet_names import with_timm_stem
+from symerge_dense.models.timm_weights import check_arguments, create, default_levels, download, for_features
+from symerge_dense.models.weight_files import MatchReport, has_record, match_report, read_metadata, state_hash
+
 # Prefixes of the backbone's tensors in files of whole networks: ours, LibMTL's, OpenMMLab's.
 PREFIXES = ("backbone.body.", "encoder.", "backbone.")
 
@@ -74,18 +72,18 @@ class TimmBackbone(nn.Module):
         **timm_args: Any,
     ) -> None:
         super().__init__()
-        _check_name(name)
-        _check_arguments(timm_args)
+        check_arguments(name, timm_args)
         shape = {"output_stride": output_stride, "img_size": tuple(img_size) if img_size else None}
         self.name = name
         self.timm_args = {**{key: value for key, value in shape.items() if value is not None}, **timm_args}
-        self.out_indices = list(out_indices) if out_indices is not None else _default_levels(name, self.timm_args)
-        self.body = create(name, self.timm_args, features_only=True, out_indices=tuple(self.out_indices))
+        self.out_indices = list(out_indices) if out_indices is not None else default_levels(name, self.timm_args)
+        arguments = any_size(name, self.timm_args)
+        self.body = create(name, arguments, features_only=True, out_indices=tuple(self.out_indices))
         self.channels: list[int] = list(self.body.feature_info.channels())
         self.strides: list[int] = list(self.body.feature_info.reduction())
         self.channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
         if (embed := self._embed()) is not None and img_size is not None:
-            _check_divides(embed, *img_size)
+            check_divides(embed, *img_size)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -94,82 +92,84 @@ class TimmBackbone(nn.Module):
         plain: dict[str, Any] = json.loads(json.dumps(spec))
         return plain
 
+    def padded_size(self, height: int, width: int) -> Size:
+        """The size that images are padded to, at the bottom and at the right, before the network sees them.
+
+        A plain transformer's sides are padded to whole patches. Other networks get the images as they are, where they
+        can, and else multiples of their coarsest stride. Features cover the padded image.
+
+        Args:
+            height: of the images.
+            width: of the images.
+
+        Raises:
+            ValueError: the network takes no such size; the message names one that it takes.
+        """
+        if (embed := self._embed()) is not None:
+            return patched_size(embed, height, width)
+        return strided_size(*self._network, height, width)
+
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Feature maps (N,C,h,w), finest first.
+        """Feature maps (N,C,h,w) of the padded images, finest first.
+
+        At another size than its own, a transformer's position embedding is resampled by timm.
 
         Args:
             image: normalised images (N,3,H,W).
 
         Raises:
-            ValueError: an image size for which the position embedding is not made, or that the patches do not divide.
+            ValueError: an image size that the network does not take.
         """
-        if (embed := self._embed()) is not None:
-            _check_image(embed, *image.shape[-2:])
-        features: list[Tensor] = list(self.body(image))
+        height, width = image.shape[-2:]
+        try:
+            features: list[Tensor] = list(self.body(padded(image, self.padded_size(height, width))))
+        except SIZE_ERRORS as error:
+            if isinstance(error, ValueError) or fits(self._network[0], height, width):
+                raise
+            raise wrong_size(*self._network, height, width) from error
         if self.channels_last:
             return [rearrange(feature, "n h w c -> n c h w").contiguous() for feature in features]
         return features
+
+    def for_size(self, height: int, width: int) -> TimmBackbone:
+        """A copy for images of one size: its position embedding is resampled once, not in every pass.
+
+        Exports take it, so that no resampling is in their graphs. Networks without a position embedding to resample
+        are copied as they are.
+
+        Args:
+            height: of the images.
+            width: of the images.
+
+        Returns:
+            A backbone with its own weights; it takes images of ``padded_size(height, width)`` alone, and pads none.
+
+        Raises:
+            ValueError: the network takes no such size.
+        """
+        size, owner = self.padded_size(height, width), getattr(self.body, "model", self.body)
+        if getattr(owner, "pos_embed", None) is None or not getattr(owner, DYNAMIC, False):
+            return copy.deepcopy(self)
+        with torch.random.fork_rng(devices=[]):
+            made = TimmBackbone(**{**self.spec, "img_size": size, DYNAMIC: False})
+        state = self.state_dict()
+        name = next(name for name in state if name.endswith("pos_embed"))
+        extra = 0 if owner.no_embed_class else owner.num_prefix_tokens
+        grid, wanted = owner.patch_embed.grid_size, getattr(made.body, "model", made.body).patch_embed.grid_size
+        state[name] = resample_abs_pos_embed(state[name], list(wanted), list(grid), num_prefix_tokens=extra)
+        made.load_state_dict(state)
+        return made.to(state[name].device).train(self.training)
+
+    @property
+    def _network(self) -> tuple[str, int]:
+        """What ``image_sizes`` asks about: the spec as text, and the coarsest stride."""
+        return json.dumps(self.spec), max(*self.strides, COARSEST)
 
     def _embed(self) -> PatchEmbed | None:
         """A transformer's patch embedding, looked up: as an attribute it would be saved twice."""
         owner = getattr(self.body, "model", self.body)
         embed = getattr(owner, "patch_embed", None)
         return embed if isinstance(embed, PatchEmbed) else None
-
-
-def _check_name(name: str) -> None:
-    architecture = name.split(".")[0]  # what follows a dot names pretrained weights
-    if not timm.is_model(architecture) or ":" in name or "/" in name:
-        raise ValueError(_shorten(did_you_mean(architecture, timm.list_models(), "timm model")))
-
-
-def _shorten(text: str) -> str:
-    return f"{text.split(' Known:')[0]} timm.list_models() lists all."
-
-
-def _check_arguments(timm_args: dict[str, Any]) -> None:
-    for key in timm_args:
-        if key in RESERVED:
-            raise ValueError(
-                f"backbone argument {key!r} is not allowed here: weights are loaded by load_base "
-                "(checkpoint=PATH or pretrained=True), and the features by out_indices."
-            )
-    try:
-        json.dumps(timm_args)
-    except TypeError as error:
-        raise ValueError(f"backbone arguments {timm_args} must be numbers, texts and lists: {error}.") from error
-
-
-def _default_levels(name: str, timm_args: dict[str, Any]) -> list[int]:
-    with torch.device("meta"):
-        strides = [level["reduction"] for level in create(name, timm_args, features_only=True).feature_info.info]
-    count = min(LEVELS, len(strides))
-    if len(set(strides)) == 1:  # a plain transformer: blocks that differ in depth only
-        return [(i + 1) * len(strides) // count - 1 for i in range(count)]
-    return list(range(len(strides)))[-count:]
-
-
-def _check_divides(embed: PatchEmbed, *size: int) -> None:
-    patch = embed.patch_size
-    if any(side % step for side, step in zip(size, patch, strict=True)):
-        below, above = (
-            [max(step, side // step * step + extra * step) for side, step in zip(size, patch, strict=True)]
-            for extra in (0, 1)
-        )
-        raise ValueError(
-            f"image size {tuple(size)} is not divisible by the patch size {tuple(patch)}; the nearest "
-            f"valid sizes are {below[0]} or {above[0]} high and {below[1]} or {above[1]} wide."
-        )
-
-
-def _check_image(embed: PatchEmbed, *size: int) -> None:
-    if embed.img_size is not None and embed.strict_img_size and tuple(size) != tuple(embed.img_size):
-        raise ValueError(
-            f"this backbone is built for images of {tuple(embed.img_size)}, not {tuple(size)}; build it "
-            f"with img_size={tuple(size)}, or resize the data to {tuple(embed.img_size)}."
-        )
-    if not embed.dynamic_img_pad:
-        _check_divides(embed, *size)
 
 
 # -- first weights ----------------------------------------------------------------------------------------------------

@@ -197,16 +197,18 @@ class MultiTaskModel(TrainableModel):
             return outputs
         if mode == "predict":
             return self.to_image_size(outputs, image)
-        return {f"loss_{name}": self._loss(name, output, batch) for name, output in outputs.items()}
+        size = image.shape[-2:]
+        return {f"loss_{name}": self._loss(name, output, batch, size) for name, output in outputs.items()}
 
-    def _loss(self, name: str, output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    def _loss(self, name: str, output: Tensor, batch: Mapping[str, Tensor], size: Sequence[int]) -> Tensor:
         if name not in batch:
             raise ValueError(
                 f"the batch has no target of task {name!r} (it has {sorted(batch)}); list the task in the "
                 "data set's tasks."
             )
         target = batch[name]
-        return self.tasks[name].loss(self.upsample(output, target.shape[-2:]), target)
+        output = self.upsample(self.without_padding(output, size), target.shape[-2:])
+        return self.tasks[name].loss(output, target)
 
     def to_image_size(self, outputs: Mapping[str, Tensor], image: Tensor) -> list[dict[str, Tensor]]:
         """Raw outputs at the size of the images, as one {task: (C,H,W)} per image.
@@ -215,8 +217,24 @@ class MultiTaskModel(TrainableModel):
             outputs: {task: (N,C,h,w)}.
             image: (N,3,H,W).
         """
-        large = {name: self.upsample(output, image.shape[-2:]) for name, output in outputs.items()}
+        size = image.shape[-2:]
+        large = {name: self.upsample(self.without_padding(output, size), size) for name, output in outputs.items()}
         return [{name: output[row] for name, output in large.items()} for row in range(len(image))]
+
+    def without_padding(self, output: Tensor, size: Sequence[int]) -> Tensor:
+        """A raw output for the images alone, where the backbone padded them: upsampled to the padded size, and cropped.
+
+        Args:
+            output: (N,C,h,w), of the padded images.
+            size: (H,W) of the images.
+
+        Returns:
+            (N,C,H,W); the output as it is, where nothing was padded.
+        """
+        padded = self.backbone.padded_size(*size)
+        if padded == tuple(size):
+            return output
+        return self.upsample(output, padded)[..., : size[0], : size[1]].contiguous()
 
     def upsample(self, output: Tensor, size: Sequence[int]) -> Tensor:
         """Resize a raw output bilinearly, in float32.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,23 @@ import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
+
+from symerge_dense.registry import did_you_mean
+
+# Arguments of timm that load files or change what a backbone is; only load_base may load weights.
+RESERVED = (
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "features_only",
+    "feature_cls",
+    "out_indices",
+    "scriptable",
+    "exportable",
+)
+LEVELS = 4
 
 
 def create(name: str, timm_args: Mapping[str, Any], **more: Any) -> Any:
@@ -30,6 +48,50 @@ def create(name: str, timm_args: Mapping[str, Any], **more: Any) -> Any:
             f"timm cannot build {name!r} with {dict(timm_args)} {more or ''}: {error}. Leave out or "
             "correct the argument; not every network takes output_stride or img_size."
         ) from error
+
+
+def check_arguments(name: str, timm_args: Mapping[str, Any]) -> None:
+    """Refuse what is no timm model, and arguments that load files or that a record cannot hold.
+
+    Args:
+        name: timm model.
+        timm_args: its arguments, as the user gave them.
+
+    Raises:
+        ValueError: the name or an argument is refused.
+    """
+    architecture = name.split(".")[0]  # what follows a dot names pretrained weights
+    if not timm.is_model(architecture) or ":" in name or "/" in name:
+        told = did_you_mean(architecture, timm.list_models(), "timm model")
+        raise ValueError(f"{told.split(' Known:')[0]} timm.list_models() lists all.")
+    for key in timm_args:
+        if key in RESERVED:
+            raise ValueError(
+                f"backbone argument {key!r} is not allowed here: weights are loaded by load_base "
+                "(checkpoint=PATH or pretrained=True), and the features by out_indices."
+            )
+    try:
+        json.dumps(timm_args)
+    except TypeError as error:
+        raise ValueError(f"backbone arguments {timm_args} must be numbers, texts and lists: {error}.") from error
+
+
+def default_levels(name: str, timm_args: Mapping[str, Any]) -> list[int]:
+    """The features that a backbone gives if not told: the last four levels, or four blocks of a plain transformer.
+
+    Args:
+        name: timm model.
+        timm_args: its arguments.
+
+    Raises:
+        ValueError: an argument does not fit the network.
+    """
+    with torch.device("meta"):
+        strides = [level["reduction"] for level in create(name, timm_args, features_only=True).feature_info.info]
+    count = min(LEVELS, len(strides))
+    if len(set(strides)) == 1:  # a plain transformer: blocks that differ in depth only
+        return [(i + 1) * len(strides) // count - 1 for i in range(count)]
+    return list(range(len(strides)))[-count:]
 
 
 def download(name: str, timm_args: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from builders import tiny
+from builders.adapt_once import adapt_tiny
 
 from symerge_dense.adaptation.expert_labels import CachedLabels, OnlineLabels, write_labels
 from symerge_dense.adaptation.student import PREFIX
@@ -202,3 +203,31 @@ def test_online_labels_are_the_experts_answers_without_gradient(experts, pool):
     for task, expert in experts.items():
         assert not expert.training and not labels[task].requires_grad
         assert torch.equal(labels[task], outputs(expert, task, pool, 3)[:3])
+
+
+# -- images that the patches do not divide -----------------------------------------------------------------------------
+def test_image_and_labels_are_views_of_one_padded_frame(tmp_path):
+    """Labels cover the padded image; mirrored, its padding is at the left of both."""
+    expert = tiny.expert("depth", tiny.backbone(tiny.VIT), 1)
+    pool = Unlabelled(tiny.TinySet({}, split="pool", size=(30, 44)), limit=2)
+    write_labels({"depth": expert}, pool, tmp_path, 2)
+    rules, size = {"depth": TASKS["depth"]}, expert.backbone.padded_size(30, 44)
+    plain, mirrored = pool.fresh(), pool.fresh()
+    plain.attach(CachedLabels(tmp_path, rules, None, 0, size))
+    mirrored.attach(CachedLabels(tmp_path, rules, Augment(flip=1.0), 0, size))
+    assert size == (32, 48) and plain[0]["image"].shape == (3, 30, 44)
+    image, label = mirrored[0]["image"], mirrored[0][PREFIX + "depth"]
+    assert torch.equal(image.flip(-1)[:, :30, :44], plain[0]["image"])
+    assert torch.equal(image[:, :, :4], plain[0]["image"][:, :, -1:].expand(-1, -1, 4)[:, [*range(30), 29, 29]])
+    assert torch.equal(label.flip(-1), plain[0][PREFIX + "depth"]) and label.shape[-2:] == (4, 6)
+
+
+@pytest.mark.parametrize("labels", ["cached", "online"])
+def test_a_transformer_is_adapted_at_another_size_than_its_own(tmp_path, labels):
+    data = tiny.TinySet({}, split="pool", size=(44, 30))
+    augment = {"flip": 0.5, "zoom": (1.0, 1.2)} if labels == "cached" else None
+    options = {"labels": labels, "rounds": 3, "augment": augment}
+    model, _ = adapt_tiny(tmp_path, spec=tiny.VIT, data=data, **options)
+    coefficients = model.merge.coefficients.detach()
+    assert bool(coefficients.isfinite().all()) and float(coefficients.std()) > 0
+    assert model.model(torch.rand(1, 3, 45, 31) * 255, mode="predict")[0]["depth"].shape == (1, 45, 31)

@@ -100,15 +100,6 @@ def test_what_does_not_fit_is_refused(options, words):
     assert all(word in str(error.value) for word in words), error.value
 
 
-def test_an_image_of_another_size_is_refused_by_a_fixed_transformer():
-    with pytest.raises(ValueError, match=r"\(32, 48\), not \(48, 32\)"):
-        TimmBackbone(**VIT)(torch.rand(1, 3, 48, 32))
-    free = TimmBackbone(**VIT, dynamic_img_size=True)
-    assert free(torch.rand(1, 3, 48, 32))[0].shape[-2:] == (6, 4)
-    with pytest.raises(ValueError, match="24 or 32 high and 48 or 56 wide"):
-        free(torch.rand(1, 3, 31, 49))
-
-
 # -- base weights -----------------------------------------------------------------------------------------------------
 def complete(spec):
     """The whole timm network, with its classifier, and random statistics."""
