@@ -1,5 +1,6 @@
 from .base import DenseTask as DenseTask
 from .colors import Legend as Legend
+from .colors import class_colors as class_colors
 from .depth import Depth as Depth
 from .edges import Edges as Edges
 from .intrinsic import Albedo as Albedo
@@ -9,6 +10,7 @@ from .inverse_depth import InverseDepth as InverseDepth
 from .metric import Metric as Metric
 from .normals import Normals as Normals
 from .predictions import Predictions as Predictions
+from .probability import Probability as Probability
 from .protocols import BatchMeans as BatchMeans
 from .protocols import EigenDepth as EigenDepth
 from .protocols import MTANTask as MTANTask
@@ -16,5 +18,5 @@ from .protocols import eigen_crop as eigen_crop
 from .regression import Positive as Positive
 from .regression import Regression as Regression
 from .segmentation import Segmentation as Segmentation
-from .segmentation import class_colors as class_colors
 from .storage import PngStorage as PngStorage
+from .vector import Vector as Vector

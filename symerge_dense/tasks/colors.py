@@ -1,7 +1,8 @@
-"""What colours mean: the scale of a number, and black, which stands for 'no label' and for nothing else."""
+"""What colours mean: classes, the scale of a number, and black, which means 'no label' and nothing else."""
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,22 @@ from symerge_dense.tasks.storage import Array
 Color = tuple[int, int, int]
 SCALE = "plasma_r"  # matplotlib's name of the colours of a number: low yellow, high deep blue
 DARKEST = 40  # of 255, the brightest channel of a valid pixel's colour
+NYU13_COLORS = (
+    (232, 142, 152),
+    (155, 103, 60),
+    (226, 232, 238),
+    (233, 128, 45),
+    (196, 172, 137),
+    (128, 98, 158),
+    (241, 203, 70),
+    (214, 85, 160),
+    (70, 140, 90),
+    (160, 60, 62),
+    (52, 64, 92),
+    (140, 170, 190),
+    (98, 196, 226),
+)
+GOLDEN = 0.6180339887  # its multiples modulo 1 spread evenly, so that neighbours in the list differ much in hue
 
 
 @dataclass(frozen=True)
@@ -71,3 +88,20 @@ def keep_black(picture: Array, valid: Array | Tensor) -> Array:
     lift = (DARKEST - picture.max(-1, keepdims=True).astype(np.int64)).clip(0)
     known = np.asarray(valid.cpu() if isinstance(valid, torch.Tensor) else valid)[..., None]
     return np.where(known, picture + lift, 0).astype(np.uint8)
+
+
+def class_colors(classes: int) -> tuple[tuple[int, int, int], ...]:
+    """Distinct RGB colours, none of them black; always the same for the same number.
+
+    Args:
+        classes: number of colours.
+    """
+    if classes == len(NYU13_COLORS):
+        return NYU13_COLORS
+    return tuple(_color(index) for index in range(classes))
+
+
+def _color(index: int) -> tuple[int, int, int]:
+    saturation, value = 0.45 + 0.2 * (index % 3), 0.95 - 0.15 * (index // 3 % 3)
+    red, green, blue = colorsys.hsv_to_rgb(index * GOLDEN % 1, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)

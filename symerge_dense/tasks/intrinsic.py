@@ -48,7 +48,7 @@ class Intrinsic(Regression):
     @property
     def storage(self) -> PngStorage:
         """16 bits over 0..1; 65535 is stored for 'no label'."""
-        return PngStorage("uint16", scale=1 / 65534, invalid=65535, marker=self.invalid_value)
+        return PngStorage.share(self.invalid_value)
 
 
 @TASKS.register_module()

@@ -16,8 +16,8 @@ from symerge_dense.tasks.storage import PngStorage
 class Regression(DenseTask):
     """A non-negative quantity of ``channels`` channels; a negative or non-finite channel makes the pixel invalid.
 
-    The raw output is the value. Metric ``abs``: mean absolute error over valid pixels and channels, in the unit of
-    the target.
+    The raw output is the value. Metric ``abs``: mean absolute error of the decided value over valid pixels and
+    channels, in the unit of the target, whatever ``pixel_loss`` a subclass learns by.
     """
 
     metrics: ClassVar[dict[str, bool]] = {"abs": False}
@@ -38,10 +38,7 @@ class Regression(DenseTask):
             output: raw head output (N,C,h,w).
             target: ground truth or self-label (N,C,h,w).
         """
-        target = target.float()
-        finite = target.isfinite()
-        error = (output.float() - target.where(finite, target.new_zeros(()))).abs()
-        return error.where(finite, error.new_zeros(())).mean(dim=1)
+        return absolute_error(output, target)
 
     def self_label(self, expert_output: Tensor, soft: bool = True) -> Tensor:
         """The expert's prediction.
@@ -60,7 +57,7 @@ class Regression(DenseTask):
             target: (N,C,H,W).
         """
         mask = self.valid(target)
-        return pixel_sums(mask, self.pixel_loss(self.decide(output), target).double())
+        return pixel_sums(mask, absolute_error(self.decide(output), target).double())
 
     def summarize(self, total: Tensor) -> dict[str, Metric]:
         """Metric ``abs``, the mean absolute error.
@@ -142,6 +139,22 @@ class Positive(Regression):
     def storage(self) -> PngStorage:
         """Thousandths, 16 bits, 0.001 to 65.535; 0 is stored for 'no label'."""
         return PngStorage("uint16", scale=1e-3, marker=self.invalid_value)
+
+
+def absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Absolute error of every pixel, averaged over channels; 0 where the target is not finite.
+
+    Args:
+        prediction: (N,C,h,w).
+        target: (N,C,h,w).
+
+    Returns:
+        float32 (N,h,w).
+    """
+    target = target.float()
+    finite = target.isfinite()
+    error = (prediction.float() - target.where(finite, target.new_zeros(()))).abs()
+    return error.where(finite, error.new_zeros(())).mean(dim=1)
 
 
 def pixel_sums(mask: Tensor, *values: Tensor) -> Tensor:

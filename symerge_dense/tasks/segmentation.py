@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 from collections.abc import Sequence
 from typing import ClassVar
@@ -16,48 +15,10 @@ from symerge_dense.datasets.class_names import NAMES_BY_COUNT
 from symerge_dense.datasets.targets import INVALID_LABEL
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import Array
-from symerge_dense.tasks.colors import Legend, keep_black
+from symerge_dense.tasks.colors import Legend, class_colors, keep_black
 from symerge_dense.tasks.metric import Metric
 from symerge_dense.tasks.predictions import moments
 from symerge_dense.tasks.protocols import MTANTask
-
-NYU13_COLORS = (
-    (232, 142, 152),
-    (155, 103, 60),
-    (226, 232, 238),
-    (233, 128, 45),
-    (196, 172, 137),
-    (128, 98, 158),
-    (241, 203, 70),
-    (214, 85, 160),
-    (70, 140, 90),
-    (160, 60, 62),
-    (52, 64, 92),
-    (140, 170, 190),
-    (98, 196, 226),
-)
-GOLDEN = 0.6180339887  # its multiples modulo 1 spread evenly, so that neighbours in the list differ much in hue
-
-
-# -- colours for classes ----------------------------------------------------------------------------------------------
-def class_colors(classes: int) -> tuple[tuple[int, int, int], ...]:
-    """Distinct RGB colours, none of them black; always the same for the same number.
-
-    Args:
-        classes: number of colours.
-    """
-    if classes == len(NYU13_COLORS):
-        return NYU13_COLORS
-    return tuple(_color(index) for index in range(classes))
-
-
-def _color(index: int) -> tuple[int, int, int]:
-    saturation, value = 0.45 + 0.2 * (index % 3), 0.95 - 0.15 * (index // 3 % 3)
-    red, green, blue = colorsys.hsv_to_rgb(index * GOLDEN % 1, saturation, value)
-    return round(255 * red), round(255 * green), round(255 * blue)
-
-
-# -- the task ---------------------------------------------------------------------------------------------------------
 
 
 @TASKS.register_module()
@@ -75,7 +36,8 @@ class Segmentation(MTANTask):
             little brighter, for black means 'no label'.
 
     Raises:
-        ValueError: ``classes`` is out of range, or ``class_names`` or ``palette`` has another length.
+        ValueError: ``classes`` is out of range, or ``class_names`` or ``palette`` has another length,
+            or a colour is none.
     """
 
     name: ClassVar[str] = "segmentation"
@@ -99,6 +61,8 @@ class Segmentation(MTANTask):
         for what, entries in (("class_names", class_names), ("palette", palette)):
             if len(entries) != classes:
                 raise ValueError(f"{what} has {len(entries)} entries for {classes} classes; give one per class.")
+        if not all(len(color) == 3 and min(color) >= 0 and max(color) <= 255 for color in palette):
+            raise ValueError(f"palette {palette} must have colours (red, green, blue) of whole numbers from 0 to 255.")
         self.channels = classes
         self.class_names = tuple(class_names)
         self._colors = np.zeros((INVALID_LABEL + 1, 3), np.uint8)

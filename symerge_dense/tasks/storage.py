@@ -39,6 +39,15 @@ class PngStorage:
     marker: float = float("nan")
     class_map: bool = False
 
+    @classmethod
+    def share(cls, marker: float) -> PngStorage:
+        """For values from 0 to 1, in 16 bits; 65535 is stored for 'no label'.
+
+        Args:
+            marker: value that marks a pixel without label in memory.
+        """
+        return cls("uint16", scale=1 / 65534, invalid=65535, marker=marker)
+
     @property
     def range(self) -> tuple[float, float]:
         """Lowest and highest value that can be stored, that of ``invalid`` included."""

@@ -7,9 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from symerge_dense.tasks.depth import Depth
 from symerge_dense.tasks.intrinsic import Albedo, Shading
+from symerge_dense.tasks.regression import Regression
 
 
 def test_depth_by_hand() -> None:
@@ -44,6 +47,41 @@ def test_means_weigh_pixels_not_images() -> None:
     truth[1, 0, 0, :2] = 0
     output = truth + torch.tensor([1.0, 5.0]).view(2, 1, 1, 1)
     assert Depth().summarize(Depth().statistics(output, truth).sum(0))["abs"].value == pytest.approx((3 * 1 + 5) / 4)
+
+
+class SquaredLogit(Regression):
+    """A subclass whose loss is in another space and on another scale than its values."""
+
+    name, channels = "squared_logit", 1
+
+    def decide(self, output: Tensor) -> Tensor:
+        return output.sigmoid()
+
+    def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(output, target, reduction="none")[:, 0] + 7
+
+
+def test_the_metric_is_the_error_of_the_value_whatever_the_loss() -> None:
+    task, truth = SquaredLogit(), torch.tensor([0.5, 0.25, -1.0]).view(1, 1, 1, 3)
+    output = torch.tensor([0.0, 0.0, 9.0]).view(1, 1, 1, 3)  # decided: 0.5, 0.5
+    assert task.summarize(task.statistics(output, truth).sum(0))["abs"].value == 0.125
+
+
+def test_a_prediction_that_no_target_can_have_is_painted_with_the_end_of_the_scale() -> None:
+    task = Depth()
+    low, high = (np.array(task.legend().colors[end]) for end in (0, -1))
+    nan = float("nan")
+    picture = task.colorize_prediction(torch.tensor([[[-3.0, 0.0, 1.0, 2.0, 9.0, nan]]]), (1.0, 2.0))[0]
+    np.testing.assert_array_equal(picture, [low, low, low, high, high, [0, 0, 0]])
+    assert not task.colorize(torch.tensor([[[-3.0, 0.0]]])).any(), "as targets they have no label"
+    np.testing.assert_array_equal(task.colorize_prediction(torch.full((1, 1, 1), -3.0)), [[low]])
+
+
+def test_depth_is_stored_in_millimetres() -> None:
+    storage = Depth().storage
+    stored = storage.encode(torch.tensor([[[1.2344, 0.0, -1.0, 1e-5, 99.0]]]))
+    assert stored.tolist() == [[1234, 0, 1, 1, 65535]], "a negative prediction is no 'no label'"
+    assert storage.range == (0, 65.535) and Depth().unit == "m"
 
 
 def test_zoom_brings_depth_nearer() -> None:

@@ -108,3 +108,18 @@ def test_miou_is_the_mean_of_its_parts() -> None:
         assert measured["pixel_accuracy"].parts is None
     assert task.summarize(total)["mIoU"].value == pytest.approx((200 / 3 + 50) / 2)
     assert list(Segmentation(13).summarize(torch.ones(169))["mIoU"].parts or {})[:2] == ["bed", "books"]
+
+
+def test_black_is_no_class_s_colour() -> None:
+    task = Segmentation(3, palette=[(0, 0, 0), (0, 10, 0), (0, 0, 255)])
+    picture = task.colorize(torch.tensor([[0, 1, 2, 255]]))[0]
+    assert picture.tolist() == [[40, 40, 40], [30, 40, 30], [0, 0, 255], [0, 0, 0]]
+    assert task.legend().colors == ((40, 40, 40), (30, 40, 30), (0, 0, 255)) and len(task.legend().names) == 3
+
+
+@pytest.mark.parametrize("color", [(0, 0, 256), (-1, 0, 0), (0, 0)])
+def test_a_palette_has_colours(color: tuple[int, ...]) -> None:
+    with pytest.raises(
+        ValueError, match=r"palette .* must have colours \(red, green, blue\) of whole numbers from 0 to"
+    ):
+        Segmentation(2, palette=[(1, 2, 3), color])
