@@ -153,6 +153,15 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
         """
         return f"image {index}"
 
+    def target_name(self, index: int, name: str) -> str:
+        """What an error message calls a target: its path, where it has one.
+
+        Args:
+            index: image number, from 0.
+            name: name of a requested task.
+        """
+        return f"target {name!r} of image {index}"
+
     def image_size(self, index: int) -> tuple[int, int]:
         """(H, W) of an image as stored; raises what ``image`` would. Override it where that takes no decoding.
 
@@ -222,8 +231,9 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
         target = self.target(index, source_of(rule))
         if source_of(rule) != name:
             target = rule.derive(target)
-        if (wrong := _unfit(rule, target)) is not None:
-            raise ValueError(f"{type(self).__name__}: target {name!r} of image {index} is {wrong}")
+        implausible = getattr(rule, "implausible", None)
+        if (wrong := _unfit(rule, target) or (implausible and implausible(target))) is not None:
+            raise ValueError(f"{type(self).__name__}: {self.target_name(index, name)} is {wrong}")
         if size is None or target.shape[:2] == size:
             return target
         if rule.interpolation == "nearest":
@@ -239,7 +249,7 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
         for name in self.tasks:
             if arrays[name].shape[:2] != arrays["image"].shape[:2]:
                 raise ValueError(
-                    f"{type(self).__name__}: target {name!r} of image {index} is {arrays[name].shape[:2]}, the image "
+                    f"{type(self).__name__}: {self.target_name(index, name)} is {arrays[name].shape[:2]}, the image "
                     f"{arrays['image'].shape[:2]}; give the data set a size=(height, width), or mend the files."
                 )
         if self.augment is not None:

@@ -174,6 +174,15 @@ class NumberedArrays(DenseDataset):
         """
         return str(self.folder / "image" / f"{index}.npy")
 
+    def target_name(self, index: int, name: str) -> str:
+        """Path of the file that a target is made from.
+
+        Args:
+            index: image number, from 0.
+            name: name of a requested task.
+        """
+        return str(self.folder / self.folder_of(source_of(self.tasks[name])) / f"{index}.npy")
+
     def image_size(self, index: int) -> tuple[int, int]:
         """(H, W) of the image, from the file's header.
 

@@ -16,6 +16,12 @@ from symerge_dense.pipeline.config import RunConfig, type_names
 from symerge_dense.pipeline.config_checks import explained
 
 LABELS_READ = 16
+SAMPLES_TRIED = 5
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """``count`` evenly spaced numbers below ``length``, the first and the last among them; fewer where it is short."""
+    return [int(index) for index in np.unique(np.linspace(0, length - 1, count).astype(int))]
 
 
 def dataset(config: RunConfig, split: str, tasks: Mapping[str, Any]) -> DenseDataset:
@@ -34,7 +40,8 @@ def dataset(config: RunConfig, split: str, tasks: Mapping[str, Any]) -> DenseDat
         built: DenseDataset = arguments.pop("type")(tasks=dict(tasks), **arguments)
         if not len(built):
             raise ValueError(f"{type(built).__name__} has no image; check its root and split.")
-        built[0]  # what does not fit is known before anything is trained
+        for index in _spread(len(built), SAMPLES_TRIED):  # what does not fit is known before anything is trained
+            built[index]
     return built
 
 
@@ -46,9 +53,9 @@ def labels_fingerprint(config: RunConfig, tasks: Mapping[str, Any]) -> str:
         tasks: {task name: task spec} whose labels are read.
     """
     data, digest = dataset(config, "train", tasks), hashlib.sha256()
-    for index in np.unique(np.linspace(0, len(data) - 1, LABELS_READ).astype(int)):
+    for index in _spread(len(data), LABELS_READ):
         for name in sorted(tasks):
-            digest.update(np.ascontiguousarray(data.resized_target(int(index), name)).tobytes())
+            digest.update(np.ascontiguousarray(data.resized_target(index, name)).tobytes())
     return digest.hexdigest()
 
 

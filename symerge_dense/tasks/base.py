@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from symerge_dense.tasks.metric import Metric
+from symerge_dense.tasks.plausibility import outside_classes
 from symerge_dense.tasks.predictions import Predictions
 from symerge_dense.tasks.storage import Array as Array
 
@@ -195,6 +196,18 @@ class DenseTask(Predictions):
             This task's target, in the same layout rules.
         """
         return target
+
+    def implausible(self, target: Array) -> str | None:
+        """What cannot be true of a target, such as depth in another unit. Asked of every target that is read.
+
+        Args:
+            target: as ``derive`` gives it, (H,W) or (H,W,C).
+
+        Returns:
+            The end of a sentence "<file> is ...": what was found, what is expected and what to do. None where nothing
+            is odd. By default, a class map is refused for numbers that are no class.
+        """
+        return outside_classes(target, self.channels, self.invalid_value) if self.class_map else None
 
     def zoom(self, target: Array, scale: float) -> Array:
         """Change the values for a zoom; the pixels themselves are already zoomed.

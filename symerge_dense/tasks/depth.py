@@ -10,6 +10,7 @@ from torch import Tensor
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import Array
 from symerge_dense.tasks.metric import Metric
+from symerge_dense.tasks.plausibility import too_far
 from symerge_dense.tasks.protocols import BatchMeans, EigenDepth, labelled
 from symerge_dense.tasks.regression import Positive, pixel_sums
 
@@ -23,6 +24,12 @@ class Depth(Positive, BatchMeans, EigenDepth):
     Metrics over all valid pixels of the data set: ``abs`` mean |p-g| (m), ``rel`` mean |p-g|/g (fraction), ``rmse``
     (m), ``delta1`` percent of pixels with max(p/g, g/p) < 1.25 (Eigen et al. 2014, arXiv 1406.2283, section 3.2).
 
+    Args:
+        max_median: metres; a target whose median is above it is refused, as one of another unit.
+
+    Raises:
+        ValueError: ``max_median`` is not positive.
+
     >>> task = Depth()
     >>> truth = torch.tensor([[[[2.0, 4.0, 0.0]]]])  # (N,1,H,W); the last pixel has no label
     >>> total = task.statistics(truth + 0.5, truth).sum(0)
@@ -35,6 +42,19 @@ class Depth(Positive, BatchMeans, EigenDepth):
     metrics: ClassVar[dict[str, bool]] = {"abs": False, "rel": False, "rmse": False, "delta1": True}
     delta_metrics: ClassVar[tuple[str, ...] | None] = ("abs", "rel")
     channels: int = 1
+
+    def __init__(self, max_median: float = 100.0) -> None:
+        if not max_median > 0:
+            raise ValueError(f"max_median={max_median}: give a positive number of metres.")
+        self.max_median = max_median
+
+    def implausible(self, target: Array) -> str | None:
+        """A median above ``max_median``: millimetres in place of metres.
+
+        Args:
+            target: metres (H,W) or (H,W,1).
+        """
+        return too_far(target, self.max_median)
 
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:
         """Rows [valid pixels, sum |e|, sum |e|/g, sum e^2, pixels within a factor 1.25].

@@ -9,6 +9,7 @@ from torch import Tensor
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import Array
 from symerge_dense.tasks.colors import DARKEST, Legend, keep_black
+from symerge_dense.tasks.plausibility import outside_unit_interval
 from symerge_dense.tasks.regression import Regression
 from symerge_dense.tasks.storage import PngStorage
 
@@ -17,6 +18,14 @@ class Intrinsic(Regression):
     """A reflectance or light level in 0..1; negative is invalid. Loss: L1 on the raw output. Metric: ``abs``."""
 
     interpolation: ClassVar[Literal["nearest", "masked"]] = "masked"
+
+    def implausible(self, target: Array) -> str | None:
+        """Values outside 0..1, such as 0..255.
+
+        Args:
+            target: (H,W) or (H,W,C).
+        """
+        return outside_unit_interval(target, self.invalid_value)
 
     def decide(self, output: Tensor) -> Tensor:
         """The output, clamped to the possible range 0..1.

@@ -14,6 +14,7 @@ from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import Array
 from symerge_dense.tasks.colors import Legend, keep_black
 from symerge_dense.tasks.metric import Metric
+from symerge_dense.tasks.plausibility import not_unit_vectors
 from symerge_dense.tasks.predictions import moments
 from symerge_dense.tasks.protocols import BatchMeans, labelled
 from symerge_dense.tasks.regression import masked_sum
@@ -72,6 +73,14 @@ class Normals(BatchMeans):
         """
         square = target.float().square().sum(dim=1)
         return (square >= SHORTEST_NORMAL**2) & square.isfinite()
+
+    def implausible(self, target: Array) -> str | None:
+        """Vectors of another length than 1.
+
+        Args:
+            target: (H,W,3).
+        """
+        return not_unit_vectors(target)
 
     def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """1 - cosine, in 0..2.

@@ -12,6 +12,7 @@ from torch import Tensor
 from symerge_dense.tasks.base import Array, DenseTask
 from symerge_dense.tasks.colors import Legend, keep_black, paint_scale, scale_colors
 from symerge_dense.tasks.metric import Metric
+from symerge_dense.tasks.plausibility import outside_unit_interval
 from symerge_dense.tasks.predictions import moments
 from symerge_dense.tasks.regression import absolute_error, masked_sum, pixel_sums
 from symerge_dense.tasks.storage import PngStorage
@@ -62,6 +63,14 @@ class Probability(DenseTask):
                 f"mark pixels without label by {self.invalid_value:g}."
             )
         return known.all(dim=1)
+
+    def implausible(self, target: Array) -> str | None:
+        """Values outside 0..1, such as 0..255.
+
+        Args:
+            target: (H,W) or (H,W,C).
+        """
+        return outside_unit_interval(target, self.invalid_value)
 
     def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Weighted Bernoulli divergence of sigmoid(output) from the target, >= 0, averaged over channels.

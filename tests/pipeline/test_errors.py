@@ -94,6 +94,13 @@ SPOILED = {
     "nan": ("train/image/1.npy", lambda path: save(path, np.full((16, 24, 3), np.nan)), ["NaN"]),
     "range": ("train/image/1.npy", lambda path: save(path, np.full((16, 24, 3), 200.0)), ["200.0", "0..1"]),
     "labels": ("train/label/1.npy", lambda path: save(path, np.full((16, 24), 13.0)), ["[13.0]", "-1..12", "255"]),
+    "millimetres": (
+        "train/depth/1.npy",
+        lambda path: save(path, (np.load(path) * 1000).astype(np.uint16)),
+        ["m in the median, above 100 m", "scale=1e-3", "max_median"],
+    ),
+    "float millimetres": ("val/depth/1.npy", lambda path: save(path, np.load(path) * 1000), ["above 100 m"]),
+    "no unit vectors": ("train/normal/1.npy", lambda path: save(path, np.load(path) * 127), ["vectors of length 1"]),
     "test labels": ("val/label/0.npy", lambda path: save(path, np.full((16, 24), 40.0)), ["[40.0]", "-1..12"]),
 }
 
@@ -102,10 +109,10 @@ SPOILED = {
 def test_a_spoiled_data_file_is_named(kind, nyuv2, refused):
     name, spoil, wanted = SPOILED[kind]
     spoil(nyuv2.root / name)
-    text = refused("train.py", nyuv2.config, "--work-dir", "run", writes=("experts",))
+    text = refused("train.py", nyuv2.config, "--work-dir", "run")  # not even the base was trained
     assert str(nyuv2.root / name) in text
     assert all(part in text for part in wanted), text
-    assert re.search(r"fetch|correct|rescale|expected", text)
+    assert re.search(r"fetch|correct|rescale|expected|multiply|divide", text)
 
 
 def test_a_data_worker_ends_like_the_process_itself(nyuv2, refused):
