@@ -16,7 +16,7 @@ Array = NDArray[Any]
 ENOUGH = 20_000  # evenly spaced pixels show a wrong unit
 UNIT_TOLERANCE = 0.2  # of a length; resampled normals are a little shorter than 1
 COLOUR_TOLERANCE = 0.05  # where no number is negative: colours 0..1 have lengths around 1 too
-ROUNDING = 1e-3  # beyond 0 and 1
+ROUNDING = 1e-3  # a resized target may be this much beyond 0 or 1
 
 
 def outside_classes(target: Array, classes: int, invalid_value: float) -> str | None:

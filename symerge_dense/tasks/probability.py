@@ -12,13 +12,12 @@ from torch import Tensor
 from symerge_dense.tasks.base import Array, DenseTask
 from symerge_dense.tasks.colors import Legend, keep_black, paint_scale, scale_colors
 from symerge_dense.tasks.metric import Metric
-from symerge_dense.tasks.plausibility import outside_unit_interval
+from symerge_dense.tasks.plausibility import ROUNDING, outside_unit_interval
 from symerge_dense.tasks.predictions import moments
 from symerge_dense.tasks.regression import absolute_error, masked_sum, pixel_sums
 from symerge_dense.tasks.storage import PngStorage
 
 EPSILON = 6e-8  # a probability nearer to 0 or 1 has no finite logit in float32
-ROUNDING = 1e-3  # a resized target may be this much above 1
 
 
 class Probability(DenseTask):
