@@ -1,4 +1,4 @@
-"""Tables of finished runs: means over seeds, Delta_m by every definition, and beside the numbers of a paper."""
+"""Tables and a page of finished runs and comparisons: means over seeds, Delta_m, and a paper's numbers beside them."""
 
 from __future__ import annotations
 
@@ -7,29 +7,44 @@ import sys
 
 from symerge_dense.report.paper_numbers import PUBLISHED
 
+RESULTS = "results.json or compare.json files, or their folders; seeds of one config are pooled"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command takes to ``parser``."""
-    table = parser.add_subparsers(required=True, metavar="COMMAND").add_parser("table", help="a table in Markdown")
-    table.add_argument("results", nargs="+", help="results.json files or their folders; seeds of one config are pooled")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    table = commands.add_parser("table", help="tables in Markdown")
+    table.set_defaults(make=_table)
+    table.add_argument("results", nargs="+", help=RESULTS)
     table.add_argument("--paper", help=f"stand beside a paper's numbers: {', '.join(PUBLISHED)}")
     table.add_argument("--out", help="write the Markdown there instead of printing it")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print or write the tables."""
+    """Print or write the report."""
+    options.make(options)
+
+
+def _table(options: argparse.Namespace) -> None:
     from symerge_dense.fileio import write_text
     from symerge_dense.registry import did_you_mean
-    from symerge_dense.report.run_tables import comparison, seeds_table
-    from symerge_dense.report.seeds import group, read_runs
+    from symerge_dense.report.comparison_files import markdown_comparison
+    from symerge_dense.report.paper_tables import beside_paper, of_comparison, of_runs
+    from symerge_dense.report.records import read_records
+    from symerge_dense.report.run_tables import seeds_table
+    from symerge_dense.report.seeds import group
 
-    if options.paper and options.paper not in PUBLISHED:
+    paper = PUBLISHED.get(options.paper)
+    if options.paper and paper is None:
         raise ValueError(did_you_mean(options.paper, PUBLISHED, "table of a paper"))
+    runs, comparisons = read_records(options.results)
     parts = []
-    for title, runs in group(read_runs(options.results)).items():
-        if options.paper:
-            parts.append(comparison(title, runs, PUBLISHED[options.paper]))
-        parts.append(seeds_table(title, runs))
+    for title, members in group([run.content for run in runs]).items():
+        parts += [beside_paper(of_runs(title, members), paper)] if paper else []
+        parts.append(seeds_table(title, members))
+    for _, record in comparisons:
+        parts += [beside_paper(of_comparison(record), paper)] if paper else []
+        parts.append(f"# {record['config'].get('name', 'run')}, compared\n\n{markdown_comparison(record)}")
     text = "\n".join(parts)
     if options.out:
         write_text(options.out, text)

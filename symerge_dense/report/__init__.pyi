@@ -7,13 +7,12 @@ from .comparison_files import write_comparison as write_comparison
 from .paper_numbers import PublishedColumn as PublishedColumn
 from .paper_numbers import PublishedRow as PublishedRow
 from .paper_numbers import PublishedTable as PublishedTable
+from .paper_tables import beside_paper as beside_paper
+from .records import read_records as read_records
 from .results import check_results as check_results
 from .results import read_results as read_results
 from .results import write_results as write_results
 from .run_tables import seeds_table as seeds_table
-from .seeds import read_runs as read_runs
 from .table import Column as Column
 from .table import DeltaColumn as DeltaColumn
-from .table import markdown_table as markdown_table
 from .table import print_results as print_results
-from .table import results_table as results_table

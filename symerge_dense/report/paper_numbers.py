@@ -38,18 +38,40 @@ class PublishedRow(NamedTuple):
     spread: tuple[float, ...] | None = None
 
 
+class Setting(NamedTuple):
+    """How the numbers of a paper were measured, in the words of a recorded config.
+
+    Args:
+        data: class of the data set.
+        split: of it, in this package's words.
+        backbone: timm's name.
+        size: of the images, [H, W] as a record has it.
+        classes: of the segmentation.
+        protocol: of ``evaluation.protocols``; None: the source does not say.
+    """
+
+    data: str
+    split: str
+    backbone: str
+    size: str
+    classes: str
+    protocol: str | None = None
+
+
 class PublishedTable(NamedTuple):
     """A paper's table.
 
     Args:
         title: what was measured.
         source: where the numbers are printed.
+        setting: how they were measured.
         columns: of the table.
         rows: by key in results.json, or else by the method's name in this package.
     """
 
     title: str
     source: str
+    setting: Setting
     columns: tuple[PublishedColumn, ...]
     rows: Mapping[str, PublishedRow]
 
@@ -77,10 +99,13 @@ _NYUV2_COLUMNS = (
     PublishedColumn("normals", "mean", "Normal ° ↓", False),
 )
 
+_NYUV2 = Setting("NYUv2", "val", "resnet50", "[288, 384]", "13")
+
 PUBLISHED = {
     "nyuv2-symerge": PublishedTable(
         "NYUv2, 13 classes, ResNet-50, three experts",
         "SyMerge project page (arXiv 2412.19098); SyMerge over 5 runs",
+        _NYUV2,
         _NYUV2_COLUMNS,
         {
             "experts": PublishedRow("Individual", (52.0, 74.2, 41.5, 17.3, 24.2)),
@@ -98,6 +123,7 @@ PUBLISHED = {
     "nyuv2-fusionbench": PublishedTable(
         "NYUv2, 13 classes, ResNet-50, three experts",
         "FusionBench (arXiv 2406.03280), docs/modelpool/nyuv2.md",
+        _NYUV2._replace(protocol="libmtl"),
         _NYUV2_COLUMNS,
         {
             "experts": PublishedRow("Individual", (52.0, 73.8, 42.5, 17.7, 24.7)),

@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from symerge_dense.progress import say
-from symerge_dense.report.results import ROWS, read_results
+from symerge_dense.report.differences import names
+from symerge_dense.report.results import ROWS
 
 Results = Mapping[str, Any]
-
-
-def read_runs(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Read the records of finished runs. A run that is not finished is left out, with a remark.
-
-    Args:
-        paths: results.json files, or the folders that hold them.
-
-    Raises:
-        ValueError: a folder is no run and has no results.json, or a file is missing or is no record.
-    """
-    found = []
-    for path in map(Path, paths):
-        file = path / "results.json" if path.is_dir() else path
-        if not file.is_file() and (path / "run.json").is_file():
-            say(f"{path} is not finished yet and is left out", aside=True)
-            continue
-        if not file.is_file():
-            above = path if path.is_dir() else path.parent
-            near = ", ".join(sorted(str(other) for other in above.glob("*/results.json"))[:5])
-            raise ValueError(
-                f"{file} is not there; give the results.json of a finished run, or its folder"
-                + (f", such as {near}." if near else ".")
-            )
-        found.append(read_results(file))
-    return found
 
 
 def group(runs: Sequence[Results]) -> dict[str, list[Results]]:
@@ -47,22 +21,18 @@ def group(runs: Sequence[Results]) -> dict[str, list[Results]]:
         runs: records.
 
     Returns:
-        ``{title: runs}``; the titles are unique.
+        ``{title: runs}``; the titles are unique and say what differs between groups of one config file.
     """
     groups: dict[str, list[Results]] = {}
     for run in runs:
         groups.setdefault(_identity(run), []).append(run)
-    titles: dict[str, list[Results]] = {}
-    for members in groups.values():
-        name = str((members[0]["config"] or {}).get("name", "run"))
-        count = sum(title.split(" (")[0] == name for title in titles)
-        titles[f"{name} ({count + 1})" if count else name] = members
-    return titles
+    titles = names([members[0]["config"] for members in groups.values()])
+    return dict(zip(titles, groups.values(), strict=True))
 
 
 def _identity(run: Results) -> str:
     config = {key: value for key, value in (run["config"] or {}).items() if key != "seed"}
-    return repr(sorted(config.items(), key=lambda item: item[0]))
+    return json.dumps(config, sort_keys=True)
 
 
 def pooled(runs: Sequence[Results]) -> dict[str, Any]:
@@ -72,7 +42,8 @@ def pooled(runs: Sequence[Results]) -> dict[str, Any]:
         runs: records of one configuration.
 
     Returns:
-        The first record with the mean of every metric; with two or more runs, each metric has its ``std`` too.
+        The first record with the mean of every metric and its parts; with two or more runs, each metric has its ``std``
+        too.
 
     Raises:
         ValueError: there is no run, or the metrics of the runs differ.
@@ -100,7 +71,15 @@ def _pool(runs: Sequence[Results], row: str, task: str, metric: str) -> dict[str
             f"not every run has {row}/{task}/{metric}: they were not measured in the same way; pool runs "
             "of one protocol."
         ) from None
-    return {"higher_is_better": entries[0]["higher_is_better"], **spread(_number(entry["value"]) for entry in entries)}
+    parts = {} if any("parts" not in entry for entry in entries) else {"parts": _mean_parts(entries)}
+    values = spread(_number(entry["value"]) for entry in entries)
+    return {"higher_is_better": entries[0]["higher_is_better"], **values, **parts}
+
+
+def _mean_parts(entries: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """The mean of every part over runs; None for one that some run has not."""
+    found = {name: [entry["parts"].get(name) for entry in entries] for name in entries[0]["parts"]}
+    return {name: None if None in values else fmean(values) for name, values in found.items()}
 
 
 def spread(values: Any) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The table of a run: a row per model, a column per metric, the best merged model of each column in bold."""
+"""The table of a run for a terminal: a row per model, a column per metric, the best merged model of each bold."""
 
 from __future__ import annotations
 
@@ -111,21 +111,10 @@ def row_title(results: Mapping[str, Any], row: str) -> str:
     return ROWS[row] if scale is None else f"{ROWS[row]} λ={scale:.3g}"
 
 
-def results_table(results: Mapping[str, Any], tasks: Sequence[str] | None = None) -> Table:
-    """The table for a terminal. Metrics are grouped by task; the best merged model of each column is bold.
-
-    Args:
-        results: record of the run.
-        tasks: names of the tasks to show; None: all.
-
-    Raises:
-        ValueError: the record lacks a required key.
-    """
-    return _table(results, columns(results, tasks))
-
-
 def print_results(results: Mapping[str, Any], console: Console) -> None:
-    """Print the table. A narrow console gets it in several parts, each with Delta_m at its end.
+    """Print the table. Metrics are grouped by task; the best merged model of each column is bold.
+
+    A narrow console gets it in several parts, each with Delta_m at its end.
 
     Args:
         results: record of the run.
@@ -144,28 +133,6 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
                 part = []
             part += piece
     console.print(_table(results, [*part, delta]))
-
-
-def markdown_table(results: Mapping[str, Any]) -> str:
-    """The table in Markdown. The best merged model of each column is bold.
-
-    Args:
-        results: record of the run.
-
-    Raises:
-        ValueError: the record lacks a required key.
-    """
-    shown = columns(results)
-    headings = ["", *(f"{column.task} {column.heading}" for column in shown)]
-    lines = [_line(headings), _line(["---", *("---:" for _ in shown)])]
-    for row in ROWS:
-        cells = [f"**{column.text(row)}**" if row in column.best else column.text(row) for column in shown]
-        lines.append(_line([row_title(results, row), *cells]))
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _number(value: float | None) -> float | None:

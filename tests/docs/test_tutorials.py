@@ -90,6 +90,12 @@ def test_an_own_task_stands_beside_the_others(lab):
     results = json.loads(path.read_text())
     assert list(results["merged"]["tasks"]) == ["segmentation", "depth", "foreground"]
     assert list(results["merged"]["tasks"]["foreground"]) == ["f1", "precision", "recall"]
+    assert results["plugins"] == {"task foreground": "my_lab.my_task"}
+    command = [sys.executable, "-m", "symerge_dense.commands.cli", "report", "table", str(path)]  # nothing is imported
+    here = {**os.environ, "PYTHONPATH": str(ROOT)}
+    table = subprocess.run(command, env=here, capture_output=True, text=True, check=True).stdout
+    (row,) = (line for line in table.splitlines() if line.startswith("| SyMerge"))
+    assert f"{results['delta_m']['merged']['mean']:+.2f}" in row and "–" not in row
 
 
 def test_own_methods_merge_files_and_stand_in_the_table(lab):

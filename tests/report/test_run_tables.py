@@ -7,53 +7,24 @@ import subprocess
 import sys
 
 import pytest
-from builders.pipeline_tiny import tool
+from builders.pipeline_tiny import ENV, tool
+from builders.run_records import PAPER, cells, record, write
 
-from symerge_dense.report.paper_numbers import PUBLISHED
+from symerge_dense.report.paper_tables import beside_paper, of_runs
+from symerge_dense.report.records import read_records
 from symerge_dense.report.results import MERGED_ROWS, ROWS
-from symerge_dense.report.run_tables import comparison, seeds_table
-from symerge_dense.report.seeds import group, pooled, read_runs
-
-PAPER = PUBLISHED["nyuv2-symerge"]
-FACTORS = {("depth", "abs"): 100, ("depth", "rel"): 100}
-MINE = {
-    "experts": (50.0, 75.0, 0.40, 0.16, 24.0),
-    "average": (30.0, 60.0, 0.60, 0.24, 30.0),
-    "task_arithmetic": (32.0, 61.0, 0.55, 0.22, 31.0),
-    "initial": (31.0, 61.0, 0.56, 0.22, 31.0),
-    "merged": (49.0, 74.0, 0.42, 0.17, 25.0),
-}
-
-
-def record(seed=0, shift=0.0, **config):
-    """results.json of a run whose merged mIoU is ``shift`` higher."""
-    rows = {}
-    for row, values in MINE.items():
-        tasks = {}
-        for column, value in zip(PAPER.columns, values, strict=True):
-            entry = {"value": value, "higher_is_better": column.higher_is_better}
-            tasks.setdefault(column.task, {})[column.metric] = entry
-        tasks["depth"]["rmse"] = {"value": 0.5, "higher_is_better": False}
-        rows[row] = {"tasks": tasks}
-    rows["merged"]["tasks"]["segmentation"]["mIoU"]["value"] += shift
-    facts = dict.fromkeys(("commit", "versions", "device", "timings", "peak_memory_mb"))
-    delta = {row: {"mean": -1.0} for row in MERGED_ROWS}
-    config = {"name": "nyuv2_symerge", "seed": seed, **config}
-    return {**facts, "config": config, "seed": seed, **rows, "delta_m": delta}
-
-
-def cells(markdown):
-    """{row: {heading: cell}} of the one table in a text."""
-    lines = [[cell.strip() for cell in line.strip("|\n ").split("|")] for line in markdown.splitlines() if "|" in line]
-    heading = lines[0] if lines[0][0] == "" else ["", *lines[0]]
-    return {line[0]: dict(zip(heading[1:], line[1:], strict=True)) for line in lines[2:]}
+from symerge_dense.report.run_tables import seeds_table
+from symerge_dense.report.seeds import group, pooled
 
 
 def test_seeds_are_pooled_and_configurations_kept_apart():
     runs = [record(0), record(1, 1.0), record(0, evaluation={"protocol": "libmtl"})]
     groups = group(runs)
-    assert {title: len(members) for title, members in groups.items()} == {"nyuv2_symerge": 2, "nyuv2_symerge (2)": 1}
-    entry = pooled(groups["nyuv2_symerge"])["merged"]["tasks"]["segmentation"]["mIoU"]
+    assert {title: len(members) for title, members in groups.items()} == {
+        "nyuv2_symerge (evaluation.protocol not set)": 2,
+        "nyuv2_symerge (evaluation.protocol=libmtl)": 1,
+    }
+    entry = pooled(groups["nyuv2_symerge (evaluation.protocol not set)"])["merged"]["tasks"]["segmentation"]["mIoU"]
     assert entry["value"] == 49.5 and entry["std"] == pytest.approx(statistics.stdev([49.0, 50.0]))
     assert "std" not in pooled(runs[:1])["merged"]["tasks"]["segmentation"]["mIoU"]
 
@@ -79,31 +50,6 @@ def test_the_table_over_seeds_has_every_metric_and_all_definitions_of_delta_m():
     flat = [(100 * ((49 + s) / 50 - 1) - 100 / 75 - 5.0 - 6.25 - 100 / 24) / 5 for s in (0, 2)]
     assert merged["Δm metric_mean % ↑"] == f"{statistics.fmean(flat):+.2f} ± {statistics.stdev(flat):.2f}"
     assert table["experts"]["Δm headline % ↑"] == "–"
-
-
-def test_a_run_stands_beside_the_paper_in_the_papers_units():
-    table = cells(comparison("run", [record()], PAPER).split("\n\n")[1])
-    assert list(table) == [row.method for row in PAPER.rows.values()]
-    for row, printed in PAPER.rows.items():
-        for index, column in enumerate(PAPER.columns):
-            paper = table[printed.method][f"{column.title} paper"]
-            assert float(paper.split(" ± ")[0]) == printed.values[index]
-            mine = table[printed.method][f"{column.title} yours"]
-            factor = FACTORS.get((column.task, column.metric), 1)
-            assert mine == (f"{MINE[row][index] * factor:.1f}" if row in MINE else "–")
-    assert table["SyMerge"]["mIoU ↑ paper"] == "49.8 ± 0.3"
-    # as the facts about the page state them, computed there from its rows
-    for method, task_mean, metric_mean in (("Weight averaging", -26.3, -26.8), ("SyMerge", -6.7, -6.4)):
-        assert float(table[method]["Δm task_mean % paper"]) == task_mean
-        assert float(table[method]["Δm metric_mean % paper"]) == metric_mean
-
-
-def test_a_run_without_a_papers_task_is_refused():
-    run = record()
-    for row in ROWS:
-        del run[row]["tasks"]["normals"]
-    with pytest.raises(ValueError, match="run has no normals/mean"):
-        comparison("run", [run], PAPER)
 
 
 def renamed(run, task, name):
@@ -135,11 +81,39 @@ def test_a_task_of_another_package_has_its_delta_m_without_its_module(capsys):
     assert float(table["SyMerge"]["Δm headline % ↑"]) == pytest.approx((-2.0 + 0.0 - 100 / 24) / 3, abs=0.006)
 
 
-def test_a_record_without_published_metrics_needs_the_registry_and_says_so(capsys):
-    old = {**renamed(record(), "depth", "surface"), "delta_m_metrics": FACTS["delta_m_metrics"]}
-    table = cells(seeds_table("run", [old]).split("\n\n")[1])
-    assert table["SyMerge"]["Δm headline % ↑"] == "–"
-    assert "no Delta_m: unknown task 'surface'" in capsys.readouterr().err
+@pytest.fixture
+def old():
+    """A record of an earlier version with a task of another package, which is not imported."""
+    return {**renamed(record(), "depth", "surface"), "delta_m_metrics": FACTS["delta_m_metrics"]}
+
+
+def test_the_stored_delta_m_stands_where_a_task_is_not_known(old):
+    text = seeds_table("run", [old])
+    table = cells(text.split("\n\n")[1])
+    assert table["SyMerge"]["Δm headline % ↑"] == "-1.00"
+    assert table["SyMerge"]["Δm task_mean % ↑"] == "–"
+    (reason,) = {line.split(":", 1)[1] for line in text.splitlines() if line.startswith("– no Δm")}
+    assert "'surface'" in reason and reason.endswith("Import the module that does: --import MODULE.")
+    other = {**old, "delta_m": {row: {"mean": -3.0} for row in MERGED_ROWS}}
+    assert cells(seeds_table("run", [old, other]))["SyMerge"]["Δm headline % ↑"] == "-2.00 ± 1.41"
+
+
+def test_an_unknown_task_is_said_to_be_of_the_module_that_registered_it(old):
+    text = seeds_table("run", [{**old, "plugins": {"task surface": "my_lab.surface"}}])
+    assert "registered by module my_lab.surface: import that module first (--import my_lab.surface" in text
+    text = seeds_table("run", [{**old, "plugins": {"task surface": "x; rm -rf"}}])
+    assert "'x; rm -rf', which is no name of a module" in text and "--import x" not in text
+
+
+def test_a_run_that_comes_twice_is_named_twice(tmp_path):
+    assert "2 runs, seeds 0, 0," in seeds_table("run", [record(0), record(0)])
+    (tmp_path / "results.json").write_text(json.dumps(record()))
+    runs, _ = read_records([tmp_path, tmp_path / "results.json"])  # the same file is one run
+    assert len(runs) == 1 and runs[0].folder == tmp_path
+
+
+def contents(paths):
+    return [run.content for run in read_records(paths).runs]
 
 
 def test_tables_of_finished_runs_need_no_torch(tmp_path):
@@ -152,18 +126,21 @@ def test_tables_of_finished_runs_need_no_torch(tmp_path):
 import sys
 import symerge_dense.report.table
 from symerge_dense.report.paper_numbers import PUBLISHED
-from symerge_dense.report.run_tables import comparison, seeds_table
-from symerge_dense.report.seeds import read_runs
-print(seeds_table("mine", read_runs(sys.argv[1:3])))
-print(comparison("mine", read_runs(sys.argv[3:5]), PUBLISHED["nyuv2-symerge"]))
+from symerge_dense.report.paper_tables import beside_paper, of_runs
+from symerge_dense.report.records import read_records
+from symerge_dense.report.run_tables import seeds_table
+def runs(paths):
+    return [run.content for run in read_records(paths).runs]
+print(seeds_table("mine", runs(sys.argv[1:3])))
+print(beside_paper(of_runs("mine", runs(sys.argv[3:5])), PUBLISHED["nyuv2-symerge"]))
 print("torch" in sys.modules)
 """
     files = [tmp_path / name for name in ("0.json", "1.json", "depth0.json", "depth1.json")]
     done = subprocess.run([sys.executable, "-c", program, *map(str, files)], capture_output=True, text=True, check=True)
     *tables, torch_is_there = done.stdout.strip().splitlines()
     assert torch_is_there == "False"
-    assert "\n".join(tables).startswith(seeds_table("mine", read_runs(files[:2])))
-    assert comparison("mine", read_runs(files[2:]), PAPER).strip() in "\n".join(tables)
+    assert "\n".join(tables).startswith(seeds_table("mine", contents(files[:2])))
+    assert beside_paper(of_runs("mine", contents(files[2:])), PAPER).strip() in "\n".join(tables)
 
 
 def test_an_undefined_metric_is_a_dash_and_not_a_crash():
@@ -181,13 +158,25 @@ def test_the_tool_prints_writes_and_refuses(tmp_path, capsys):
     folders = [tmp_path / "seed0", tmp_path / "seed1" / "results.json"]
     assert tool("report.py", "table", *folders, "--paper", "nyuv2-symerge") == 0
     printed = capsys.readouterr().out
-    assert "2 runs, seed 0, 1" in printed and printed.count("**nyuv2_symerge**") == 2
+    assert "2 runs, seeds 0, 1" in printed and printed.count("**nyuv2_symerge**") == 2
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "run.json").write_text("{}")
     assert tool("report.py", "table", *folders, tmp_path / "unfinished", "--out", tmp_path / "t.md") == 0
     assert "unfinished is not finished yet" in capsys.readouterr().err
-    assert (tmp_path / "t.md").read_text() == seeds_table("nyuv2_symerge", read_runs(folders))
+    assert (tmp_path / "t.md").read_text() == seeds_table("nyuv2_symerge", contents(folders))
     assert tool("report.py", "table", tmp_path / "seed0", "--paper", "nyuv2-symerg") == 2
     assert "Did you mean 'nyuv2-symerge'" in capsys.readouterr().err
     assert tool("report.py", "table", tmp_path) == 2
     assert f"such as {tmp_path / 'seed0' / 'results.json'}" in capsys.readouterr().err
+
+
+def test_plugins_that_are_not_there_at_report_time_leave_no_silent_dash(tmp_path, old):
+    new = {**old, **FACTS, "plugins": {"task surface": "my_lab.surface"}}
+    for name, content in {"new": new, "old": {**old, "plugins": new["plugins"]}}.items():
+        folder = write(tmp_path / name, "results.json", content)
+        command = [sys.executable, "-m", "symerge_dense.commands.cli", "report", "table", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, env=ENV, check=True)
+        row = cells(done.stdout.split("\n\n")[1])["SyMerge"]
+        assert "–" not in (row["Δm headline % ↑"], row["surface rmse ↓"])
+        assert (row["Δm task_mean % ↑"] == "–") == (name == "old")
+        assert ("--import my_lab.surface" in done.stdout) == (name == "old")

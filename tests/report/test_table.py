@@ -1,4 +1,4 @@
-"""The table: its cells are the inputs, its bold the best merged model, its Markdown a table."""
+"""The table: its cells are the inputs, its bold the best merged model."""
 
 import copy
 import io
@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from symerge_dense.report.results import MERGED_ROWS, ROWS
-from symerge_dense.report.table import columns, markdown_table, print_results, results_table, row_title
+from symerge_dense.report.table import columns, print_results, row_title
 
 METRICS = {
     "segmentation": {"mIoU": True, "pixAcc": True},
@@ -37,12 +37,9 @@ def results():
     return {**run, **rows, "delta_m": delta}
 
 
-def shown(table, width=300):
+def shown(results, width=300):
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="truecolor")
-    if isinstance(table, dict):
-        print_results(table, console)
-    else:
-        console.print(table)
+    print_results(results, console)
     return console.file.getvalue()
 
 
@@ -50,33 +47,41 @@ def plain(text):
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def parse_markdown(text):
-    """(heading, {row title: cells}) of a Markdown table."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    assert len({len(line) for line in lines}) == 1, "a line has another number of cells"
-    assert set(lines[1]) <= {"---", "---:"}
-    return lines[0], {line[0]: line[1:] for line in lines[2:]}
+def parsed(results):
+    """(tasks, headings with their arrows, {row title: cells}) as a wide terminal shows them; the best as '*number*'."""
+    lines = [line for line in re.sub(r"\x1b\[1;32m([^\x1b]*)", mark, shown(results)).splitlines() if line.strip()]
+    _, tasks, headings, _, *rows = [plain(line).replace("│", " ") for line in lines]
+    titles = {row_title(results, row): row for row in ROWS}
+    found = [(title, line) for title in titles for line in rows if line.strip().startswith(title)]
+    table = {title: line.replace(title, "").split() for title, line in found}
+    return tasks.split(), re.findall(r"(\S+(?: %)?) ([↑↓])", headings), table
 
 
-def test_markdown_has_a_column_per_metric_and_delta_m(results):
-    heading, rows = parse_markdown(markdown_table(results))
+def mark(found):
+    """A bold green number between stars."""
+    return re.sub(r"[-+]?\d[\d.]*", lambda number: f"*{number[0]}*", found[1])
+
+
+def test_there_is_a_column_per_metric_and_delta_m(results):
+    tasks, headings, rows = parsed(results)
     arrows = {True: "↑", False: "↓"}
-    expected = [f"{task} {metric} {arrows[up]}" for task, metrics in METRICS.items() for metric, up in metrics.items()]
-    assert heading == ["", *expected, "mean Δm % ↑"]
+    assert tasks == [*METRICS, "mean"]
+    expected = [(metric, arrows[up]) for metrics in METRICS.values() for metric, up in metrics.items()]
+    assert headings == [*expected, ("Δm %", "↑")]
     assert list(rows) == ["experts", "average", "task arithmetic λ=0.3", "initial merge", "SyMerge"]
 
 
-def test_markdown_cells_are_the_inputs(results):
-    _, rows = parse_markdown(markdown_table(results))
+def test_cells_are_the_inputs(results):
+    _, _, rows = parsed(results)
     for row in ROWS:
         values = [entry["value"] for metrics in results[row]["tasks"].values() for entry in metrics.values()]
         cells = [float(cell.strip("*")) for cell in rows[row_title(results, row)][:-1]]
         assert cells == pytest.approx(values, abs=6e-3)
-    assert [rows[row_title(results, row)][-1] for row in ROWS] == ["–", "-30.00", "-20.50", "-11.00", "**+1.25**"]
+    assert [rows[row_title(results, row)][-1] for row in ROWS] == ["–", "-30.00", "-20.50", "-11.00", "*+1.25*"]
 
 
 def test_bold_marks_the_best_merged_row_and_never_the_experts(results):
-    _, rows = parse_markdown(markdown_table(results))
+    _, _, rows = parsed(results)
     assert not any("*" in cell for cell in rows["experts"])
     assert [title for title, cells in rows.items() if "*" in cells[0]] == ["SyMerge"]  # the highest but the experts'
     assert [title for title, cells in rows.items() if "*" in cells[2]] == ["average"]  # the lowest depth error
@@ -85,7 +90,7 @@ def test_bold_marks_the_best_merged_row_and_never_the_experts(results):
 
 def test_a_tie_in_print_is_a_tie(results):
     results["initial"]["tasks"]["segmentation"]["mIoU"]["value"] = MIOU["merged"] + 1e-6
-    _, rows = parse_markdown(markdown_table(results))
+    _, _, rows = parsed(results)
     assert [title for title, cells in rows.items() if "*" in cells[0]] == ["initial merge", "SyMerge"]
 
 
@@ -101,7 +106,7 @@ def test_decimals_follow_the_largest_value_of_the_column(results, largest, text)
 def test_an_undefined_number_is_a_dash_and_never_the_best(results, undefined):
     results["merged"]["tasks"]["segmentation"]["mIoU"]["value"] = undefined
     results["delta_m"]["merged"]["mean"] = undefined
-    _, rows = parse_markdown(markdown_table(results))
+    _, _, rows = parsed(results)
     assert rows["SyMerge"][0] == rows["SyMerge"][-1] == "–"
     assert "*" in rows["initial merge"][0]
 
@@ -109,26 +114,12 @@ def test_an_undefined_number_is_a_dash_and_never_the_best(results, undefined):
 def test_a_column_without_any_number_is_drawn(results):
     for row in ROWS:
         results[row]["tasks"]["depth"]["abs"]["value"] = None
-    _, rows = parse_markdown(markdown_table(results))
+    _, _, rows = parsed(results)
     assert {cells[2] for cells in rows.values()} == {"–"}
 
 
-def test_terminal_and_markdown_say_the_same(results):
-    _, rows = parse_markdown(markdown_table(results))
-    printed = plain(shown(results_table(results)))
-    for title, cells in rows.items():
-        line = next(line for line in printed.splitlines() if line.strip().startswith(title))
-        assert line.replace(title, "").replace("│", " ").split() == [cell.strip("*") for cell in cells]
-
-
-def test_the_terminal_shows_the_best_in_bold(results):
-    lines = shown(results_table(results, ["segmentation"])).splitlines()
-    bold = {re.sub(r"\D*$", "", cell).strip() for line in lines for cell in re.findall(r"\x1b\[1;32m([^\x1b]*)", line)}
-    assert {"47.10", "+1.25"} <= bold and "48.22" not in bold
-
-
 def test_each_task_is_named_once_above_its_metrics(results):
-    printed = plain(shown(results_table(results)))
+    printed = plain(shown(results))
     assert all(printed.count(task) == 1 for task in METRICS)
 
 
@@ -136,7 +127,7 @@ def test_each_task_is_named_once_above_its_metrics(results):
 def test_a_narrow_terminal_gets_several_tables_and_loses_no_number(results, width):
     printed = plain(shown(results, width))
     assert "…" not in printed and max(map(len, printed.splitlines())) <= width
-    cells = [cell.strip("*") for cell in parse_markdown(markdown_table(results))[1]["SyMerge"]]
+    cells = [cell.strip("*") for cell in parsed(results)[2]["SyMerge"]]
     lines = [line for line in printed.splitlines() if line.strip().startswith("SyMerge")]
     numbers = [number for line in lines for number in line.replace("│", " ").split()[1:-1]]
     assert numbers == cells[:-1]
@@ -146,7 +137,7 @@ def test_a_narrow_terminal_gets_several_tables_and_loses_no_number(results, widt
 def test_text_in_brackets_is_printed_as_it_is(results):
     for row in ROWS:
         results[row]["tasks"]["[red]x"] = results[row]["tasks"].pop("depth")
-    assert "[red]x" in plain(shown(results_table(results)))
+    assert "[red]x" in plain(shown(results))
 
 
 def test_task_arithmetic_without_a_scale_has_its_plain_name(results):
@@ -154,9 +145,8 @@ def test_task_arithmetic_without_a_scale_has_its_plain_name(results):
     assert row_title(results, "task_arithmetic") == "task arithmetic"
 
 
-@pytest.mark.parametrize("draw", [results_table, markdown_table, lambda results: print_results(results, Console())])
-def test_incomplete_results_are_refused(results, draw):
+def test_incomplete_results_are_refused(results):
     broken = copy.deepcopy(results)
     del broken["merged"]
     with pytest.raises(ValueError, match=r"merged\.tasks"):
-        draw(broken)
+        print_results(broken, Console())

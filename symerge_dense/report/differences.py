@@ -1,0 +1,76 @@
+"""What differs between the configs of several runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+UNSET = "not set"
+IN_A_NAME = 3  # differences that the name of a run says; a table can have them all
+
+
+def flat(config: Mapping[str, Any] | None) -> dict[str, str]:
+    """A recorded config as ``{dotted key: value as text}``, without the seed and its own name.
+
+    A class is named without its module: the place of its file is no setting.
+
+    Args:
+        config: of results.json or compare.json; None has no keys.
+    """
+    found: dict[str, str] = {}
+    for key, value in (config or {}).items():
+        if key not in ("seed", "name"):
+            _flatten(str(key), value, found)
+    return found
+
+
+def _flatten(key: str, value: Any, found: dict[str, str]) -> None:
+    if isinstance(value, Mapping) and value:
+        for inner, item in value.items():
+            _flatten(f"{key}.{inner}", item, found)
+    elif isinstance(value, str):
+        found[key] = value.rsplit(".", 1)[-1] if key.rsplit(".", 1)[-1] == "type" else value
+    else:
+        found[key] = json.dumps(value)
+
+
+def differences(configs: Sequence[Mapping[str, Any] | None]) -> dict[str, list[str]]:
+    """The keys in which configs differ.
+
+    Args:
+        configs: as records have them.
+
+    Returns:
+        ``{dotted key: its value in each config}``, ``UNSET`` where a config has no such key.
+    """
+    every = [flat(config) for config in configs]
+    keys = list(dict.fromkeys(key for config in every for key in config))
+    table = {key: [config.get(key, UNSET) for config in every] for key in keys}
+    return {key: values for key, values in table.items() if len(set(values)) > 1}
+
+
+def names(configs: Sequence[Mapping[str, Any] | None]) -> list[str]:
+    """A name for each config: that of its file, and how it differs from others of that name.
+
+    Args:
+        configs: as records have them; no two the same but for their seed.
+
+    Returns:
+        Names that are all different.
+    """
+    files = [str((config or {}).get("name", "run")) for config in configs]
+    found: list[str] = []
+    for place, file in enumerate(files):
+        others = [index for index, other in enumerate(files) if other == file]
+        told = differences([configs[index] for index in others])
+        own = [_setting(key, values[others.index(place)]) for key, values in told.items()]
+        more = [f"and {len(own) - IN_A_NAME} more"] if len(own) > IN_A_NAME else []
+        name = f"{file} ({', '.join([*own[:IN_A_NAME], *more])})" if own else file
+        same = sum(other == name or other.startswith(f"{name} #") for other in found)
+        found.append(f"{name} #{same + 1}" if same else name)
+    return found
+
+
+def _setting(key: str, value: str) -> str:
+    return f"{key} {UNSET}" if value == UNSET else f"{key}={value}"

@@ -1,0 +1,81 @@
+"""Records of runs and comparisons as they lie on disk, with numbers that a reader can check by hand."""
+
+import json
+
+from symerge_dense.report.paper_numbers import PUBLISHED
+from symerge_dense.report.results import MERGED_ROWS
+
+PAPER = PUBLISHED["nyuv2-symerge"]
+MINE = {
+    "experts": (50.0, 75.0, 0.40, 0.16, 24.0),
+    "average": (30.0, 60.0, 0.60, 0.24, 30.0),
+    "task_arithmetic": (32.0, 61.0, 0.55, 0.22, 31.0),
+    "initial": (31.0, 61.0, 0.56, 0.22, 31.0),
+    "merged": (49.0, 74.0, 0.42, 0.17, 25.0),
+}
+
+
+def record(seed=0, shift=0.0, **config):
+    """results.json of a run whose merged mIoU is ``shift`` higher."""
+    rows = {}
+    for row, values in MINE.items():
+        tasks = {}
+        for column, value in zip(PAPER.columns, values, strict=True):
+            entry = {"value": value, "higher_is_better": column.higher_is_better}
+            tasks.setdefault(column.task, {})[column.metric] = entry
+        tasks["depth"]["rmse"] = {"value": 0.5, "higher_is_better": False}
+        rows[row] = {"tasks": tasks}
+    rows["merged"]["tasks"]["segmentation"]["mIoU"]["value"] += shift
+    facts: dict = dict.fromkeys(("commit", "versions", "device", "timings", "peak_memory_mb"))
+    delta = {row: {"mean": -1.0} for row in MERGED_ROWS}
+    config = {"name": "nyuv2_symerge", "seed": seed, **config}
+    return {**facts, "config": config, "seed": seed, **rows, "delta_m": delta}
+
+
+def cells(markdown):
+    """{row: {heading: cell}} of the one table in a text."""
+    lines = [[cell.strip() for cell in line.strip("|\n ").split("|")] for line in markdown.splitlines() if "|" in line]
+    heading = lines[0] if lines[0][0] == "" else ["", *lines[0]]
+    return {line[0]: dict(zip(heading[1:], line[1:], strict=True)) for line in lines[2:]}
+
+
+def comparison(**config):
+    """compare.json of the experts, SyMerge over two seeds, TIES, and a method that failed."""
+    run = record(**config)
+    ties = {"segmentation": (30.0, 60.0), "depth": (0.60, 0.24, 0.5), "normals": (30.0,)}
+    rows = [
+        {"method": "experts", "block": "reference", "data": "none", "runs": 1, "tasks": run["experts"]["tasks"]},
+        {"method": "symerge", "block": "adaptive", "data": "unlabelled", "runs": 2, "tasks": run["merged"]["tasks"]},
+        {"method": "ties", "block": "static", "data": "none", "runs": 1, "tasks": _filled(run, ties)},
+        {"method": "emr", "block": "static", "data": "none", "runs": 0, "error": "RuntimeError: no"},
+    ]
+    rows[1]["tasks"]["segmentation"]["mIoU"]["std"] = 0.5
+    for row, mean in zip(rows, (None, -4.0, -28.0), strict=False):
+        row["delta_m"] = {} if mean is None else {"mean": {"value": mean}}
+        row |= {"extra_parameters": 0, "encoder_passes": 1, "seconds": 2.5, "peak_memory_mb": 100.0}
+    return {
+        **{key: run[key] for key in ("commit", "versions", "device", "config")},
+        "tuning": "agreement with the experts",
+        "seeds": 2,
+        "blocks": {"reference": "references", "adaptive": "on unlabelled images", "static": "without data"},
+        "adapted_from": "symerge",
+        "delta_m_metrics": {"segmentation": "mIoU", "depth": "abs", "normals": "mean"},
+        "rows": rows,
+    }
+
+
+def _filled(run, values):
+    return {
+        task: {
+            metric: {"value": value, "higher_is_better": entry["higher_is_better"]}
+            for (metric, entry), value in zip(run["experts"]["tasks"][task].items(), numbers, strict=True)
+        }
+        for task, numbers in values.items()
+    }
+
+
+def write(folder, name, content):
+    """Write a record into a folder of its own; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(content))
+    return folder
