@@ -7,11 +7,14 @@ from .class_names import CITYSCAPES19 as CITYSCAPES19
 from .class_names import NYU13 as NYU13
 from .class_names import NYU40 as NYU40
 from .class_names import NYU40_TO_13 as NYU40_TO_13
+from .folder_dataset import FolderDataset as FolderDataset
 from .image_files import checked_size as checked_size
 from .image_files import find_images as find_images
 from .image_files import image_size as image_size
 from .image_files import read_image as read_image
 from .image_folder import ImageFolder as ImageFolder
+from .label_files import read_label as read_label
+from .label_values import LabelSpec as LabelSpec
 from .mtan_layout import NumberedArrays as NumberedArrays
 from .resize import Window as Window
 from .resize import magnify as magnify

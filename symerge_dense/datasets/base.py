@@ -220,6 +220,14 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
             )
         return image if self.size in (None, image.shape[:2]) else resize.resize(image, self.size)
 
+    def target_size(self, index: int) -> tuple[int, int] | None:
+        """(H, W) that targets are resized to; None leaves them as stored.
+
+        Args:
+            index: image number, from 0.
+        """
+        return self.size
+
     def resized_target(self, index: int, name: str) -> Array:
         """Target at ``size``, resampled as the task allows.
 
@@ -227,7 +235,7 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
             index: image number, from 0.
             name: name of a requested task.
         """
-        rule, size = self.tasks[name], self.size
+        rule, size = self.tasks[name], self.target_size(index)
         target = self.target(index, source_of(rule))
         if source_of(rule) != name:
             target = rule.derive(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,18 @@ def find_images(folder: str | Path, recursive: bool = False) -> list[Path]:
     images = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file())
     if not images:
         raise ValueError(
-            f"{folder}: no image in this folder{'' if recursive else ' itself'}{_what_is_there(paths)}; put "
+            f"{folder}: no image in this folder{'' if recursive else ' itself'}{what_is_there(paths)}; put "
             f"{', '.join(SUFFIXES)} files {'into it' if recursive else 'directly into it, or give recursive=True'}."
         )
     return images
 
 
-def _what_is_there(paths: list[Path]) -> str:
+def what_is_there(paths: Sequence[Path]) -> str:
+    """How many files of each kind there are, in brackets, for a message; empty for none.
+
+    Args:
+        paths: what was found.
+    """
     kinds = Counter("folder" if path.is_dir() else f"{path.suffix or 'unnamed'} file" for path in paths)
     found = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in kinds.most_common(5))
     return f" (it holds {found})" if found else ""

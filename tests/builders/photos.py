@@ -76,3 +76,30 @@ def cut_off(path, share=0.6):
     """Keep the first part of a file, as an interrupted copy does."""
     data = Path(path).read_bytes()
     Path(path).write_bytes(data[: int(len(data) * share)])
+
+
+def labels(seed=0, size=(48, 64)):
+    """Class numbers 0..3 with 255, metres with 0, and saliency 0..1, each where it would be in an own data set."""
+    rng = np.random.default_rng((7, seed))
+    height, width = size
+    blocks = rng.integers(0, 4, (height // 8, width // 8)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+    blocks[:2], metres = 255, rng.uniform(0.5, 5.3, (height // 8, width // 8)).repeat(8, 0).repeat(8, 1).round(3)
+    metres[:, :3] = 0
+    return {"segmentation": blocks, "depth": metres, "saliency": rng.integers(0, 256, size, dtype=np.uint8) / 255}
+
+
+def write_labelled_photos(root, count=4, size=(48, 64)):
+    """``photos/NNNN.jpg`` with palette ``masks``, 16-bit ``depth`` in millimetres and 8-bit ``saliency`` as PNG."""
+    root = Path(root)
+    write_photos(root / "photos", count, size)
+    for folder in ("masks", "depth", "saliency"):
+        (root / folder).mkdir(exist_ok=True)
+    for index in range(count):
+        stored = labels(index, size)
+        mask = Image.fromarray(stored["segmentation"], "P")
+        mask.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
+        mask.save(root / "masks" / f"{index:04d}.png")
+        millimetres = (stored["depth"] * 1000).round().astype(np.uint16)
+        cv2.imwrite(str(root / "depth" / f"{index:04d}.png"), millimetres)
+        cv2.imwrite(str(root / "saliency" / f"{index:04d}.png"), (stored["saliency"] * 255).round().astype(np.uint8))
+    return root

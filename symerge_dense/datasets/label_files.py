@@ -1,0 +1,144 @@
+"""Numbers of label files as they are stored: PNG, TIFF, EXR, .npy, .npz, HDF5. Files are untrusted input."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from symerge_dense.datasets.image_files import DAMAGE
+from symerge_dense.fileio import optional_import
+
+Array = NDArray[Any]
+LOSSY = (".jpg", ".jpeg")  # fine for a saliency map, not for class numbers
+PALETTES = ("P", "1", "L")  # Pillow's modes whose stored numbers only Pillow gives
+UNREADABLE = (
+    *DAMAGE,
+    RuntimeError,
+    KeyError,
+    cv2.error,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    tokenize.TokenError,
+)
+NUMBERS = "biuf"  # NumPy's kinds: truth values, whole numbers, floats
+
+
+def read_label(path: str | Path, key: str | None = None) -> Array:
+    """The numbers of a label file: palette indices, not colours; 16 bits and floats as they are; RGB channel order.
+
+    Args:
+        path: .png, .tif, .tiff, .bmp, .jpg, .exr, .npy, .npz, .h5 or .hdf5.
+        key: name of the array in .npz and HDF5 (with its groups, 'a/b'), of the channel in EXR; None: the only one.
+
+    Returns:
+        (H,W) or (H,W,C), of the file's number type; a bitmap of two values is bool.
+
+    Raises:
+        ValueError: the file is missing, damaged, of another kind, or holds several arrays and no ``key`` is given.
+    """
+    path = Path(path)
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{path}: labels are read from {', '.join(READERS)} files, not from {path.suffix or 'this'}.")
+    if not path.is_file():
+        raise ValueError(f"{path}: no such label file; put it there, or leave its image out.")
+    try:
+        array = reader(path, key)
+    except UNREADABLE as error:
+        if isinstance(error, ValueError) and str(error).startswith(
+            (f"{path}: ", "h5py is needed", "OpenEXR is needed")
+        ):
+            raise
+        raise ValueError(f"{path}: not a readable label file ({_first_line(error)}); replace it.") from error
+    if array.dtype.kind not in NUMBERS or array.ndim not in (2, 3) or not array.size:
+        raise ValueError(
+            f"{path}: holds {array.dtype} of shape {array.shape}; a label is numbers of shape (H, W) or (H, W, C)."
+        )
+    return array
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+
+
+def _picture(path: Path, key: str | None) -> Array:
+    data = path.read_bytes()
+    try:
+        header = Image.open(io.BytesIO(data))
+        if header.mode in PALETTES:
+            return np.array(header)
+    except DAMAGE:
+        header = None
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if stored is not None:
+        colours = stored.ndim == 3 and stored.shape[2] >= 3
+        return np.ascontiguousarray(stored[..., [2, 1, 0, *range(3, stored.shape[2])]] if colours else stored)
+    if header is None:
+        raise ValueError(f"{path}: not a readable picture; replace it.")
+    return np.array(header)
+
+
+def _npy(path: Path, key: str | None) -> Array:
+    array = np.load(path, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path}: is a .npz file; name it so.")
+    return array
+
+
+def _npz(path: Path, key: str | None) -> Array:
+    with np.load(path, allow_pickle=False) as archive:
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError(f"{path}: is a .npy file; name it so.")
+        return np.asarray(archive[_chosen(path, key, list(archive.files))])
+
+
+def _hdf5(path: Path, key: str | None) -> Array:
+    h5py = optional_import("h5py", path.name)
+    with h5py.File(path, "r") as file:
+        names: list[str] = []
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        return np.asarray(file[_chosen(path, key, names)][()])
+
+
+def _exr(path: Path, key: str | None) -> Array:
+    exr = optional_import("OpenEXR", path.name)
+    with exr.File(str(path)) as file:
+        channels: Mapping[str, Any] = {name: np.array(channel.pixels) for name, channel in file.channels().items()}
+    if key is not None and key not in channels:  # 'R' of 'RGB'
+        with exr.File(str(path), separate_channels=True) as file:
+            channels = {name: np.array(channel.pixels) for name, channel in file.channels().items()}
+    return np.asarray(channels[_chosen(path, key, list(channels))])
+
+
+def _chosen(path: Path, key: str | None, names: list[str]) -> str:
+    """The name that ``key`` stands for: itself, or the only one."""
+    if key is None and len(names) == 1:
+        return names[0]
+    wanted = None if key is None else key.strip("/")
+    if wanted is None or wanted not in names:
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        found = "no array" if not names else shown
+        raise ValueError(f"{path}: holds {found}; {'give' if key is None else f'there is no {key!r}: give'} key= one.")
+    return wanted
+
+
+READERS: dict[str, Callable[[Path, str | None], Array]] = {
+    **dict.fromkeys((".png", ".tif", ".tiff", ".bmp", *LOSSY), _picture),
+    ".exr": _exr,
+    ".npy": _npy,
+    ".npz": _npz,
+    **dict.fromkeys((".h5", ".hdf5"), _hdf5),
+}
+"""{suffix: reader}."""
