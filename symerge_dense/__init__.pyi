@@ -3,6 +3,7 @@ from . import datasets as datasets
 from . import engine as engine
 from . import evaluation as evaluation
 from . import experts as experts
+from . import inference as inference
 from . import merging as merging
 from . import models as models
 from . import pipeline as pipeline
@@ -21,6 +22,7 @@ from .evaluation.delta_m import delta_m as delta_m
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.metric import DenseMetric as DenseMetric
 from .experts.importing.importer import import_expert as import_expert
+from .inference.predictor import Predictor as Predictor
 from .merging.base import Merger as Merger
 from .merging.run import merge_state as merge_state
 from .models.backbone import TimmBackbone as TimmBackbone

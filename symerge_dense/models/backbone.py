@@ -92,6 +92,13 @@ class TimmBackbone(nn.Module):
         plain: dict[str, Any] = json.loads(json.dumps(spec))
         return plain
 
+    @property
+    def steps(self) -> Size:
+        """What sides are best multiples of, (down, across): a transformer's patch, or the coarsest stride."""
+        embed = self._embed()
+        down, across = (max(self.strides),) * 2 if embed is None else embed.patch_size
+        return max(down, *self.strides), max(across, *self.strides)
+
     def padded_size(self, height: int, width: int) -> Size:
         """The size that images are padded to, at the bottom and at the right, before the network sees them.
 
