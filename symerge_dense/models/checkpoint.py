@@ -98,7 +98,7 @@ def load_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
         path: the file.
 
     Returns:
-        The model, on the CPU and in evaluation mode, and its metadata.
+        The model, on the CPU and in evaluation mode, and its metadata, which is also its ``record``.
 
     Raises:
         ValueError: ``read_metadata`` refuses the file; tensors are missing, left over, of another shape, not finite or
@@ -119,6 +119,7 @@ def load_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
             f"{path}: the weights are not those that were saved (their hash differs); copy it again."
         )
     model.load_state_dict(state)
+    model.record = metadata
     return model.eval(), metadata
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.heads import mmseg as mmseg_head  # noqa: F401 - enters its head into HEADS
 from symerge_dense.models.heads.base import Head
+from symerge_dense.models.hub import HubModel
 from symerge_dense.models.module_head import build_head
 from symerge_dense.models.plugins import check_registered
 from symerge_dense.models.task_specs import Spec, build_task, task_spec
@@ -29,7 +30,7 @@ MODES = ("tensor", "predict", "loss")
 
 
 @MODELS.register_module()
-class MultiTaskModel(TrainableModel):
+class MultiTaskModel(HubModel, TrainableModel):
     """A backbone, and a head for each task.
 
     Args:
