@@ -40,6 +40,7 @@ setup(
         "ftfy>=6.3",  # onedl-mmsegmentation imports it and regex whatever head is asked for
         "regex>=2024.11.6",
         "timm>=1.0.15",
+        "huggingface_hub>=0.30",  # timm requires it, too
         "einops>=0.8",
         "albumentations>=2.0.5",
         # Nothing here opens a window, and albumentations requires the headless one. mmcv and mmsegmentation require

@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": "put every merging method on the experts of a config",
     "merge": "merge checkpoint files by a static method",
     "unpack": "the checkpoint of one task from a packed merge",
+    "export": "write a model for other runtimes: ONNX, torch.export, timm, the Hub",
     "report": "tables of finished runs",
     "config": "list, copy or print the configs that come with the package",
     "prepare-data": "convert a downloaded NYUv2, or check a prepared folder",

@@ -1,6 +1,11 @@
 from .backend import Backend as Backend
 from .backend import TorchModel as TorchModel
 from .backend import open_backend as open_backend
+from .export import Export as Export
+from .export_graph import ExportGraph as ExportGraph
+from .export_graph import GraphOptions as GraphOptions
+from .export_weights import WeightsExport as WeightsExport
+from .onnx_model import OnnxModel as OnnxModel
 from .pictures import draw_legend as draw_legend
 from .pictures import draw_overlay as draw_overlay
 from .pictures import draw_panel as draw_panel

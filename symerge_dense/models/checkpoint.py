@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from symerge_dense.fileio import atomic_write
 from symerge_dense.models.multi_task import MultiTaskModel
@@ -18,6 +19,7 @@ from symerge_dense.models.weight_files import (
     CorruptFileError,
     MatchReport,
     UnsafeFileError,
+    listing,
     match_report,
     read_metadata,
     read_state,
@@ -39,7 +41,9 @@ __all__ = [
 ]
 
 
-def save_model(path: str | Path, model: MultiTaskModel, metadata: Mapping[str, Any] | None = None) -> None:
+def save_model(
+    path: str | Path, model: MultiTaskModel, metadata: Mapping[str, Any] | None = None, half: bool = False
+) -> None:
     """Write a model file, all of it or nothing.
 
     The description of the network is added to the record: format, model, tasks, backbone, heads, preprocessing, hash,
@@ -49,6 +53,8 @@ def save_model(path: str | Path, model: MultiTaskModel, metadata: Mapping[str, A
         path: the file (``.safetensors``).
         model: the network.
         metadata: the caller's record: 'base_hash', 'training', 'metrics', ...
+        half: write matrices and convolutions in float16, which ``load_model`` reads as float32. Vectors (biases,
+            norms and their statistics) stay as they are.
 
     Raises:
         ValueError: another suffix, metadata that JSON cannot hold, weights that are not finite, or tasks or heads that
@@ -59,9 +65,28 @@ def save_model(path: str | Path, model: MultiTaskModel, metadata: Mapping[str, A
         raise ValueError(f"model files end in .safetensors, not {path.suffix!r}: {path}.")
     state = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
     refuse_non_finite(state, f"the model for {path}")
+    state = halved(state) if half else state
     text = _record(model, state_hash(state), metadata or {})
     with atomic_write(path) as temporary:
         save_file(state, temporary, metadata={KEY: text})
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state with its matrices and convolutions in float16.
+
+    Args:
+        state: tensors by name; those of less than two dimensions are left as they are.
+
+    Raises:
+        ValueError: float16 cannot hold a value.
+    """
+    small = {
+        name: value.half() if value.ndim > 1 and value.is_floating_point() else value for name, value in state.items()
+    }
+    lost = [name for name, value in small.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if lost:
+        raise ValueError(f"float16 cannot hold {listing(lost)} (above 65504); write them without fp16.")
+    return small
 
 
 def _record(model: MultiTaskModel, digest: str, metadata: Mapping[str, Any]) -> str:

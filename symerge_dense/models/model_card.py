@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 PICTURE = "panels.png"
 RESULTS = "results.json"
-PAPER = "https://arxiv.org/abs/2412.19098"
 PIPELINES = {"segmentation": "image-segmentation", "depth": "depth-estimation"}  # the Hub's names; else image-to-image
 TITLES = {"merged": "SyMerge", "initial": "initial merge", "task_arithmetic": "task arithmetic"}
 FALLBACK_SIZE = (256, 320)  # of the example's images, for a network that takes any
@@ -54,7 +53,8 @@ def card(model: MultiTaskModel, name: str, run: str | Path | None = None, licens
         f"# {name}",
         f"One `{model.backbone.name}` with {len(model.tasks)} head{'s' if len(model.tasks) > 1 else ''}: "
         f"{', '.join(model.tasks)}. It takes an RGB image and makes all predictions in one pass. Made by "
-        f"`symerge_dense`" + (f": the experts were merged by [SyMerge]({PAPER})." if results else "."),
+        f"`symerge_dense`"
+        + (": the experts were merged by [SyMerge](https://arxiv.org/abs/2412.19098)." if results else "."),
         shown,
         _usage(model, name),
         _tasks(model),

@@ -161,6 +161,23 @@ def for_features(
     return given, dropped
 
 
+def of_complete(state: Mapping[str, Tensor], name: str, timm_args: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A feature extractor's tensors under the names of the complete network: the inverse of ``for_features``.
+
+    Args:
+        state: the extractor's tensors by name.
+        name: timm model.
+        timm_args: its arguments.
+
+    Raises:
+        ValueError: the arguments do not fit.
+    """
+    with torch.device("meta"):  # names alone
+        complete = create(name, timm_args)
+    original = {_extractor_name(key, state): key for key in complete.state_dict()}
+    return {original.get(key, key): value for key, value in state.items()}
+
+
 def _resampled(embedding: Tensor, grid: tuple[int, int], complete: Any) -> Tensor:
     wanted = complete.patch_embed.grid_size
     return resample_abs_pos_embed(
