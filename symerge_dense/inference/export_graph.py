@@ -175,6 +175,7 @@ def describe_graph(model: MultiTaskModel, size: Size, options: GraphOptions) -> 
         options: how it was written.
     """
     spec = model.spec
+    learned = model.image_size if options.dynamic == "all" else size  # at which a program should use it
     about: dict[str, Any] = {
         "format": GRAPH_FORMAT,
         "tasks": spec["tasks"],
@@ -196,7 +197,7 @@ def describe_graph(model: MultiTaskModel, size: Size, options: GraphOptions) -> 
             "type": options.input_type,
             "values": f"RGB in 0..255, channels first; normalised inside by {json.dumps(spec['preprocessing'])}",
         },
-        "image_size": list(size),
+        "image_size": list(learned) if learned else None,
         "dynamic": options.dynamic,
         "fp16": options.fp16,
         "version": symerge_dense.__version__,

@@ -74,7 +74,7 @@ class OnnxModel:
         """Outputs at the size of the images.
 
         Args:
-            images: (N,3,H,W), RGB in 0..255.
+            images: (N,3,H,W), RGB in 0..255; a graph of one image is run once for each.
 
         Returns:
             {task: raw output (N,C,H,W) float32}; of a file with decided outputs, what ``task.decide`` gives.
@@ -82,16 +82,17 @@ class OnnxModel:
         Raises:
             ValueError: the graph takes no images of this shape.
         """
-        shape = tuple(images.shape)
-        if any(isinstance(side, int) and side != given for side, given in zip(self._shape, shape, strict=False)):
-            fixed = " x ".join(map(str, self._shape))
+        sides = tuple(images.shape[1:])
+        if any(isinstance(side, int) and side != given for side, given in zip(self._shape[1:], sides, strict=True)):
+            fixed = " x ".join(map(str, self._shape[1:]))
             raise ValueError(
-                f"{self.path} takes images of {fixed}, not {shape}; resize them, or export with --dynamic."
+                f"{self.path} takes images of {fixed}, not {sides}; resize them, or export with --dynamic."
             )
         pixels = images.detach().cpu()
         pixels = pixels.round().clamp(0, 255).byte() if self._type is np.uint8 else pixels.float()
-        found = self.session.run(list(self.tasks), {self._input: pixels.contiguous().numpy()})
-        return {name: torch.from_numpy(value) for name, value in zip(self.tasks, found, strict=True)}
+        chunks = pixels.contiguous().split(self._shape[0] if isinstance(self._shape[0], int) else len(pixels))
+        found = [self.session.run(list(self.tasks), {self._input: chunk.numpy()}) for chunk in chunks]
+        return {name: torch.from_numpy(np.concatenate(rows)) for name, *rows in zip(self.tasks, *found, strict=True)}
 
     # -- what the file says -----------------------------------------------------------------------------------------
     def _described(self) -> dict[str, Any]:
@@ -133,6 +134,8 @@ class OnnxModel:
             raise self._damaged(f"its images are {inputs[0].type}, not {' or '.join(INPUT_TYPES)}.")
         self._input, self._shape, self._type = inputs[0].name, list(inputs[0].shape), NUMPY_TYPES[inputs[0].type]
         height, width = self._shape[2:]
+        if isinstance(self._shape[0], int) and self._shape[0] != 1:
+            raise self._damaged(f"it takes {self._shape[0]} images at a time, not one or any number.")
         return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
     def _check_outputs(self) -> None:

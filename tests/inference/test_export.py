@@ -14,6 +14,8 @@ from torch import nn
 from symerge_dense.commands.cli import main
 from symerge_dense.inference.export import Export
 from symerge_dense.inference.export_graph import GraphOptions
+from symerge_dense.inference.onnx_model import OnnxModel
+from symerge_dense.inference.predictor import Predictor
 from symerge_dense.models.checkpoint import load_model, save_model
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.registry import HEADS
@@ -99,6 +101,9 @@ def test_a_transformer_s_decisions_at_a_size_that_its_patches_do_not_divide(fold
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     labels, depth = session.run(list(TASKS), {"image": images.numpy()})
     wanted = predicted(folder / "vit.safetensors", images, decided=True)
+    assert OnnxModel(out).decided
+    pixels = images[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(Predictor(out, device="cpu")(pixels)["segmentation"], labels[0])
     assert labels.dtype == np.int64 and (labels == wanted["segmentation"].numpy()).mean() > 0.999
     assert np.abs(depth - wanted["depth"].numpy()).max() < 1e-4
 

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from symerge_dense.inference.export import Export
 from symerge_dense.inference.onnx_model import OnnxModel
+from symerge_dense.inference.predictor import Predictor
 from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.multi_task import MultiTaskModel
 
@@ -31,8 +32,16 @@ def test_a_file_is_a_backend_with_its_tasks_and_its_size(tmp_path):
         (wanted,) = model(images, mode="predict")
     for task, output in backend(images).items():
         assert output.dtype == torch.float32 and torch.allclose(output[0], wanted[task], atol=1e-4)
-    with pytest.raises(ValueError, match=r"takes images of 1 x 3 x 32 x 48, not \(2, 3, 32, 48\).*--dynamic"):
-        backend(torch.zeros(2, 3, *SIZE))
+    several = backend(torch.cat([images, images / 2]))
+    assert torch.equal(several["depth"][:1], backend(images)["depth"]) and len(several["normals"]) == 2
+    with pytest.raises(ValueError, match=r"takes images of 3 x 32 x 48, not \(3, 40, 48\).*--dynamic"):
+        backend(torch.zeros(1, 3, 40, 48))
+    pixels = np.random.default_rng(0).integers(0, 256, (45, 70, 3), np.uint8)
+    ours = Predictor(tmp_path / "model.onnx", device="cpu", batch_size=2, flip=True)([pixels, pixels[:, :30]])
+    theirs = Predictor(model, device="cpu", size=SIZE, flip=True)([pixels, pixels[:, :30]])
+    for mine, wanted in zip(ours, theirs, strict=True):
+        assert all(np.abs(mine[task] - wanted[task]).max() < 1e-4 for task in tasks)
+        assert mine["normals"].shape == (45, wanted["depth"].shape[1], 3)
 
 
 def write_graph(path, about=ABOUT, text=None, outputs=("depth",), channels=1, shape=(1, 3, *SIZE), kind="FLOAT"):
@@ -76,6 +85,7 @@ def test_images_come_as_the_graph_takes_them(tmp_path, kind):
             "--import my_lab.glow",
         ),
         ({"outputs": ("depth", "more")}, "it says depth, and gives depth, more"),
+        ({"shape": (4, 3, *SIZE)}, "it takes 4 images at a time, not one or any number"),
         ({"channels": 2}, r"depth should be \(N, 1, H, W\), and is \[1, 2, 32, 48\]"),
         ({"shape": (1, 4, *SIZE)}, r"should take one image \(N, 3, H, W\), and takes image \[1, 4, 32, 48\]"),
         ({"kind": "DOUBLE"}, r"its images are tensor\(double\), not float32 or uint8"),
