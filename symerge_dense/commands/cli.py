@@ -13,6 +13,7 @@ from types import FrameType
 import symerge_dense
 
 COMMANDS = {
+    "check": "read every image and label of a config, and say what is wrong with them",
     "train": "train missing experts, merge them by SyMerge, evaluate, report",
     "test": "evaluate a checkpoint on a labelled split",
     "compare": "put every merging method on the experts of a config",

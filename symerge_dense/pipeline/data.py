@@ -25,7 +25,25 @@ def _spread(length: int, count: int) -> list[int]:
 
 
 def dataset(config: RunConfig, split: str, tasks: Mapping[str, Any]) -> DenseDataset:
-    """Build a data set of the config.
+    """Build a data set of the config, and try some of its samples.
+
+    Args:
+        config: has the spec, ``data[split]``.
+        split: for example 'train'.
+        tasks: {task name: task spec or task} whose targets are served.
+
+    Raises:
+        ValueError: the data set refuses its arguments, or a sample cannot be read.
+    """
+    built = unread_dataset(config, split, tasks)
+    with explained(f"data.{split}"):
+        for index in _spread(len(built), SAMPLES_TRIED):  # what does not fit is known before anything is trained
+            built[index]
+    return built
+
+
+def unread_dataset(config: RunConfig, split: str, tasks: Mapping[str, Any]) -> DenseDataset:
+    """Build a data set of the config, and read nothing that it does not read itself.
 
     Args:
         config: has the spec, ``data[split]``.
@@ -40,8 +58,6 @@ def dataset(config: RunConfig, split: str, tasks: Mapping[str, Any]) -> DenseDat
         built: DenseDataset = arguments.pop("type")(tasks=dict(tasks), **arguments)
         if not len(built):
             raise ValueError(f"{type(built).__name__} has no image; check its root and split.")
-        for index in _spread(len(built), SAMPLES_TRIED):  # what does not fit is known before anything is trained
-            built[index]
     return built
 
 

@@ -21,6 +21,7 @@ ARGUMENTS = {
     "train": ["no_such_config"],
     "test": ["no_such_config", "x.safetensors"],
     "compare": ["no_such_config"],
+    "check": ["no_such_config"],
     "estimate": ["no_such_config"],
     "benchmark": ["step", "no_such_config"],
 }

@@ -1,0 +1,62 @@
+"""Check the data sets of a config before anything is trained: all images, all labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from symerge_dense.datasets.base import DenseDataset
+from symerge_dense.pipeline.config import RunConfig
+from symerge_dense.pipeline.data import unread_dataset
+from symerge_dense.preparation.check.data_sets import check_data_sets
+from symerge_dense.preparation.check.findings import Fault, Report
+from symerge_dense.progress import say
+from symerge_dense.registry import did_you_mean
+
+
+def check(config: RunConfig, split: str = "all", sheet: str | Path | None = None) -> Report:
+    """Read every image and label of a config's data sets as training would.
+
+    'unlabelled' is read without labels, 'train' also with those that the base is trained on.
+
+    Args:
+        config: has the data sets.
+        split: one of them, or 'all'.
+        sheet: PNG file for a contact sheet; None: do not draw one.
+
+    Returns:
+        What was found. Faults are in it and are not raised; one is a data set that cannot be built.
+
+    Raises:
+        ValueError: the config has no such split.
+    """
+    if split != "all" and split not in config.data:
+        raise ValueError(f"{config.name}: {did_you_mean(split, ['all', *config.data], 'split')}")
+    sets, broken, limits = dict[str, DenseDataset](), list[Fault](), dict[str, int | None]()
+    for name in config.data if split == "all" else [split]:
+        try:
+            sets[name] = unread_dataset(config, name, tasks_of(config, name))
+        except ValueError as error:
+            broken.append(Fault(Path(f"data.{name}"), str(error).removeprefix(f"data.{name}: ")))
+        limits[name] = config.data[name].get("limit") if name == "unlabelled" else None
+    report = check_data_sets(config.name, sets, limits)
+    report.faults[:0] = broken
+    if sheet is not None and sets:
+        from symerge_dense.preparation.check.data_set_sheet import data_set_sheet  # matplotlib takes a second to import
+
+        data_set_sheet(sheet, sets)
+        say(f"contact sheet: {sheet}")
+    return report
+
+
+def tasks_of(config: RunConfig, split: str) -> dict[str, Any]:
+    """The tasks whose labels are read from a split.
+
+    Args:
+        config: has the tasks.
+        split: of ``config.data``.
+    """
+    if split == "unlabelled":
+        return {}
+    trained = (config.base.get("train") or {}).get("tasks", {}) if split == "train" else {}
+    return {**trained, **config.tasks}
