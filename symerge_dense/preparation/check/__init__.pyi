@@ -1,7 +1,6 @@
 from .check import SplitCheck as SplitCheck
 from .check import check_tool as check_tool
 from .contents import Content as Content
-from .data_set_sheet import data_set_sheet as data_set_sheet
 from .data_sets import DataSetCheck as DataSetCheck
 from .data_sets import check_data_sets as check_data_sets
 from .findings import Fault as Fault
