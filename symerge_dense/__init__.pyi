@@ -32,6 +32,7 @@ from .models.checkpoint import save_model as save_model
 from .models.heads.base import Head as Head
 from .models.module_head import ModuleHead as ModuleHead
 from .models.multi_task import MultiTaskModel as MultiTaskModel
+from .pipeline.api import symerge as symerge
 from .pipeline.config import load_config as load_config
 from .registry import ADAPTIVE_METHODS as ADAPTIVE_METHODS
 from .registry import DATASETS as DATASETS

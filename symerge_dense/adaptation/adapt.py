@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -164,6 +165,8 @@ def _loader(pool: Unlabelled | Mapping[str, Any], loading: Mapping[str, Any], se
 
 
 def _fingerprint(kind: str, options: SyMergeOptions, experts: Mapping[str, MultiTaskModel]) -> str:
-    """Hash of everything that a resumed run must share with the interrupted one."""
+    """Hash of everything that a resumed run must share with the interrupted one: what its result depends on."""
+    defaults = SyMergeOptions()
+    options = dataclasses.replace(options, num_workers=defaults.num_workers, save_every=defaults.save_every)
     hashes = [f"{task}:{state_hash(expert.state_dict())}" for task, expert in experts.items()]
     return hashlib.sha256(repr((kind, options, hashes)).encode()).hexdigest()

@@ -1,4 +1,8 @@
-"""Train missing experts, merge them by SyMerge, evaluate, and report: from a config to one multi-task model."""
+"""Train missing experts, merge them by SyMerge, evaluate, and report: from a config to one multi-task model.
+
+Without labels and without a config: symerge train --experts depth=depth.safetensors seg=seg.safetensors \\
+  --base base.safetensors --images photos --size 480 640
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,19 @@ LAUNCHERS = ("none", "pytorch", "slurm")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command takes to ``parser``."""
-    parser.add_argument("config", help=CONFIG)
+    parser.add_argument("config", nargs="?", help=f"{CONFIG}; not needed with --experts, --base and --images")
+    parser.add_argument("--experts", nargs="+", default=[], metavar="TASK=FILE", help="files of trained experts")
+    parser.add_argument("--base", metavar="FILE", help="the weights that the experts were fine-tuned from")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="FOLDER",
+        help="folders of images, or image files, to adapt on, in place of the config's data: the run needs no labels "
+        "and reports the agreement with the experts",
+    )
+    parser.add_argument(
+        "--size", nargs=2, type=int, metavar=("H", "W"), help="resize --images to this height and width"
+    )
     parser.add_argument("--work-dir", help="folder of this run; default work_dirs/<config>/<date-time>")
     parser.add_argument(
         "--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE", help="e.g. adaptation.rounds=100"
@@ -27,12 +43,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the main job."""
-    path = find_config(options.config)
+    path = None if options.config is None else find_config(options.config)
+    if options.size and not options.images:
+        raise ValueError("--size is the size of --images; for a data set of a config set its size by --cfg-options.")
+    if path is None and not (options.experts and options.images):
+        raise ValueError(
+            "give a config (symerge config list shows those that come with the package), or --experts TASK=FILE ..., "
+            "--base FILE and --images FOLDER."
+        )
     from symerge_dense.engine.runner import join_processes
-    from symerge_dense.pipeline.config import load_config
+    from symerge_dense.pipeline.api import given_config
+    from symerge_dense.pipeline.method_options import named
     from symerge_dense.pipeline.train import train
 
-    config = load_config(path, options.cfg_options or {}, options.seed)
+    config = given_config(
+        path,
+        options.cfg_options or {},
+        seed=options.seed,
+        experts=named(options.experts),
+        base=options.base,
+        images=options.images,
+        size=options.size,
+    )
     join_processes(options.launcher)
     train(
         config,

@@ -13,6 +13,7 @@ from .image_files import find_images as find_images
 from .image_files import image_size as image_size
 from .image_files import read_image as read_image
 from .image_folder import ImageFolder as ImageFolder
+from .image_list import ImageList as ImageList
 from .label_files import read_label as read_label
 from .label_values import LabelSpec as LabelSpec
 from .mtan_layout import NumberedArrays as NumberedArrays

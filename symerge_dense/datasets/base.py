@@ -198,7 +198,7 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
             raise ValueError(
                 f"{type(self).__name__}: {self.image_name(first)} is {one[0]} x {one[1]} pixels (height x width) and "
                 f"{self.image_name(second)} is {other[0]} x {other[1]}, but a batch needs images of one size: give the "
-                f"data set a size=(height, width), for instance size={one}."
+                f"data set a size=(height, width), for instance size={one} (symerge train --size {one[0]} {one[1]})."
             )
 
     @property

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -28,9 +29,10 @@ class Unlabelled(Dataset[dict[str, Any]]):
     Args:
         dataset: a data set, or the dict that builds it.
         limit: at most this many images, the first ones; None takes all.
+        held_out: this many of them, evenly spaced, are left out of the view, to measure something on them later.
 
     Raises:
-        ValueError: ``limit`` is below 1.
+        ValueError: ``limit`` is below 1, or ``held_out`` leaves no image.
 
     >>> class Grey(DenseDataset):
     ...     def __len__(self):
@@ -47,12 +49,16 @@ class Unlabelled(Dataset[dict[str, Any]]):
     ((3, 2, 4), 1)
     """
 
-    def __init__(self, dataset: DenseDataset | Mapping[str, Any], limit: int | None = None) -> None:
+    def __init__(self, dataset: DenseDataset | Mapping[str, Any], limit: int | None = None, held_out: int = 0) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"limit={limit}: must be at least 1, or None for all images.")
         built = DATASETS.build({"tasks": {}, **dataset}) if isinstance(dataset, Mapping) else dataset
         self._source: DenseDataset = built
-        self.length = len(self._source) if limit is None else min(limit, len(self._source))
+        count = len(self._source) if limit is None else min(limit, len(self._source))
+        if held_out < 0 or (held_out and held_out >= count):
+            raise ValueError(f"held_out={held_out} of {count} images: at least one must be left to learn from.")
+        self._shown = np.setdiff1d(np.arange(count), _middles(count, held_out))
+        self.length = len(self._shown)
         self._join: Callable[[dict[str, Any], int], dict[str, Any]] | None = None
 
     def __len__(self) -> int:
@@ -71,7 +77,21 @@ class Unlabelled(Dataset[dict[str, Any]]):
         Args:
             index: image number, from 0.
         """
-        return to_tensor(self._source.resized_image(index))
+        return to_tensor(self._source.resized_image(int(self._shown[index])))
+
+    def split(self, held_out: int) -> tuple[Unlabelled, Unlabelled]:
+        """Two views of the same data set: what is left, as ``held_out=`` leaves it, and what is held out.
+
+        Args:
+            held_out: number of evenly spaced images.
+        """
+        rest, other = self.fresh(), self.fresh()
+        other._shown = _middles(len(self), held_out)
+        rest._shown = np.setdiff1d(np.arange(len(self)), other._shown)
+        for view in (rest, other):
+            view._shown, view.length = self._shown[view._shown], len(view._shown)
+            view.__dict__.pop("fingerprint", None)
+        return rest, other
 
     def check_images(self, progress: bool = True) -> None:
         """``DenseDataset.check_images`` of the images in view.
@@ -82,7 +102,7 @@ class Unlabelled(Dataset[dict[str, Any]]):
         Raises:
             ValueError: images cannot be read, or differ in size.
         """
-        self._source.check_images(progress, self.length)
+        self._source.check_images(progress, int(self._shown.max()) + 1)
 
     def attach(self, join: Callable[[dict[str, Any], int], dict[str, Any]]) -> None:
         """Let a function add predictions of experts to every sample, and augment both alike.
@@ -105,3 +125,8 @@ class Unlabelled(Dataset[dict[str, Any]]):
         for index in np.unique(np.linspace(0, len(self) - 1, FINGERPRINT_IMAGES).astype(int)):
             digest.update(self.image(int(index)).contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _middles(count: int, parts: int) -> NDArray[np.int64]:
+    """The middle of each of ``parts`` equal parts of ``count`` images."""
+    return ((np.arange(parts) + 0.5) * count / max(parts, 1)).astype(np.int64)

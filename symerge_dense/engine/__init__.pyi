@@ -10,3 +10,4 @@ from .runner import QuietRunner as QuietRunner
 from .runner import build_runner as build_runner
 from .runner import join_processes as join_processes
 from .runner import runner_config as runner_config
+from .runner import working_on as working_on

@@ -8,11 +8,13 @@ import inspect
 import itertools
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import mmengine.device.utils
 import torch
 from mmengine.config import Config
 from mmengine.dist import init_dist, is_distributed
@@ -89,6 +91,26 @@ def join_processes(launcher: str) -> None:
     else:
         raise ValueError(f"launcher={launcher!r} without CUDA; on CPUs use 'none' or 'pytorch' (torchrun).")
     atexit.register(_leave_processes)
+
+
+@contextmanager
+def working_on(device: str | None) -> Iterator[None]:
+    """Let MMEngine, and with it this package, work on a device inside the block.
+
+    Args:
+        device: 'cpu' or an accelerator such as 'cuda'; None takes the one that is there.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    found = mmengine.device.utils.DEVICE
+    if device is not None and device not in ("cpu", found):
+        raise ValueError(f"device={device!r}: this machine has {found}; give {found!r}, 'cpu', or None.")
+    mmengine.device.utils.DEVICE = device or found
+    try:
+        yield
+    finally:
+        mmengine.device.utils.DEVICE = found
 
 
 def _leave_processes() -> None:

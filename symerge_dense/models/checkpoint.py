@@ -94,7 +94,7 @@ def _record(model: MultiTaskModel, digest: str, metadata: Mapping[str, Any]) -> 
     about = {key: spec[key] for key in ("backbone", "heads", "preprocessing")}
     plugins = plugins_of(spec)
     about |= {"plugins": plugins} if plugins else {}
-    given = {key: value for key, value in metadata.items() if key != "plugins"}
+    given = {key: value for key, value in {**model.record, **metadata}.items() if key != "plugins"}
     try:
         return json.dumps(
             {

@@ -41,6 +41,9 @@ class MultiTaskModel(HubModel, TrainableModel):
         std: of each colour channel, on the same scale.
         align_corners: of the upsampling of outputs.
 
+    Attributes:
+        record: what ``save_model`` writes about the model beside its caller's metadata; empty unless somebody fills it.
+
     Raises:
         ValueError: heads and tasks do not fit together, or the preprocessing is not three values each with std > 0.
     """
@@ -58,6 +61,7 @@ class MultiTaskModel(HubModel, TrainableModel):
         align_corners: bool = False,
     ) -> None:
         super().__init__(StackingPreprocessor())
+        self.record: dict[str, Any] = {}
         _check_preprocessing(mean, std)
         if set(heads) != set(tasks) or not tasks:
             raise ValueError(f"heads for {sorted(heads)} and tasks {sorted(tasks)}: every task needs one head.")

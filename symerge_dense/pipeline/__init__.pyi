@@ -1,6 +1,7 @@
 from . import comparison as comparison
 from . import file_merge as file_merge
 from . import profiling as profiling
+from .api import symerge as symerge
 from .config import RunConfig as RunConfig
 from .config import config_hash as config_hash
 from .config import load_config as load_config

@@ -17,6 +17,7 @@ from symerge_dense.adaptation.options import SyMergeOptions, make_options
 from symerge_dense.engine.runner import PASSED_ON
 from symerge_dense.pipeline.config_checks import check_keys, check_sections, explained
 from symerge_dense.pipeline.config_files import custom_imports, find_config, parse_overrides
+from symerge_dense.pipeline.expert_facts import TAKEN, completed
 from symerge_dense.registry import DATASETS, HEADS, TASKS, TRANSFORMS, Registry, import_plugins, search_also
 
 Spec = dict[str, Any]
@@ -51,7 +52,8 @@ class RunConfig:
     Args:
         name: of the config file, without its ending.
         tasks: {task name: task spec}, the tasks of the merged model in table order.
-        data: specs of the data sets 'train' (labels, for experts), 'unlabelled' (the pool) and 'test' (labels).
+        data: specs of the data sets 'unlabelled' (the pool), 'train' (labels; needed only where something is trained)
+            and 'test' (labels; without it a run measures its agreement with the experts).
         backbone: arguments of ``TimmBackbone``.
         head: spec of the head of every task.
         base: 'checkpoint' path, 'pretrained' True, 'train' {tasks, recipe}, or 'random_init' True: the first weights.
@@ -61,7 +63,8 @@ class RunConfig:
         heads: {task: spec}, in place of ``head``.
         adaptation: options of SyMerge, with an optional 'preset'.
         baselines: 'scales' of task arithmetic.
-        evaluation: 'batch_size', 'num_workers', 'panels' (images in the picture), 'protocol' (``PROTOCOLS``).
+        evaluation: 'batch_size', 'num_workers', 'panels' (images in the picture), 'protocol' (``PROTOCOLS``),
+            'held_out' (images of the pool that a run without labels measures agreement on).
         align_corners: of the outputs' upsampling.
         seed: of the adaptation.
         runner: keys of ``RUNNER_KEYS`` at the top of the config, which are passed on to MMEngine's runner.
@@ -200,18 +203,41 @@ def load_config(
     """
     path = find_config(path)
     changes = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)
-    values = _read(path, dict(changes))
+    return config_of(path.stem, config_values(path, changes), seed, f"config {path.name}")
+
+
+def config_of(name: str, values: Mapping[str, Any], seed: int | None = None, where: str = "the config") -> RunConfig:
+    """A config from its values. What the files of its experts say may be left out.
+
+    Args:
+        name: of the config.
+        values: {section: content}.
+        seed: of the adaptation, in place of the values'.
+        where: what to call it in messages.
+
+    Raises:
+        ValueError: an unknown key or name, a missing one, or a value that is not allowed.
+    """
     known = [f.name for f in dataclasses.fields(RunConfig) if f.name != "name"]
     values = {key: value for key, value in values.items() if isinstance(value, dict | list | tuple | str | int | float)}
     runner = {key: values.pop(key) for key in RUNNER_KEYS if key in values}
     import_plugins(custom_imports(runner.pop("custom_imports", {})))
-    check_keys(values, [*(name for name in known if name != "runner"), *RUNNER_KEYS], f"config {path.name}")
+    check_keys(values, [*(name for name in known if name != "runner"), *RUNNER_KEYS], where)
+    values = completed(values)
     for key in ("tasks", "data", "backbone", "head", "base", "experts"):
         if key not in values:
-            raise ValueError(f"config {path.name} has no {key!r}; start from one in configs/.")
+            raise ValueError(f"{where} has no {key!r}; {_remedy(key)}.")
     if seed is not None:
         values["seed"] = seed
-    return RunConfig(name=path.stem, **_with_classes(values), runner=runner)
+    return RunConfig(name=name, **_with_classes(values), runner=runner)
+
+
+def _remedy(key: str) -> str:
+    if key == "base":
+        return "name what the experts were fine-tuned from, for example base=dict(checkpoint='base.safetensors')"
+    if key in TAKEN:
+        return "start from one in configs/, or name a file for every task in experts.checkpoints, which say it"
+    return "start from one in configs/"
 
 
 def _with_classes(values: Spec) -> Spec:
@@ -237,12 +263,21 @@ def _with_classes(values: Spec) -> Spec:
     return found
 
 
-def _read(path: Path, overrides: Spec) -> Spec:
-    """The top-level values of a config file without its ``_names``. Any error in its code becomes a ValueError."""
+def config_values(path: str | Path, overrides: Mapping[str, Any]) -> Spec:
+    """The top-level values of a config file without its ``_names``, not checked.
+
+    Args:
+        path: of the file.
+        overrides: ``{'key.subkey': value}``.
+
+    Raises:
+        ValueError: there is any error in the file's code.
+    """
+    path = Path(path)
     search_also(os.getcwd(), str(path.resolve().parent))  # for the user's own packages
     try:
         config = Config.fromfile(path, import_custom_modules=False)
-        config.merge_from_dict(overrides)
+        config.merge_from_dict(dict(overrides))
         return {key: plain(value) for key, value in config.items() if not key.startswith("_")}
     except Exception as error:  # the file is a program: it can fail in any way
         raise ValueError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error

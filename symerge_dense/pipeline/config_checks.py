@@ -22,10 +22,10 @@ KEYS: dict[str, tuple[str, ...]] = {
     "base": ("checkpoint", "pretrained", "random_init", "train"),
     "experts": ("name", "folder", "seed", "recipe", "recipes", "checkpoints", "other_base"),
     "baselines": ("scales",),
-    "evaluation": ("batch_size", "num_workers", "panels", "protocol"),
+    "evaluation": ("batch_size", "num_workers", "panels", "protocol", "held_out"),
 }
 """{section: its keys}, of the sections whose entries are not the arguments of a class."""
-SPLITS = ("train", "unlabelled", "test")
+UNTRAINED = ("checkpoint", "pretrained", "random_init")  # sources of a base, the first that is given
 GIVEN = ("in_channels", "strides", "channels", "tasks")  # arguments that the run supplies, not the config
 
 
@@ -41,9 +41,7 @@ def check_sections(values: Spec) -> None:
     for section, known in KEYS.items():
         check_keys(values.get(section, {}), known, section)
     check_tasks(values["tasks"], "tasks")
-    for split in SPLITS:
-        if split not in values["data"]:
-            raise ValueError(f"data has no {split!r}; it needs {', '.join(SPLITS)}.")
+    check_splits(values)
     for split, spec in values["data"].items():
         check_arguments(spec, DATASETS, f"data.{split}", own=["limit"] if split == "unlabelled" else [])
     if "name" not in values["backbone"]:
@@ -57,6 +55,28 @@ def check_sections(values: Spec) -> None:
     check_protocol(values.get("evaluation", {}).get("protocol", "default"), values["tasks"])
     check_numbers(values)
     check_settings(values.get("runner", {}))
+
+
+def check_splits(values: Spec) -> None:
+    """Check that the data sets are named that a run needs.
+
+    Args:
+        values: {section: content}.
+
+    Raises:
+        ValueError: there is no unlabelled pool, or no training data where something may have to be trained.
+    """
+    data, given = values["data"], values["experts"].get("checkpoints") or {}
+    if "unlabelled" not in data:
+        raise ValueError(
+            "data has no 'unlabelled'; name the images to adapt on, for example "
+            "unlabelled=dict(type='ImageFolder', root='photos')."
+        )
+    missing = [task for task in values["tasks"] if task not in given]
+    if "train" not in data and (missing or not any(values["base"].get(key) for key in UNTRAINED)):
+        what = f"the experts of {', '.join(missing)}" if missing else "the base"
+        files = "a file for every task in experts.checkpoints" if missing else "base.checkpoint"
+        raise ValueError(f"data has no 'train' for {what}; name labelled images there, or give {files}.")
 
 
 def check_keys(section: Any, known: Collection[str], where: str, every: bool = False) -> None:
@@ -254,6 +274,7 @@ def check_numbers(values: Spec) -> None:
         "evaluation.batch_size": (evaluation.get("batch_size", 1), 1),
         "evaluation.num_workers": (evaluation.get("num_workers", 0), 0),
         "evaluation.panels": (evaluation.get("panels", 1), 1),
+        "evaluation.held_out": (evaluation.get("held_out", 1), 1),
     }
     for name, (value, least) in whole.items():
         if not isinstance(value, int) or value < least:

@@ -75,19 +75,21 @@ def labels_fingerprint(config: RunConfig, tasks: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def pool_spec(config: RunConfig) -> dict[str, Any]:
+def pool_spec(config: RunConfig, held_out: int = 0) -> dict[str, Any]:
     """The unlabelled images as a spec with plain values: ``dict(type='Unlabelled', dataset=..., limit=...)``.
 
     Args:
         config: has ``data['unlabelled']``.
+        held_out: number of images that are left out.
     """
     arguments = dict(config.data["unlabelled"])
     limit = arguments.pop("limit", None)
-    return {"type": "Unlabelled", "dataset": type_names(arguments), "limit": limit}
+    spec = {"type": "Unlabelled", "dataset": type_names(arguments), "limit": limit}
+    return {**spec, "held_out": held_out} if held_out else spec
 
 
 def pool(config: RunConfig) -> Unlabelled:
-    """The unlabelled images: a view that cannot return targets.
+    """The unlabelled images, all of them: a view that cannot return targets.
 
     Args:
         config: has ``data['unlabelled']``.
@@ -117,6 +119,8 @@ def validation(config: RunConfig) -> dict[str, Any] | None:
     if not every:
         return None
     split = "validation" if "validation" in config.data else "test"
+    if split not in config.data:
+        raise ValueError(f"val_interval={every} needs labels: name data.test or data.validation, or leave it out.")
     spec = {**type_names(config.data[split]), "tasks": tasks_by_name(config.tasks)}
     return {
         "val_interval": every,

@@ -25,47 +25,14 @@ from symerge_dense.fileio import atomic_write
 from symerge_dense.models.backbone import TimmBackbone, load_base
 from symerge_dense.models.checkpoint import check_same_base, load_model, read_metadata, save_model, state_hash
 from symerge_dense.models.multi_task import MultiTaskModel
-from symerge_dense.models.plugins import plugins_of
 from symerge_dense.pipeline.config import RunConfig, Spec, config_hash, to_json, type_names
-from symerge_dense.pipeline.config_checks import explained
+from symerge_dense.pipeline.config_checks import UNTRAINED, explained
 from symerge_dense.pipeline.data import dataset, labels_fingerprint, pool_spec
+from symerge_dense.pipeline.network import network
 from symerge_dense.pipeline.run_dir import ROOT
 from symerge_dense.progress import say
 
-UNTRAINED = ("checkpoint", "pretrained", "random_init")  # sources of a base, the first that is given
 HOW = "Train it (leave out --no-train-experts), or name a file in the config"
-
-
-def network(config: RunConfig, backbone: TimmBackbone, tasks: Spec) -> MultiTaskModel:
-    """A network with the config's head for each task.
-
-    Args:
-        config: has heads, preprocessing and upsampling.
-        backbone: of the network.
-        tasks: {task name: task spec}.
-    """
-    heads = {task: config.head_of(task) for task in tasks}
-    return MultiTaskModel(backbone, heads, tasks, **config.preprocessing, align_corners=config.align_corners)
-
-
-def check_network(config: RunConfig) -> None:
-    """Build the config's network once: a second at the start, instead of an error after hours of training.
-
-    Args:
-        config: of the run. It does not describe the heads of given checkpoints: their adapted layer is not checked.
-
-    Raises:
-        ValueError: the network cannot be built, a plug-in is not registered, so that no model file could name it, or a
-            head lacks the adapted layer.
-    """
-    with torch.device("meta"):  # without memory for the weights
-        backbone = TimmBackbone(**config.backbone)
-    model = network(config, backbone, config.tasks)
-    plugins_of(model.spec)
-    for task, head in model.named_heads():
-        if task not in config.experts.get("checkpoints", {}):
-            with explained(f"adaptation.layer, task {task}"):
-                head.layer_modules(config.options.layer)
 
 
 @dataclass
@@ -78,6 +45,7 @@ class ExpertStore:
         launcher: 'none', 'pytorch' or 'slurm'.
         amp: train in mixed precision.
         score: measures a trained expert for its record: (model, title) -> scores.
+        before_training: called once, before anything is trained: it may look at the data and refuse.
     """
 
     config: RunConfig
@@ -85,7 +53,9 @@ class ExpertStore:
     launcher: str = "none"
     amp: bool = False
     score: Callable[[MultiTaskModel, str], Scores] | None = None
+    before_training: Callable[[], None] | None = None
     paths: dict[str, Path] = field(default_factory=dict, init=False)
+    _given: dict[str, tuple[MultiTaskModel, Spec]] = field(default_factory=dict, init=False)
 
     @property
     def folder(self) -> Path:
@@ -101,18 +71,19 @@ class ExpertStore:
         base = any(config.base.get(key) for key in UNTRAINED)
         return self.allowed and not (base and all(task in given for task in config.tasks))
 
-    def files(self, base: TimmBackbone) -> dict[str, Any]:
+    def files(self, base: TimmBackbone, pool: Any = None) -> dict[str, Any]:
         """Where base, experts and the unlabelled images come from, as plain values: see ``AdaptationContext.files``.
 
         A base without a file of its own (timm's download, random weights) is kept beside the experts.
 
         Args:
             base: the shared backbone, as ``base()`` gives it.
+            pool: spec or object of the unlabelled images; None takes all that the config names.
         """
         return {
             "base": str(self._base_file(base)),
             "experts": {task: str(path) for task, path in self.paths.items()},
-            "pool": pool_spec(self.config),
+            "pool": pool_spec(self.config) if pool is None else pool,
             "other_base": bool(self.config.experts.get("other_base", False)),
         }
 
@@ -170,21 +141,42 @@ class ExpertStore:
             ValueError: an expert is missing, lacks its task, or started from another base.
         """
         origin = state_hash(base.state_dict())
-        given = self.config.experts.get("checkpoints", {})
+        self.load_given()
+        self._check_base(origin, {task: about for task, (_, about) in self._given.items()})  # before any is trained
         experts, about = {}, {}
         for task in self.config.tasks:
-            path = given[task] if task in given else self._trained_expert(task, base, origin)
-            self.paths[task] = Path(path)
-            experts[task], about[task] = load_expert(path, task)
-            with explained(f"adaptation.layer, expert {path}"):
-                dict(experts[task].named_heads())[task].layer_modules(self.config.options.layer)
-            say(f"expert {task}: all {len(experts[task].state_dict())} tensors of {path}")
+            if task not in self._given:
+                self.paths[task] = self._trained_expert(task, base, origin)
+            experts[task], about[task] = self._given.pop(task) if task in self._given else self._load(task)
+            say(f"expert {task}: all {len(experts[task].state_dict())} tensors of {self.paths[task]}")
+        self._check_base(origin, about)
+        return experts
+
+    def load_given(self) -> None:
+        """Read the experts that the config names: what is wrong with them is known before anything is trained.
+
+        Raises:
+            ValueError: a file is missing, damaged, or lacks its task or the adapted layer.
+        """
+        given = self.config.experts.get("checkpoints", {})
+        for task in self.config.tasks:
+            if task in given and task not in self._given:
+                self.paths[task] = Path(given[task])
+                self._given[task] = self._load(task)
+
+    def _load(self, task: str) -> tuple[MultiTaskModel, Spec]:
+        path = self.paths[task]
+        expert, about = load_expert(path, task)
+        with explained(f"adaptation.layer, expert {path}"):
+            dict(expert.named_heads())[task].layer_modules(self.config.options.layer)
+        return expert, about
+
+    def _check_base(self, origin: str, about: Spec) -> None:
         if not self.config.experts.get("other_base", False):
             try:
                 check_same_base({"base": {"base_hash": origin}, **about})
             except ValueError as error:
                 raise ValueError(f"{error} In the config that is experts.other_base=True.") from error
-        return experts
 
     def _trained_expert(self, task: str, base: TimmBackbone, origin: str) -> Path:
         config, seed = self.config, self.config.experts.get("seed", 0)
@@ -228,11 +220,16 @@ class ExpertStore:
         return made if processes == 1 else [*made, processes]
 
     def _file(self, title: str, *values: Any) -> Path:
-        """The file of a model that depends on ``values``: of this version, or of one that hashed names as written."""
-        by_class = config_hash(self._common(), *values)
-        by_name = config_hash(self._common(), *map(type_names, values))
-        now, before = (self.folder / f"{title}-{key}.safetensors" for key in (by_class, by_name))
-        return before if before.exists() and not now.exists() else now
+        """The file of a model that depends on ``values``: of this version, or of one that named it in another way.
+
+        The number of data workers changes no result and is not in the name; earlier versions had it there, and hashed
+        the names of classes as written.
+        """
+        hashed = [self._common(), *map(_without_workers, values)], [self._common(), *values]
+        keys = [config_hash(*hashed[0]), config_hash(*hashed[1])]
+        keys.append(config_hash(self._common(), *map(type_names, values)))
+        paths = [self.folder / f"{title}-{key}.safetensors" for key in keys]
+        return next((path for path in paths if path.exists()), paths[0])
 
     @cached_property
     def _images(self) -> str:
@@ -255,13 +252,18 @@ class ExpertStore:
     def _train(self, path: Path, backbone: TimmBackbone, tasks: Spec, recipe: Spec, title: str, seed: int) -> None:
         if not self.allowed:
             raise ValueError(f"{title} is missing: {path} does not exist. {HOW}.")
+        if self.before_training is not None:
+            check, self.before_training = self.before_training, None
+            with torch.random.fork_rng(devices=[]):  # a data loader draws a number: the training must not notice
+                check()
         config = self.config
         say(f"{title} is missing, training it: {path}")
         model = network(config, backbone, tasks)
-        origin = state_hash(backbone.state_dict())
+        origin, images = state_hash(backbone.state_dict()), dataset(config, "train", tasks)
+        size = list(images[0]["image"].shape[-2:])
         fit(
             model,
-            dataset(config, "train", tasks),
+            images,
             Recipe(**recipe),
             path.with_suffix(""),
             title=title,
@@ -274,5 +276,13 @@ class ExpertStore:
         if is_main_process():
             about = {"base_hash": origin, "training": to_json({**recipe, "seed": seed}), "metrics": metrics}
             about |= {"data": to_json(config.data["train"]), "labels": labels_fingerprint(config, tasks)}
+            about["image_size"] = size
             save_model(path, model, about)
         barrier()
+
+
+def _without_workers(value: Any) -> Any:
+    """A config value in which no recipe says ``num_workers``."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_workers(item) for key, item in value.items() if key != "num_workers"}

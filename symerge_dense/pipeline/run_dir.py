@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,19 @@ from symerge_dense.fileio import write_text
 from symerge_dense.pipeline.config import RunConfig, by_name
 
 ROOT = Path("work_dirs")
+RECIPES = ("experts.recipe.", "experts.recipes.", "base.train.recipe.")
+LONGEST = 60  # letters of a value that a message shows
+FREE = (
+    "adaptation.num_workers",
+    "adaptation.save_every",
+    "evaluation.num_workers",
+    "evaluation.panels",
+    "runner.log_level",
+    "runner.log_processor",
+    "runner.val_interval",
+    "runner.visualizer",
+)
+"""Values of a config that no result depends on: a resumed run may have others. So may recipes, in ``num_workers``."""
 
 
 def choose(config: RunConfig, work_dir: str | None, resume: bool) -> Path:
@@ -68,12 +82,12 @@ def open_run(folder: Path, config: RunConfig, resume: bool) -> Path:
         raise ValueError(f"--resume: {folder} holds no run (no run.json); leave out --resume to start one there.")
     if exists:
         before = _asked_before(record)
-        now, then = by_name(asked), by_name(before)
-        changed = sorted(key for key in now | then if now.get(key) != then.get(key))
+        changed = _changed(by_name(before), by_name(asked))
         if changed:
             raise ValueError(
                 f"--resume: the config is not the one {folder} began with; changed: {', '.join(changed)}. "
-                "Use the same config and options, or start a new run."
+                "Use the same config and options, or start a new run. (What no result depends on may change: "
+                f"num_workers, {', '.join(name for name in FREE if not name.endswith('num_workers'))}.)"
             )
     elif is_main_process():
         try:
@@ -85,6 +99,41 @@ def open_run(folder: Path, config: RunConfig, resume: bool) -> Path:
             ) from error
     barrier()
     return folder
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Dotted names of what differs and may change a result, with both values where they are short."""
+    then, asked = dict(_leaves(before)), dict(_leaves(now))
+    found = []
+    for name in sorted(then.keys() | asked.keys()):
+        workers = name.endswith(".num_workers") and name.startswith(RECIPES)
+        free = workers or any(name == key or name.startswith(f"{key}.") for key in FREE)
+        if then.get(name) == asked.get(name) or free:
+            continue
+        values = [str(values.get(name, "not given")) for values in (then, asked)]
+        told = f" ({values[0]}, now {values[1]})" if max(map(len, values)) <= LONGEST else ""
+        found.append(f"{name}{told}")
+    return found
+
+
+def _leaves(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of all that is no dict."""
+    for key, value in record.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def began_with(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """The record of the config that a run began with, where it is resumed with another in what no result depends on.
+
+    Args:
+        folder: of the run.
+        config: of the run as it is now.
+    """
+    record = folder / "run.json"
+    return _asked_before(record) if record.exists() else config.record
 
 
 def _asked_before(record: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from symerge_dense.datasets.base import DenseDataset
+from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.fileio import atomic_write
 from symerge_dense.models.modes import evaluating
 from symerge_dense.models.multi_task import MultiTaskModel
@@ -22,20 +23,23 @@ SINGLE = "panels"  # folder of the single pictures
 
 
 class Panels:
-    """Collects the predictions of several models for a few evenly spaced images of a labelled set.
+    """Collects the predictions of several models for a few evenly spaced images of a data set.
+
+    The first column, the truth or, without labels, the experts, gives the range of the colours.
 
     Args:
-        data: the labelled set.
+        data: a labelled set, or unlabelled images.
         tasks: {task name: task}.
         count: number of images.
     """
 
-    def __init__(self, data: DenseDataset, tasks: Mapping[str, Any], count: int) -> None:
+    def __init__(self, data: DenseDataset | Unlabelled, tasks: Mapping[str, Any], count: int) -> None:
         indices = np.unique(np.linspace(0, len(data) - 1, count + 2).astype(int)[1:-1])
         self.samples = [data[int(index)] for index in indices]
         self.tasks = tasks
         self.columns: dict[str, dict[str, list[Any]]] = {}
-        self.add_column("truth", {name: [sample[name] for sample in self.samples] for name in tasks})
+        if not isinstance(data, Unlabelled):
+            self.add_column("truth", {name: [sample[name] for sample in self.samples] for name in tasks})
 
     def add_column(self, title: str, predictions: dict[str, list[Any]]) -> None:
         """Add predictions or truths to a column.
@@ -62,7 +66,7 @@ class Panels:
             self.add_column(title, {name: [task.decide(output[name][None])[0].cpu() for output in outputs]})
 
     def draw(self, folder: Path) -> list[dict[str, Any]]:
-        """Write panels.png: per image and task, every column, coloured over the range of the truth; and each picture.
+        """Write panels.png: per image and task, every column, coloured over the range of the first; and each picture.
 
         Args:
             folder: of the run. The single pictures go into its folder panels/, at their own size.
@@ -88,12 +92,13 @@ class Panels:
         ]
 
     def _rows(self) -> list[dict[str, Any]]:
-        rows = []
+        rows: list[dict[str, Any]] = []
+        first = next(iter(self.columns))
         for i, sample in enumerate(self.samples):
             image = sample["image"].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
             cells = {
                 name: {
-                    title: self._colour(name, column[name][i], sample[name], title != "truth")
+                    title: self._colour(name, column[name][i], self.columns[first][name][i], title != "truth")
                     for title, column in self.columns.items()
                 }
                 for name in self.tasks
@@ -101,11 +106,11 @@ class Panels:
             rows.append({"image": image, **cells})
         return rows
 
-    def _colour(self, name: str, values: Any, truth: Any, predicted: bool) -> np.ndarray:
-        """A picture over the range of the truth; black means a pixel without label, which no prediction has."""
+    def _colour(self, name: str, values: Any, reference: Any, predicted: bool) -> np.ndarray:
+        """A picture over the range of the first column; black means a pixel without label, which no prediction has."""
         task = self.tasks[name]
         paint = task.colorize_prediction if predicted else task.colorize
-        return np.asarray(paint(values, limits=task.limits(truth)))
+        return np.asarray(paint(values, limits=task.limits(reference)))
 
 
 def _save(folder: Path, name: str, picture: np.ndarray) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 
 from symerge_dense.adaptation.adapt import data_loading
 from symerge_dense.adaptation.method import Adapted
+from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.evaluation.delta_m import delta_by_task, published_metrics
 from symerge_dense.evaluation.scores import Scores, scores_to_json
 from symerge_dense.fileio import atomic_write
@@ -25,16 +27,18 @@ from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import task_plugins
 from symerge_dense.pipeline import data, run_dir
+from symerge_dense.pipeline.agreement import Agreement
 from symerge_dense.pipeline.comparison.model_pool import ModelPool
 from symerge_dense.pipeline.comparison.scoring import Scoring
 from symerge_dense.pipeline.config import RunConfig, to_json
-from symerge_dense.pipeline.expert_store import ExpertStore, check_network
+from symerge_dense.pipeline.expert_store import ExpertStore
+from symerge_dense.pipeline.run_checks import check_run, held_out_count
 from symerge_dense.pipeline.run_info import Stages, parameters, peak_memory_mb, run_facts
 from symerge_dense.pipeline.run_pictures import Panels, draw_learning
 from symerge_dense.progress import console
 from symerge_dense.registry import ADAPTIVE_METHODS, TASKS
-from symerge_dense.report.results import read_results, write_results
-from symerge_dense.report.table import print_results
+from symerge_dense.report.agreement import print_record, read_record
+from symerge_dense.report.results import write_results
 
 
 @dataclass
@@ -48,6 +52,7 @@ class TrainRun:
         resume: go on from the checkpoints in ``folder``.
         amp: train missing experts in mixed precision.
         train_experts: whether missing experts are trained; False makes them an error.
+        images: the unlabelled images as an object, where the config can only describe them.
     """
 
     config: RunConfig
@@ -56,17 +61,21 @@ class TrainRun:
     resume: bool = False
     amp: bool = False
     train_experts: bool = True
+    images: Unlabelled | None = None
 
     def __post_init__(self) -> None:
+        self.labelled = "test" in self.config.data
         self.stages = Stages()
         self.scoring = Scoring(self.config, torch.device(get_device()))
-        headlines = {task: TASKS[task].headline for task in self.config.tasks}
+        compared = {
+            "delta_m_metrics": {task: TASKS[task].headline for task in self.config.tasks},
+            "published_metrics": {task: published_metrics(TASKS[task]) for task in self.config.tasks},
+        }
         self.results: dict[str, Any] = {
             "config": self.config.record,
             "seed": self.config.seed,
             **run_facts(),
-            "delta_m_metrics": headlines,
-            "published_metrics": {task: published_metrics(TASKS[task]) for task in self.config.tasks},
+            **(compared if self.labelled else {}),
             "plugins": task_plugins(self.config.tasks),
         }
         self.scores: dict[str, Scores] = {}
@@ -78,30 +87,30 @@ class TrainRun:
             The run record.
         """
         config = self.config
-        check_network(config)
+        validation = data.validation(config)
         data_loading(config.options)  # a batch that the processes cannot share is refused now
+        score = self._evaluate if self.labelled else None
+        store = ExpertStore(config, self.train_experts, self.launcher, self.amp, score)
         with self.stages("data", "Data"):
-            pool, _ = data.pool(config), self.scoring.test
-            store = ExpertStore(config, self.train_experts, self.launcher, self.amp, self._evaluate)
-            if store.may_train:
-                data.dataset(config, "train", config.tasks)  # fails now, not after the base is trained
+            pool, spec = self._read_data(store)
         with self.stages("experts", "Base and experts"):
             base = store.base()
             experts = store.experts(base)
             self.models = ModelPool(
-                base, experts, pool, config.options, self.folder, self.scoring.device, store.files(base)
+                base, experts, pool, config.options, self.folder, self.scoring.device, store.files(base, spec)
             )
-        self.panels = Panels(
-            self.scoring.test.dataset,
-            {task: expert.tasks[task] for task, expert in experts.items()},
-            config.evaluation.get("panels", 3),
-        )
-        with self.stages("experts_evaluation", "Experts on their own tasks"):
+        tasks = {task: expert.tasks[task] for task, expert in experts.items()}
+        shown = self.scoring.test.dataset if self.labelled else self.held_out
+        self.panels = Panels(shown, tasks, config.evaluation.get("panels", 3))
+        if not self.labelled:
+            self.agreement = Agreement(config, self.held_out, experts, self.scoring.device)
+            self.results["agreement"] = self.agreement.start(pool)
+        with self.stages("experts_evaluation", "Experts on their own tasks" if self.labelled else ""):
             self._score_experts()
         with self.stages("baselines", "Training-free merges"):
             self._score_baselines()
         with self.stages("adaptation", "SyMerge"):
-            adapted = self._adapt()
+            adapted = self._adapt(validation)
         with self.stages("evaluation"):
             self._score("merged", adapted.model, "SyMerge")
             self.panels.predict("merged", adapted.model)
@@ -112,13 +121,28 @@ class TrainRun:
         return self.results
 
     # -- stages -----------------------------------------------------------------------------------------------------
+    def _read_data(self, store: ExpertStore) -> tuple[Unlabelled, Any]:
+        """The images to learn from and their spec; without labels, some are held out to measure agreement on."""
+        test = (lambda: self.scoring.test.dataset) if self.labelled else None
+        pool, self.size = check_run(self.config, store, self.folder, test, self.images)
+        if self.labelled:
+            return pool, self.images
+        count = held_out_count(self.config, len(pool))
+        pool, self.held_out = pool.split(count)
+        return pool, data.pool_spec(self.config, count) if self.images is None else pool
+
     def _evaluate(self, model: MultiTaskModel, title: str) -> Scores:
+        if not self.labelled:
+            return self.agreement.score(model, title)
         return self.scoring.score({None: model.to(self.scoring.device)}, title)
 
     def _score(self, entry: str, model: MultiTaskModel, title: str) -> None:
         self._record(entry, self._evaluate(model, title))
 
     def _record(self, entry: str, scores: Scores) -> None:
+        if not self.labelled:
+            self.results["agreement"]["rows"][entry] = {"tasks": scores_to_json(scores)}
+            return
         self.scores[entry] = scores
         self.results[entry] = {"tasks": scores_to_json(scores)}
         if entry != "experts":
@@ -127,14 +151,19 @@ class TrainRun:
     def _score_experts(self) -> None:
         scores: Scores = {}
         for task, expert in self.models.experts.items():
-            scores |= self._evaluate(expert, f"expert {task}")
+            if self.labelled:
+                scores |= self._evaluate(expert, f"expert {task}")
             self.panels.predict("expert", expert)
-        self._record("experts", scores)
+        if self.labelled:
+            self._record("experts", scores)
 
     def _score_baselines(self) -> None:
         """Average, and task arithmetic at the scale that is best on the test split itself: an upper bound."""
-        models = self.models
-        self._score("average", models.place(models.merge(Average())), "average")
+        average = self.models.place(self.models.merge(Average()))
+        self._score("average", average, "average")
+        if not self.labelled:
+            self.panels.predict("average", average)
+            return
         tried: dict[float, Scores] = {}
         for scale in self.config.baselines["scales"]:
             tried[scale] = self._evaluate(self._task_arithmetic(scale), f"task arithmetic {scale:g}")
@@ -150,13 +179,13 @@ class TrainRun:
     def _task_arithmetic(self, scale: float) -> MultiTaskModel:
         return self.models.place(self.models.merge(TaskArithmetic(scale=scale)))
 
-    def _adapt(self) -> Adapted:
+    def _adapt(self, validation: Mapping[str, Any] | None) -> Adapted:
         method = ADAPTIVE_METHODS["symerge"]()
         context = self.models.context(
             self.config.seed,
             launcher=self.launcher,
             settings=self.config.runner,
-            validation=data.validation(self.config),
+            validation=validation,
         )
         self._score("initial", method.start(context), "initial merge")
         adapted: Adapted = method.run(context, self.folder, self.resume)
@@ -173,11 +202,9 @@ class TrainRun:
             "timings": self.stages.seconds,
             "peak_memory_mb": peak_memory_mb(),
         }
-        save_model(
-            self.folder / "merged.safetensors",
-            adapted.model,
-            {"results": self.results["merged"], "training": to_json(vars(self.config.options))},
-        )
+        measured = {"results": self.results["merged"]} if self.labelled else {"agreement": self.results["agreement"]}
+        about = {**measured, "training": to_json(vars(self.config.options)), "image_size": list(self.size)}
+        save_model(self.folder / "merged.safetensors", adapted.model, about)
         with atomic_write(self.folder / "coefficients.safetensors") as temporary:
             learned = adapted.student.trainable_state_dict()
             save_file(
@@ -186,11 +213,11 @@ class TrainRun:
                 {"tasks": json.dumps(list(self.config.tasks)), "groups": json.dumps(list(adapted.coefficients))},
             )
         write_results(self.folder / "results.json", self.results)
-        print_results(self.results, console)
+        print_record(self.results, console)
         console.print(
             f"{sum(self.stages.seconds.values()):.0f} s, {self.results['peak_memory_mb']:.0f} MiB at peak. "
-            f"In {self.folder}: results.json, merged.safetensors, panels.png, coefficients.png, curves.png, panels/. "
-            "`symerge report page` makes one page of it."
+            f"In {self.folder}: results.json, merged.safetensors, panels.png, coefficients.png, curves.png, panels/."
+            + (" `symerge report page` makes one page of it." if self.labelled else "")
         )
 
 
@@ -202,6 +229,7 @@ def train(
     launcher: str = "none",
     amp: bool = False,
     train_experts: bool = True,
+    images: Unlabelled | None = None,
 ) -> dict[str, Any]:
     """Train missing experts, merge them, evaluate and report. A finished run that is resumed is only shown again.
 
@@ -212,6 +240,7 @@ def train(
         launcher: 'none', 'pytorch' or 'slurm'.
         amp: train and adapt in mixed precision.
         train_experts: whether missing experts are trained; False makes them an error.
+        images: the unlabelled images as an object, where the config can only describe them.
 
     Returns:
         The run record.
@@ -224,12 +253,12 @@ def train(
     folder = run_dir.open_run(run_dir.choose(config, work_dir, resume), config, resume)
     done = folder / "results.json"
     if resume and done.exists():
-        results = read_results(done)
+        results = read_record(done)
         console.print(f"{folder} is complete.")
-        print_results(results, console)
+        print_record(results, console)
         return results
     try:
-        return TrainRun(config, folder, launcher, resume, amp, train_experts).run()
+        return TrainRun(config, folder, launcher, resume, amp, train_experts, images).run()
     except Exception:
         if not resume:
             run_dir.abandon(folder)

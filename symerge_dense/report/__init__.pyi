@@ -1,4 +1,8 @@
 from . import figures as figures
+from .agreement import agreement_table as agreement_table
+from .agreement import has_labels as has_labels
+from .agreement import print_record as print_record
+from .agreement import read_record as read_record
 from .comparison_files import csv_comparison as csv_comparison
 from .comparison_files import draw_comparison as draw_comparison
 from .comparison_files import markdown_comparison as markdown_comparison

@@ -11,6 +11,8 @@
     timings: {stage: seconds}, peak_memory_mb
     coefficients: {group of tensors: [one per task]}, parameters: {backbone, heads: {task: number}}
     plugins: {'task saliency': module}                              which packages registered the tasks, if not this one
+    agreement: {held_out_images, adapted_images, rows: {row: {tasks}}}   of a run without labels, in place of the rows
+                        and of delta_m: metrics with the expert's decision as target (``report.agreement``)
     panels: [{image: path, tasks: {task: {column: path}}}]          pictures, beside the file
 
 Files of earlier versions lack ``delta_m_metrics`` or ``published_metrics``, ``plugins``, ``panels``, ``parameters`` and
@@ -73,26 +75,43 @@ def read_results(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is no JSON or lacks a required key.
     """
-    try:
-        results = json.loads(Path(path).read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON file ({error}); give the results.json that a run wrote.") from None
+    results = read_json(path)
     check_results(results, str(path))
     return dict(results)
 
 
+def read_json(path: str | Path) -> Any:
+    """The content of a record's file, not checked.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: the file is no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no JSON file ({error}); give the results.json that a run wrote.") from None
+
+
 def check_results(results: Any, source: str = "the results") -> None:
-    """Check that a record is complete.
+    """Check that a record has everything that a run with labels writes.
 
     Args:
         results: the record.
         source: what to call it in an error.
 
     Raises:
-        ValueError: required keys are missing; the text lists all of them.
+        ValueError: the run had no labels, or required keys are missing; the text lists all of them.
     """
     if not isinstance(results, Mapping):
         raise ValueError(f"{source} hold a {type(results).__name__}; an object with {', '.join(ROWS)}, ... is needed.")
+    if "agreement" in results:
+        raise ValueError(
+            f"{source} are of a run without labels: they have the agreement with the experts, which is no accuracy, "
+            "and none of the metrics asked for; name runs whose config has data.test."
+        )
     missing = [key for key in RUN_KEYS if key not in results]
     for row in ROWS:
         missing += _missing_in_row(results, row)

@@ -101,7 +101,7 @@ adaptation = dict(layer="body.0")
 INSTALLED = """
 from symerge_dense.models.checkpoint import load_model
 from symerge_dense.pipeline.config import load_config
-from symerge_dense.pipeline.expert_store import check_network
+from symerge_dense.pipeline.network import check_network
 from symerge_dense.pipeline.profiling.estimate import forward_cost, image_size
 
 model, _ = load_model("model.safetensors")

@@ -16,7 +16,7 @@ from symerge_dense.models.heads.mmseg import MMSegHead
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline import data as sources
 from symerge_dense.pipeline.config import config_hash, load_config
-from symerge_dense.pipeline.expert_store import check_network, network
+from symerge_dense.pipeline.network import check_network, network
 
 CONFIGS = ROOT / "configs"
 FOUND = {".": 11, "_base_": 3, "experts": 7, "merge": 2}  # how many files each folder holds: count a new one here

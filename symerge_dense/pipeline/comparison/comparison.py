@@ -20,7 +20,7 @@ from symerge_dense.evaluation.scores import Scores
 from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import task_plugins
-from symerge_dense.pipeline import data, run_dir
+from symerge_dense.pipeline import run_dir
 from symerge_dense.pipeline.comparison.head_transfer import HeadDonor
 from symerge_dense.pipeline.comparison.methods import BLOCKS, EXPERTS, JOINT, Adaptive, Candidate, Outcome, candidates
 from symerge_dense.pipeline.comparison.model_pool import ModelPool
@@ -29,7 +29,8 @@ from symerge_dense.pipeline.comparison.rows import Row, RowStore, costs_of, delt
 from symerge_dense.pipeline.comparison.scoring import Scoring
 from symerge_dense.pipeline.comparison.tuning import CRITERIA, Tuner, check_criterion
 from symerge_dense.pipeline.config import RunConfig, config_hash, to_json
-from symerge_dense.pipeline.expert_store import ExpertStore, check_network
+from symerge_dense.pipeline.expert_store import ExpertStore
+from symerge_dense.pipeline.run_checks import check_run
 from symerge_dense.pipeline.run_info import run_facts
 from symerge_dense.progress import console, say
 from symerge_dense.registry import TASKS, did_you_mean
@@ -85,7 +86,7 @@ class Comparison:
         for name in self.methods or ():
             if name not in names:
                 raise ValueError(did_you_mean(name, names, "merging method"))
-        joint = JOINT in (self.methods or ()) or "recipe" in self.config.experts
+        joint = JOINT in (self.methods or ()) or ("recipe" in self.config.experts and "train" in self.config.data)
         return [candidate for candidate in every if joint or candidate.name != JOINT]
 
     def run(self) -> dict[str, Any]:
@@ -208,7 +209,7 @@ class Comparison:
 
     def _asked(self, candidate: Candidate) -> str:
         """Fingerprint of the settings that a saved row must have been made with."""
-        about: list[Any] = [candidate.name, self.config.record]
+        about: list[Any] = [candidate.name, run_dir.began_with(self.folder, self.config)]
         if candidate.name != EXPERTS:
             about += [self.criterion, self._runs(candidate), self.options.get(candidate.name, {})]
         return config_hash(*about)
@@ -217,13 +218,10 @@ class Comparison:
     @cached_property
     def models(self) -> ModelPool:
         """Base and experts, found or trained. Data that cannot be read are reported before that."""
-        check_network(self.config)
         adapts = any(isinstance(e, Adaptive) and e.name in (self.methods or [e.name]) for e in self.candidates)
         if adapts:
             data_loading(self.config.options)  # a batch that the processes cannot share is refused now
-        pool, _ = data.pool(self.config), self.scoring.test
-        if self.store.may_train:
-            data.dataset(self.config, "train", self.config.tasks)
+        pool, _ = check_run(self.config, self.store, self.folder, lambda: self.scoring.test.dataset)
         console.print("[bold]Base and experts[/bold]")
         base = self.store.base()
         experts = self.store.experts(base)

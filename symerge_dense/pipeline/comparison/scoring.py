@@ -50,7 +50,16 @@ class Scoring:
 
     @cached_property
     def test(self) -> Any:
-        """Loader of the test split."""
+        """Loader of the test split.
+
+        Raises:
+            ValueError: the config names none.
+        """
+        if "test" not in self.config.data:
+            raise ValueError(
+                "data has no 'test', and a comparison measures on labels; name labelled images there. Without labels, "
+                "symerge train merges the experts and reports how far the merged model agrees with them."
+            )
         return data.loader(self.config, data.dataset(self.config, "test", self.config.tasks))
 
     @property
@@ -61,6 +70,8 @@ class Scoring:
     @cached_property
     def labelled(self) -> Any:
         """Loader of up to ``LABELLED_IMAGES`` evenly spaced images of the tuning split, unaugmented."""
+        if self.tuning_split not in self.config.data:
+            raise ValueError("tuning on labels needs data.validation or data.train; name one, or tune by agreement.")
         tuning = data.dataset(self.config, self.tuning_split, self.config.tasks)
         tuning.augment = None
         chosen = torch.linspace(0, len(tuning) - 1, min(LABELLED_IMAGES, len(tuning))).long().unique().tolist()

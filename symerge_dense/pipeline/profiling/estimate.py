@@ -12,7 +12,7 @@ from symerge_dense.experts.recipe import Recipe
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.pipeline.config import RunConfig, Spec
 from symerge_dense.pipeline.data import dataset
-from symerge_dense.pipeline.expert_store import network
+from symerge_dense.pipeline.network import network
 
 TRAINING = 3  # a step costs about three forward passes: forward, gradient of the inputs, gradient of the weights
 
@@ -77,6 +77,7 @@ def workload(config: RunConfig, images: Mapping[str, int]) -> dict[str, float]:
     options, tasks = config.options, list(config.tasks)
     cost = forward_cost(config, config.tasks, image_size(config))
     every = cost.of(*tasks)
+    tested = images["test"] if "test" in config.data else 0
     merges = 1 + len(config.baselines["scales"])
     recalibrated = min(options.recalibration_images, images["unlabelled"]) if options.batchnorm == "recalibrate" else 0
     stages = {
@@ -84,12 +85,12 @@ def workload(config: RunConfig, images: Mapping[str, int]) -> dict[str, float]:
         for task in tasks
         if task not in config.experts.get("checkpoints", {})
     }
-    stages["experts evaluation"] = images["test"] * sum(cost.of(task) for task in tasks)
-    stages["training-free merges"] = merges * (recalibrated + images["test"]) * every
+    stages["experts evaluation"] = tested * sum(cost.of(task) for task in tasks)
+    stages["training-free merges"] = merges * (recalibrated + tested) * every
     stages["expert labels"] = images["unlabelled"] * sum(cost.of(task) for task in tasks)
     per_round = every if options.schedule == "sum" else sum(cost.of(task) for task in tasks)
     stages["adaptation"] = TRAINING * options.rounds * options.batch_size * per_round
-    stages["evaluation"] = (recalibrated + images["test"]) * every
+    stages["evaluation"] = (recalibrated + tested) * every
     return {stage: gflop / 1e3 for stage, gflop in stages.items()}
 
 
@@ -97,23 +98,25 @@ def image_size(config: RunConfig) -> tuple[int, int]:
     """(H, W) of the images that the config feeds.
 
     Args:
-        config: its ``data.train`` says ``size``, or has a class with a DEFAULT_SIZE; else its first image is read.
+        config: its ``data.train``, or where there is none its ``data.unlabelled``, says ``size`` or has a class with a
+            DEFAULT_SIZE; else its first image is read.
 
     Raises:
         ValueError: none of these gives a size.
     """
-    spec = config.data["train"]
-    height, width = spec.get("size") or getattr(spec["type"], "DEFAULT_SIZE", None) or _first_image_size(config)
+    split = "train" if "train" in config.data else "unlabelled"
+    spec = config.data[split]
+    height, width = spec.get("size") or getattr(spec["type"], "DEFAULT_SIZE", None) or _first_image_size(config, split)
     return int(height), int(width)
 
 
-def _first_image_size(config: RunConfig) -> tuple[int, int]:
+def _first_image_size(config: RunConfig, split: str) -> tuple[int, int]:
     try:
-        return tuple(dataset(config, "train", {})[0]["image"].shape[-2:])
+        return tuple(dataset(config, split, {})[0]["image"].shape[-2:])
     except Exception as error:  # a plug-in can fail in any way
         raise ValueError(
-            f"the size of the images of data.train is not known: its class has no DEFAULT_SIZE, and its first image "
-            f"cannot be read ({type(error).__name__}: {error}); give data.train.size=(height, width)."
+            f"the size of the images of data.{split} is not known: its class has no DEFAULT_SIZE, and its first image "
+            f"cannot be read ({type(error).__name__}: {error}); give data.{split}.size=(height, width)."
         ) from error
 
 

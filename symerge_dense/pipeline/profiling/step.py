@@ -27,7 +27,7 @@ from symerge_dense.adaptation.symerge_model import SyMergeModel
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline.config import RunConfig
-from symerge_dense.pipeline.expert_store import network
+from symerge_dense.pipeline.network import network
 from symerge_dense.progress import track
 
 Step = Callable[[], Tensor]  # does one step and returns the loss before it

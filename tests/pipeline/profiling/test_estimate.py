@@ -8,7 +8,7 @@ from builders.pipeline_tiny import tool, write_config
 from torch import nn
 
 from symerge_dense.pipeline.config import load_config
-from symerge_dense.pipeline.expert_store import network
+from symerge_dense.pipeline.network import network
 from symerge_dense.pipeline.profiling import estimate as module
 from symerge_dense.pipeline.profiling.estimate import forward_cost, image_size, workload
 

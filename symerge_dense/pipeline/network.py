@@ -1,0 +1,84 @@
+"""The network that a config describes: built, and tried without memory for its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from symerge_dense.models.backbone import TimmBackbone
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.plugins import plugins_of
+from symerge_dense.pipeline.config import RunConfig, Spec
+from symerge_dense.pipeline.config_checks import explained
+from symerge_dense.pipeline.expert_facts import ExpertFacts
+
+
+def network(config: RunConfig, backbone: TimmBackbone, tasks: Spec) -> MultiTaskModel:
+    """A network with the config's head for each task.
+
+    Args:
+        config: has heads, preprocessing and upsampling.
+        backbone: of the network.
+        tasks: {task name: task spec}.
+    """
+    heads = {task: config.head_of(task) for task in tasks}
+    return MultiTaskModel(backbone, heads, tasks, **config.preprocessing, align_corners=config.align_corners)
+
+
+def check_network(config: RunConfig) -> None:
+    """Build the config's network once: a second at the start, instead of an error after hours of training.
+
+    Args:
+        config: of the run. It does not describe the heads of given checkpoints: their adapted layer is not checked.
+
+    Raises:
+        ValueError: the network cannot be built, a plug-in is not registered, so that no model file could name it, or a
+            head lacks the adapted layer.
+    """
+    with torch.device("meta"):  # without memory for the weights
+        backbone = TimmBackbone(**config.backbone)
+    model = network(config, backbone, config.tasks)
+    plugins_of(model.spec)
+    for task, head in model.named_heads():
+        if task not in config.experts.get("checkpoints", {}):
+            with explained(f"adaptation.layer, task {task}"):
+                head.layer_modules(config.options.layer)
+
+
+def check_size(config: RunConfig, size: tuple[int, int], title: str) -> None:
+    """Check that the backbone takes images of a size.
+
+    Args:
+        config: of the run.
+        size: (H, W).
+        title: name of the data set in the config, for messages.
+
+    Raises:
+        ValueError: it does not.
+    """
+    with explained(f"{title}, images of {size[0]}x{size[1]}"), torch.device("meta"), torch.no_grad():
+        TimmBackbone(**config.backbone).eval()(torch.zeros(2, 3, *size))
+
+
+def label_sizes(config: RunConfig, size: tuple[int, int], facts: Mapping[str, ExpertFacts]) -> dict[str, int]:
+    """How many numbers an expert's raw output on one image has.
+
+    Args:
+        config: of the run.
+        size: (H, W) of the images.
+        facts: of given experts, whose own heads count.
+
+    Returns:
+        {task: count}; without the tasks whose head must have real weights to be asked.
+    """
+    found = {}
+    for task, spec in config.tasks.items():
+        head = facts[task].head if task in facts else config.head_of(task)
+        try:
+            with torch.device("meta"), torch.no_grad():
+                model = MultiTaskModel(TimmBackbone(**config.backbone), {task: head}, {task: spec}).eval().to("meta")
+                found[task] = model(torch.zeros(2, 3, *size), mode="tensor")[task][0].numel()
+        except (RuntimeError, NotImplementedError):
+            continue
+    return found

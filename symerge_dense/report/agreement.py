@@ -1,0 +1,134 @@
+"""The record and table of a run without labels: how far merged models agree with the experts, which is no accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich.box import MINIMAL
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from symerge_dense.report.results import MERGED_ROWS, ROWS, RUN_KEYS, check_results, read_json
+from symerge_dense.report.table import Column, print_results
+
+AGREEMENT_ROWS = ("average", "initial", "merged")
+"""Rows of ``agreement`` in results.json, in order; titles are those of ``ROWS``."""
+
+
+def has_labels(results: Mapping[str, Any]) -> bool:
+    """Whether a record has labelled metrics; one without labels has ``agreement`` in their place.
+
+    Args:
+        results: record of a run.
+    """
+    return "agreement" not in results
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """Read the record of a run with labels or without.
+
+    Args:
+        path: the results.json.
+
+    Raises:
+        ValueError: the file is no JSON or lacks a required key.
+    """
+    results = read_json(path)
+    if isinstance(results, Mapping) and not has_labels(results):
+        check_agreement(results, str(path))
+    else:
+        check_results(results, str(path))
+    return dict(results)
+
+
+def check_agreement(results: Mapping[str, Any], source: str = "the results") -> None:
+    """Check that the record of a run without labels is complete.
+
+    Args:
+        results: the record.
+        source: what to call it in an error.
+
+    Raises:
+        ValueError: required keys are missing.
+    """
+    rows = results["agreement"].get("rows") if isinstance(results["agreement"], Mapping) else None
+    missing = [key for key in RUN_KEYS if key not in results]
+    missing += [f"agreement.rows.{row}" for row in AGREEMENT_ROWS if not isinstance(rows, Mapping) or row not in rows]
+    if missing:
+        raise ValueError(f"{source} lack {', '.join(missing)}; run the experiment again to write them all.")
+
+
+def agreement_columns(results: Mapping[str, Any]) -> list[Column]:
+    """Columns of the table: every metric of every task, the expert's decision taken for the truth.
+
+    Args:
+        results: record of a run without labels.
+
+    Raises:
+        ValueError: the record lacks a required key.
+    """
+    check_agreement(results)
+    rows = results["agreement"]["rows"]
+    found = []
+    for task, metrics in rows["merged"]["tasks"].items():
+        for metric, entry in metrics.items():
+            values = {row: _number(rows[row]["tasks"][task][metric]["value"]) for row in AGREEMENT_ROWS}
+            every = {row: values.get(row) for row in MERGED_ROWS}
+            found.append(Column(task, metric, entry["higher_is_better"], every))
+    return found
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def agreement_table(results: Mapping[str, Any]) -> Table:
+    """The table for a terminal; what agrees best is bold.
+
+    Args:
+        results: record of a run without labels.
+
+    Raises:
+        ValueError: the record lacks a required key.
+    """
+    count = results["agreement"]["held_out_images"]
+    title = f"agreement with the experts on {count} held-out image{'s' if count != 1 else ''} (not accuracy: no labels)"
+    table = Table(box=MINIMAL, pad_edge=False, title=title)
+    table.add_column("", no_wrap=True)
+    groups = [list(group) for _, group in groupby(agreement_columns(results), key=lambda column: column.task)]
+    for group in groups:
+        heading = "  ".join(column.heading.rjust(_width(column)) for column in group)
+        table.add_column(Text(f"{group[0].task}\n{heading}"), justify="right", no_wrap=True)
+    for row in AGREEMENT_ROWS:
+        table.add_row(ROWS[row], *(_cell(group, row) for group in groups))
+    return table
+
+
+def _cell(group: list[Column], row: str) -> Text:
+    styled = (("bold green" if row in column.best else "", column) for column in group)
+    return Text("  ").join([Text(column.text(row).rjust(_width(column)), style=style) for style, column in styled])
+
+
+def _width(column: Column) -> int:
+    return max(len(column.heading), *(len(column.text(row)) for row in AGREEMENT_ROWS))
+
+
+def print_record(results: Mapping[str, Any], console: Console) -> None:
+    """Print the table of a run with labels or without.
+
+    Args:
+        results: record of the run.
+        console: where it is printed.
+
+    Raises:
+        ValueError: the record lacks a required key.
+    """
+    if has_labels(results):
+        print_results(results, console)
+    else:
+        console.print(agreement_table(results))
