@@ -2,20 +2,18 @@
 
 import copy
 import dataclasses
-import inspect
 
 import numpy as np
 import pytest
 import torch
 from builders import tiny
-from builders.adaptive_runs import NAMES, ROUNDS, again, once, setting, shared
-from torch.utils.data import DataLoader, default_collate
+from builders.adaptive_runs import NAMES, ROUNDS, again, once, runs, setting, shared
 
 from symerge_dense.adaptation.finalize import image_batches
 from symerge_dense.adaptation.method import OptionVariant
-from symerge_dense.evaluation.evaluate import evaluate
 from symerge_dense.models.batchnorm import recalibrate, statistics
 from symerge_dense.registry import ADAPTIVE_METHODS
+from symerge_dense.testing.adaptive_methods import ADAPTIVE_CHECKS
 
 DISTILLING = [name for name in NAMES if not name.startswith("adamerging") and name != "prodistill"]  # see its own test
 each = pytest.mark.parametrize("name", NAMES)
@@ -42,54 +40,25 @@ def test_all_methods_and_controls_are_there():
     }
 
 
+@pytest.mark.parametrize("check", ADAPTIVE_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 @each
-def test_a_method_says_what_it_is(name):
-    method = ADAPTIVE_METHODS[name]
-    assert method.name == name and method.__doc__ and inspect.getmodule(method).__doc__
-    assert method.paper.startswith("https://") and 0 < len(method.learns) < 60 and 0 < len(method.title) < 40
-    assert isinstance(method().hyperparameters, dict)
-    assert len({ADAPTIVE_METHODS[other].title for other in NAMES}) == len(NAMES)
+def test_contract(name, check):
+    check(runs(name))
 
 
-@each
-def test_the_result_can_be_evaluated_and_has_a_curve(name):
-    adapted = once(name)
-    scores = evaluate(adapted.model, DataLoader(tiny.TinySet(tiny.tasks(), count=4), 2, collate_fn=default_collate), "")
-    assert list(scores) == list(tiny.tasks())
-    assert all(
-        np.isfinite(scores[task][metric].value)
-        for task, metric in (("segmentation", "pixel_accuracy"), ("depth", "abs"), ("normals", "mean"))
-    )
-    (predicted,) = adapted.model(torch.rand(1, 3, *tiny.SIZE) * 255, mode="predict")
-    assert {task: tuple(value.shape) for task, value in predicted.items()} == {
-        "segmentation": (4, *tiny.SIZE),
-        "depth": (1, *tiny.SIZE),
-        "normals": (3, *tiny.SIZE),
-    }
-    assert not adapted.model.training and not any(p.requires_grad for p in adapted.model.parameters())
-    assert [row["iteration"] for row in adapted.history] == list(range(ROUNDS))
-    assert all(np.isfinite(value) for row in adapted.history for value in row.values())
-    assert not list(shared().work_dir.rglob("*.pth"))
+def test_titles_differ():
+    assert len({ADAPTIVE_METHODS[name].title for name in NAMES}) == len(NAMES)
 
 
-@each
-def test_a_second_run_is_the_first_reads_no_target_and_leaves_base_and_experts_alone(name):
-    given, first = shared(), once(name)
-    modules = {"base": given.base, **given.experts}
-    for expert in given.experts.values():
-        expert.train(name == "surgery")  # a mode to find again
-    before = {key: (copy.deepcopy(whole.state_dict()), flags(whole)) for key, whole in modules.items()}
-    tiny.TinySet.targets_read.clear()
-    second = again(name)
-    assert not tiny.TinySet.targets_read
-    assert same(first.model.state_dict(), second.model.state_dict()) and first.history == second.history
-    for key, whole in modules.items():
-        assert same(before[key][0], whole.state_dict()) and before[key][1] == flags(whole)
-        whole.eval()
-
-
-def flags(model):
-    return [module.training for module in model.modules()], [p.requires_grad for p in model.parameters()]
+def test_experts_in_training_mode_are_found_in_it_again():
+    experts = shared().experts.values()
+    for expert in experts:
+        expert.train()
+    before = [module.training for expert in experts for module in expert.modules()]
+    assert same(once("surgery").model.state_dict(), again("surgery").model.state_dict())
+    assert [module.training for expert in experts for module in expert.modules()] == before
+    for expert in experts:
+        expert.eval()
 
 
 @pytest.mark.parametrize("name", ["symerge", "surgery"])
@@ -145,16 +114,6 @@ def test_distilling_lowers_the_distance_or_keeps_it(name):
         for part in (rows[: ROUNDS // 2], rows[ROUNDS // 2 :])
     )  # the whole pool, twice
     assert np.mean([last[task] / first[task] for task in first]) < 1.01
-
-
-@each
-def test_rounds_and_batch_are_the_settings(name):
-    student = ADAPTIVE_METHODS[name]().student(shared())
-    for kept in ("rounds", "batch_size", "statistics", "batchnorm", "recalibration_images", "soft", "amp"):
-        assert getattr(student.options, kept) == getattr(shared().options, kept)
-    assert student.parameter_groups() and all(group["weight_decay"] == 0 for group in student.parameter_groups())
-    listed = {id(p) for group in student.parameter_groups() for p in group["params"]}
-    assert listed == {id(p) for p in student.parameters() if p.requires_grad}
 
 
 def test_controls_differ_from_symerge_in_what_they_control_alone():

@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import tempfile
-from pathlib import Path
 
-import torch
-
-from builders import tiny
-from symerge_dense.adaptation.method import AdaptationContext
-from symerge_dense.adaptation.options import make_options
-from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.registry import ADAPTIVE_METHODS
+from symerge_dense.testing.adaptive_methods import ROUNDS, TinyRuns
+from symerge_dense.testing.adaptive_methods import shared_context as shared
+from symerge_dense.testing.adaptive_methods import tiny_context as setting
 
+__all__ = ["NAMES", "ROUNDS", "again", "once", "runs", "setting", "shared"]
 NAMES = list(ADAPTIVE_METHODS)
-ROUNDS = 6  # twice the whole pool; no augmentation, so that parts of the curve can be compared
-OPTIONS = {"rounds": ROUNDS, "batch_size": 4, "augment": None, "recalibration_images": 8}
-
-
-def setting(folder, spec=tiny.CNN, seed=3, family=None, **options):
-    base, experts, _ = family or tiny.family(spec)
-    pool = Unlabelled(tiny.TinySet(tiny.tasks(), split="pool"))  # could give targets, and would tell
-    return AdaptationContext(
-        base, experts, pool, make_options(**{**OPTIONS, **options}), torch.device("cpu"), seed, Path(folder)
-    )
 
 
 @functools.cache
-def shared():
-    """The setting that ``once`` runs in, made for this process; its base and experts must survive all methods."""
-    return setting(tempfile.mkdtemp())
+def runs(name):
+    """The runs of a method with its defaults; the base and the experts are everybody's."""
+    return TinyRuns(lambda: ADAPTIVE_METHODS.build({"type": name}))
 
 
-@functools.cache
 def once(name):
-    """``Adapted`` of a method with its defaults; the base and the experts are everybody's."""
-    return ADAPTIVE_METHODS.build({"type": name}).run(shared())
+    """``Adapted`` of a method with its defaults."""
+    return runs(name).first
 
 
 def again(name, **changes):
     """The same run anew, or with another seed."""
-    return ADAPTIVE_METHODS.build({"type": name}).run(dataclasses.replace(shared(), **changes))
+    return runs(name).again(**changes)

@@ -23,6 +23,7 @@ ROOMS = (
     "inference",
     "pipeline",
     "studies",
+    "testing",
     "commands",
 )
 

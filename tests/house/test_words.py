@@ -98,8 +98,11 @@ def unexplained(text):
 def test_every_argument_of_a_public_name_is_explained():
     found = offences(unexplained, sources("symerge_dense"))
     contract = ("arguments: parser", "run: options")  # of a command, explained once in commands/__init__.py
+    checks = re.compile(r"symerge_dense/testing/\w+\.py: check_\w+: \w+")  # what they take: explained once in each file
     assert [
-        line for line in found if not (line.startswith("symerge_dense/commands/") and line.endswith(contract))
+        line
+        for line in found
+        if not (line.startswith("symerge_dense/commands/") and line.endswith(contract)) and not checks.fullmatch(line)
     ] == []
     text = 'def f(a, *, b):\n    """Do.\n\n    Args:\n        a: one.\n    """\n'
     assert unexplained(text) == ["f: b"] and unexplained(text.replace("a: one.", "a: one.\n        b: two.")) == []

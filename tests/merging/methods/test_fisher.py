@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 from builders.matrix_cases import NAME, delta, random_taus
-from builders.merging_extras import random_extras
 from torch import Tensor
 
 from symerge_dense.merging.methods.fisher import Fisher
 from symerge_dense.merging.run import merge_state
 from symerge_dense.merging.tensor_specs import specs_from_state
+from symerge_dense.testing.mergers import random_extras
 
 
 def test_by_hand() -> None:

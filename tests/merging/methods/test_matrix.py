@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from builders.matrix_cases import NAME, delta, random_taus
-from builders.merging_extras import random_extras
 from torch import Tensor
 
 from symerge_dense.merging.methods._matrix import MatrixMerger
 from symerge_dense.merging.run import merge_state
 from symerge_dense.merging.tensor_specs import specs_from_state
 from symerge_dense.registry import MERGERS
+from symerge_dense.testing.mergers import random_extras
 
 METHODS = ["iso_c", "iso_cts", "tsv_m", "wudi", "doge_ta", "regmean"]
 EXACT_ALONE = ["tsv_m", "wudi", "regmean"]

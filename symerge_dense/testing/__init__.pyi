@@ -1,0 +1,12 @@
+from .adaptive_methods import ADAPTIVE_CHECKS as ADAPTIVE_CHECKS
+from .adaptive_methods import TinyRuns as TinyRuns
+from .contract import Outcome as Outcome
+from .contract import run_checks as run_checks
+from .datasets import DATASET_CHECKS as DATASET_CHECKS
+from .datasets import OpenedDataset as OpenedDataset
+from .heads import HEAD_CHECKS as HEAD_CHECKS
+from .heads import head_builder as head_builder
+from .mergers import MERGER_CHECKS as MERGER_CHECKS
+from .plugins import check_plugin as check_plugin
+from .plugins import find_plugins as find_plugins
+from .predictions import TASK_CHECKS as TASK_CHECKS
