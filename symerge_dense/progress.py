@@ -63,11 +63,11 @@ class Bar:
 
     Args:
         description: text in front of the bar.
-        total: units of work.
+        total: units of work; None where nobody knows.
         done: units that were done before, as in a resumed run.
     """
 
-    def __init__(self, description: str, total: int, done: int = 0) -> None:
+    def __init__(self, description: str, total: int | None, done: int = 0) -> None:
         self.description, self.total, self.done = description, total, done
         self._note = ""
         self._first = done
@@ -103,7 +103,10 @@ class Bar:
         self._note = note
         if self._rich is not None:
             self._rich.update(self._task, completed=self.done, note=note)
-        elif time.monotonic() - self._spoke > LOG_EVERY_SECONDS and self.done < self.total:
+        elif time.monotonic() - self._spoke > LOG_EVERY_SECONDS and self.total is None:
+            self._spoke = time.monotonic()
+            self._say(f"{self._elapsed:.0f} s")
+        elif time.monotonic() - self._spoke > LOG_EVERY_SECONDS and self.total is not None and self.done < self.total:
             self._spoke = time.monotonic()
             self._say(f"eta {self._elapsed / max(self.done - self._first, 1) * (self.total - self.done):.0f} s")
 
@@ -120,7 +123,8 @@ class Bar:
         return time.monotonic() - self._start
 
     def _say(self, clock: str) -> None:
-        say(f"{self.description}: {self.done}/{self.total}, {clock} {self._note}".rstrip())
+        of = "" if self.total is None else f"/{self.total}"
+        say(f"{self.description}: {self.done}{of}, {clock} {self._note}".rstrip())
 
 
 def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "read every image and label of a config, and say what is wrong with them",
     "train": "train missing experts, merge them by SyMerge, evaluate, report",
     "test": "evaluate a checkpoint on a labelled split",
+    "predict": "predict images, videos or a camera with a finished model",
     "compare": "put every merging method on the experts of a config",
     "merge": "merge checkpoint files by a static method",
     "unpack": "the checkpoint of one task from a packed merge",

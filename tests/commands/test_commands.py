@@ -74,6 +74,11 @@ def test_a_config_that_does_not_exist_is_answered_without_anything_heavy(name):
     assert result.returncode == 2 and "unknown config file 'no_such_config'" in result.stderr, result.stderr
 
 
+def test_inputs_that_do_not_exist_are_answered_without_anything_heavy():
+    result = light(["predict", "x.safetensors", "no_such_file", "--out", "seen"])
+    assert result.returncode == 2 and "no_such_file: no such file or folder" in result.stderr, result.stderr
+
+
 def test_every_command_is_a_tool_and_every_tool_a_command():
     tools = {path.stem for path in (ROOT / "tools").glob("*.py")} - {"print_config"}
     assert tools | {"config"} == {name.replace("-", "_") for name in COMMANDS}
