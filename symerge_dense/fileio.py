@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,8 +16,9 @@ from uuid import uuid4
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it replaces ``path`` when the block ends.
 
-    The folder is made where it is missing. If the block raises, ``path`` stays as it was, and the temporary file and
-    the folders that were made for it are removed.
+    The folder is made where it is missing. The file gets the permissions of the process's umask, whichever library
+    wrote it. If the block raises, ``path`` stays as it was, and the temporary file and the folders that were made for
+    it are removed.
 
     Args:
         path: file to write.
@@ -26,7 +28,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid4().hex}.part")
     try:
+        permissions = _permissions(temporary)
         yield temporary
+        temporary.chmod(permissions)  # safetensors writes 0600
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -34,6 +38,14 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             for folder in made:
                 with suppress(OSError):  # something else is in there by now
                     folder.rmdir()
+
+
+def _permissions(path: Path) -> int:
+    """What a new file at ``path`` gets; the umask itself cannot be read without changing it for other threads."""
+    with path.open("xb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+    path.unlink()  # a block that writes nothing must not leave an empty file
+    return stat.S_IMODE(mode)
 
 
 def write_text(path: str | Path, text: str) -> None:

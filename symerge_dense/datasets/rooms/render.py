@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,8 +95,8 @@ def render_set(
         workers: processes that share the work (default: 2, or 1 on a single core); the result does not depend on it.
     """
     workers = min(2, os.cpu_count() or 1) if workers is None else workers
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".rendering-", dir=folder.parent))
+    unfinished = folder.with_name(f".rendering-{uuid4().hex}")
+    unfinished.mkdir(parents=True)
     try:
         stores = {
             field: np.lib.format.open_memmap(unfinished / f"{field}.npy", "w+", dtype, field_shape(field, count, size))
@@ -108,7 +108,6 @@ def render_set(
                     store[index] = frame[field]
         for store in stores.values():
             store.flush()
-        unfinished.chmod(0o755)
         _publish(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
