@@ -34,6 +34,7 @@ from .models.module_head import ModuleHead as ModuleHead
 from .models.multi_task import MultiTaskModel as MultiTaskModel
 from .pipeline.api import symerge as symerge
 from .pipeline.config import load_config as load_config
+from .pipeline.file_merge.weights import merge as merge
 from .registry import ADAPTIVE_METHODS as ADAPTIVE_METHODS
 from .registry import DATASETS as DATASETS
 from .registry import HEADS as HEADS

@@ -84,8 +84,11 @@ def tool(name: str, words: Sequence[str] | None = None) -> int:
         help="a module of yours that registers tasks, data sets, heads or methods, e.g. my_lab.saliency; repeatable",
     )
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+    given = sys.argv[1:] if words is None else list(words)
+    if {"-h", "--help"} & set(given) and hasattr(command, "more_help"):
+        return run_tool(lambda: print(f"{parser.format_help()}\n{command.more_help(given)}"))
     takes_more = getattr(command, "TAKES_MORE", False)
-    options, rest = parser.parse_known_args(words)
+    options, rest = parser.parse_known_args(given)
     if rest and not takes_more:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest

@@ -25,10 +25,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Import."""
+    from symerge_dense.command_line import literal, pairs
     from symerge_dense.experts.importing.importer import import_expert
     from symerge_dense.experts.importing.options import NetworkOptions
-    from symerge_dense.pipeline.config_files import literal
-    from symerge_dense.pipeline.method_options import pairs
 
     head = {key: literal(text) for key, text in pairs(options.head, "KEY=VALUE", "--head width=512").items()}
     corners = None if options.align_corners is None else options.align_corners == "true"

@@ -1,11 +1,13 @@
 """Merge checkpoints of one architecture by a static method, from files to a file, however large they are.
 
-Options of the method are given by their names: --density 0.2 --scale 1.0. docs/methods.md has all methods.
+Options of the method are given by their names: --density 0.2 --scale 1.0. `symerge merge --method ties --help` lists
+those of a method, docs/methods.md has all methods.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 TAKES_MORE = True  # options of the method
 INTERRUPTED = "nothing was written"
@@ -36,6 +38,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="merge the tensors whose names start so; default: 'backbone.' of this package's models, else all; the "
         "others are not written",
     )
+    add(
+        "--key",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="of the network in checkpoints of several, for example teacher; NAME=KEY for one expert, base=KEY",
+    )
+    add("--ema", action="store_true", help="take averaged (EMA) weights, where a checkpoint has them")
+    add(
+        "--heads",
+        action="store_true",
+        help="write one model of all tasks: the merged backbone and the heads of the experts, which are model files of "
+        "this package",
+    )
     add("--seed", type=int, default=0, help="of random methods")
     add("--task", metavar="NAME", help="whose weights to write, of a method that gives every task its own")
     add(
@@ -50,11 +66,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="replace --out")
 
 
+def more_help(words: Sequence[str]) -> str:
+    """What --help adds for the method that --method names: its options, their defaults and meaning.
+
+    Args:
+        words: of the command line.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--method")
+    parser.add_argument("--import", dest="plugins", action="append", default=[])
+    given = parser.parse_known_args(words)[0]
+    if given.method is None:
+        return "symerge merge --method NAME --help lists the options of a method."
+    from symerge_dense.pipeline.method_options import explained  # takes seconds
+    from symerge_dense.registry import import_plugins
+
+    import_plugins(given.plugins)
+    return explained(given.method)
+
+
 def run(options: argparse.Namespace) -> None:
     """Merge, or say what a merge would do."""
     from symerge_dense.commands.cli import end_like_ctrl_c
     from symerge_dense.pipeline.file_merge.merge import FileMerge
-    from symerge_dense.pipeline.method_options import flags, method_of, named, settings
+    from symerge_dense.pipeline.method_options import flags, keys_of, method_of, named, settings
 
     merge = FileMerge(
         merger=method_of(options.method, {**flags(options.rest), **settings(options.set)}),
@@ -63,6 +98,9 @@ def run(options: argparse.Namespace) -> None:
         out=options.out,
         statistics=options.statistics,
         prefix=options.prefix,
+        keys=keys_of(options.key),
+        ema=options.ema,
+        heads=options.heads,
         seed=options.seed,
         task=options.task,
         device=options.device,

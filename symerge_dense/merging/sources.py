@@ -3,133 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from symerge_dense.models.weight_files import SHOWN, existing, map_state
+from symerge_dense.models.foreign_files import read_foreign
+from symerge_dense.models.mapped_files import DTYPES, SafetensorsSource, TensorLayout
+from symerge_dense.models.weight_files import SHOWN, listing
+from symerge_dense.progress import say
+
+__all__ = ["DTYPES", "SafetensorsSource", "TensorLayout"]  # and what is defined here
 
 TensorSource: TypeAlias = Mapping[str, Tensor]
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}  # as safetensors call them
 
 
-class TensorLayout(NamedTuple):
-    """Shape and data type of a tensor that need not be in memory.
-
-    Args:
-        shape: its shape.
-        dtype: its data type.
-    """
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-
-class SafetensorsSource(Mapping[str, Tensor]):
-    """Tensors of one or several safetensors files (shards), mapped into memory and not to be written into.
-
-    The disk is read as tensors are used, and the system may drop what it read.
-
-    Args:
-        *paths: the files.
-        prefix: selects the names that start with it, and is stripped: ``SafetensorsSource(path, prefix="backbone.")``
-            is the backbone of a whole model.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, a data type unknown, a tensor in two files, or nothing has the prefix.
-    """
-
-    def __init__(self, *paths: str | Path, prefix: str = "") -> None:
-        self.prefix = prefix
-        self.layouts: dict[str, TensorLayout] = {}
-        # Mapped all at once: objects that stay, allocated between large results, would fragment memory.
-        self._mapped: dict[str, Tensor] = {}
-        for path in paths:
-            self._enter(path)
-        _refuse_empty(self.layouts, prefix, paths)
-
-    def _enter(self, path: str | Path) -> None:
-        try:
-            file: Any = safe_open(str(path), framework="pt")
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a readable safetensors file ({error}); copy it again.") from error
-        for full in file.keys():  # noqa: SIM118 - a file handle, not a mapping
-            if not full.startswith(self.prefix):
-                continue
-            name, view = full[len(self.prefix) :], file.get_slice(full)
-            if name in self._mapped:
-                raise ValueError(f"tensor {full!r} is in two files, the second is {path}; pass each shard once.")
-            if view.get_dtype() not in DTYPES:
-                raise ValueError(f"{path}: {full!r} has data type {view.get_dtype()}; known: {', '.join(DTYPES)}.")
-            self._mapped[name] = file.get_tensor(full)
-            self.layouts[name] = TensorLayout(tuple(view.get_shape()), DTYPES[view.get_dtype()])
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._mapped[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.layouts)
-
-    def __len__(self) -> int:
-        return len(self.layouts)
-
-
-def open_source(path: str | Path, prefix: str = "") -> TensorSource:
+def open_source(path: str | Path, prefix: str = "", key: str | None = None, ema: bool = False) -> TensorSource:
     """The tensors of a checkpoint, read when they are used.
 
     Args:
-        path: a ``.safetensors`` file, a folder of them (the shards of one model), or a file of ``torch.save``.
+        path: as for ``read_foreign``: a file of safetensors or of ``torch.save``, or a folder of shards.
         prefix: selects the names that start with it, and is stripped.
+        key: of the network in a file of several.
+        ema: take the averaged (EMA) weights.
 
     Raises:
-        ValueError: there is no file, or none that is whole, safe to read and has such names.
+        ValueError: as ``read_foreign`` does, or no tensor has such a name.
     """
-    path = Path(path)
-    if path.is_dir():
-        files = shards(path)
-        if not files:
-            raise ValueError(f"folder {path} holds no .safetensors file; name a checkpoint, or a folder of its shards.")
-        return SafetensorsSource(*files, prefix=prefix)
-    if existing(path).suffix == ".safetensors":
-        return SafetensorsSource(path, prefix=prefix)
-    state = {name[len(prefix) :]: value for name, value in map_state(path).items() if name.startswith(prefix)}
-    _refuse_empty(state, prefix, [path])
-    return state
+    found = read_foreign(path, key, ema, mapped=True)
+    for remark in found.remarks:
+        say(f"{path}: {remark}")
+    return with_prefix(found.state, prefix, str(path), found.wrapper)
 
 
-def shards(folder: Path) -> list[Path]:
-    """The safetensors files in a folder, sorted.
+def with_prefix(state: Mapping[str, Tensor], prefix: str, source: str, wrapper: str = "") -> TensorSource:
+    """The tensors whose names start with a prefix, by their names without it.
 
     Args:
-        folder: the folder.
+        state: tensors by name.
+        prefix: of the names; it may begin with ``wrapper``, which they had in the file.
+        source: of the tensors, for the message.
+        wrapper: what was taken off all names.
+
+    Raises:
+        ValueError: no name starts with it.
     """
-    return sorted(folder.glob("*.safetensors"))
-
-
-def _refuse_empty(found: Mapping[str, object], prefix: str, paths: Sequence[str | Path]) -> None:
+    if wrapper and prefix.startswith(wrapper) and not any(name.startswith(prefix) for name in state):
+        prefix = prefix.removeprefix(wrapper)
+    found = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
     if not found:
         raise ValueError(
-            f"no tensor name starts with {prefix!r} in {', '.join(map(str, paths)) or 'no file'}; check "
-            "the path and the prefix."
+            f"no tensor name starts with {prefix!r} in {source}; check the path and the prefix. Its names: "
+            f"{listing(state)}."
         )
+    return found
 
 
 def layouts(source: TensorSource) -> dict[str, TensorLayout]:
@@ -226,7 +155,9 @@ def check_compatible(
     for task, expert in experts.items():
         found = _differences(reference, layouts(expert), strict=names is None)
         if found:
-            reports.append(f"{task}: {len(found)} differences\n  {_first(found, separator=chr(10) + '  ')}")
+            lacks = any(line.startswith("missing") for line in found)
+            held = f"\n  {task} holds {listing(expert)}" if lacks else ""
+            reports.append(f"{task}: {len(found)} differences\n  {_first(found, separator=chr(10) + '  ')}{held}")
     if reports:
         raise ValueError(
             "the experts do not match the base; merge models of one architecture, and only the part they "

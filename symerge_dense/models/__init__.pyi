@@ -9,6 +9,7 @@ from .checkpoint import load_model as load_model
 from .checkpoint import save_model as save_model
 from .foreign_files import Foreign as Foreign
 from .foreign_files import read_foreign as read_foreign
+from .foreign_files import read_state as read_state
 from .modes import evaluating as evaluating
 from .modes import left_alone as left_alone
 from .module_head import ModuleHead as ModuleHead
@@ -22,5 +23,4 @@ from .weight_files import MatchReport as MatchReport
 from .weight_files import UnsafeFileError as UnsafeFileError
 from .weight_files import match_report as match_report
 from .weight_files import read_metadata as read_metadata
-from .weight_files import read_state as read_state
 from .weight_files import state_hash as state_hash

@@ -32,11 +32,8 @@ from symerge_dense.models.image_sizes import (
     wrong_size,
 )
 from symerge_dense.models.resnet_names import with_timm_stem
-from symerge_dense.models.timm_weights import check_arguments, create, default_levels, download, for_features
+from symerge_dense.models.timm_weights import check_arguments, create, default_levels, download, for_features, inside
 from symerge_dense.models.weight_files import MatchReport, has_record, match_report, read_metadata, state_hash
-
-# Prefixes of the backbone's tensors in files of whole networks: ours, LibMTL's, OpenMMLab's.
-PREFIXES = ("backbone.body.", "encoder.", "backbone.")
 
 
 class TimmBackbone(nn.Module):
@@ -186,6 +183,8 @@ def load_base(
     pretrained: bool = False,
     random_init: bool = False,
     allow_partial: bool = False,
+    key: str | None = None,
+    ema: bool = False,
 ) -> str:
     """Load the shared base weights into a backbone, from exactly one source, and print what matched.
 
@@ -196,6 +195,8 @@ def load_base(
         pretrained: load timm's download.
         random_init: keep the weights that the backbone has.
         allow_partial: accept a file that does not fill the whole backbone.
+        key: of the network, in a checkpoint of several.
+        ema: take the checkpoint's averaged (EMA) weights.
 
     Returns:
         sha256 of the resulting state.
@@ -213,8 +214,11 @@ def load_base(
             state, source = download(backbone.name, backbone.timm_args), f"timm's download of {backbone.name}"
             grid = _grid(backbone)
         else:
-            state, source = read_foreign(checkpoint).state, str(checkpoint)
-            grid = _grid(_described(checkpoint)) if has_record(checkpoint) else None
+            found = read_foreign(checkpoint, key, ema)
+            state, source = found.state, str(checkpoint)
+            grid = _grid(_described(checkpoint)) if Path(checkpoint).is_file() and has_record(checkpoint) else None
+            if is_main_process():
+                print("".join(f"{source}: {remark}\n" for remark in found.remarks), end="")
         load_weights(backbone, state, source, allow_partial, grid)
     return state_hash(backbone.state_dict())
 
@@ -231,15 +235,6 @@ def _grid(backbone: TimmBackbone) -> tuple[int, int] | None:
     return None if embed is None or embed.grid_size is None else (embed.grid_size[0], embed.grid_size[1])
 
 
-def _inside(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone's tensors of a whole network's; all, where the file holds a backbone alone."""
-    found = [prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in state)]
-    prefix = found[0] if found else ""
-    if set(state) & set(wanted) or any(name.startswith(prefix) for name in wanted):
-        return state
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
 def load_weights(
     backbone: TimmBackbone,
     state: dict[str, Tensor],
@@ -251,7 +246,7 @@ def load_weights(
 
     Args:
         backbone: changed in place.
-        state: its tensors by name, or a whole network's: then those under 'backbone.body.', 'encoder.' or 'backbone.'
+        state: its tensors by name, or a whole network's: then those under the prefix that fits the backbone's names
             are taken. A position embedding of another grid is resampled.
         source: where the tensors come from, for messages.
         allow_partial: leave tensors that do not match as they are, instead of raising.
@@ -265,7 +260,7 @@ def load_weights(
         ValueError: nothing matches, or, without ``allow_partial``, anything less than a full match.
     """
     wanted = backbone.body.state_dict()
-    state = with_timm_stem(_inside(state, wanted), wanted)
+    state = with_timm_stem(inside(state, backbone.name, backbone.timm_args, wanted, source), wanted)
     given, dropped = for_features(state, backbone.name, backbone.timm_args, wanted, grid)
     report = match_report(
         {f"backbone.{name}": value for name, value in given.items()},

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from symerge_dense.fileio import atomic_write
+from symerge_dense.models.foreign_files import read_state
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import plugins_of
 from symerge_dense.models.weight_files import (
@@ -22,7 +23,6 @@ from symerge_dense.models.weight_files import (
     listing,
     match_report,
     read_metadata,
-    read_state,
     refuse_non_finite,
     state_hash,
 )

@@ -6,7 +6,6 @@ ignores what the file says about it. A name that is not on the list makes the re
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from typing import Any
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from symerge_dense.models.weight_files import UnsafeFileError, read_plain, read_state, refuse_non_finite
-from symerge_dense.models.weight_files import _tensors as tensors_by_name
+from symerge_dense.models.file_kinds import container_of
+from symerge_dense.models.mapped_files import SafetensorsSource, check_index, checkpoint_files
+from symerge_dense.models.network_entries import network_in
+from symerge_dense.models.weight_files import listing, read_plain, refuse_non_finite
 
 
 # -- inert stand-ins for what checkpoints pickle beside their weights -------------------------------------------------
@@ -33,6 +34,12 @@ class Inert:
 
     def __setstate__(self, state: Any) -> None:
         """Ignore the state."""
+
+
+class InertArray(Inert):
+    """Stands for a NumPy array, whose numbers are not kept: a network of which it is a part is refused."""
+
+    is_array = True
 
 
 def _dictionary(*_: Any) -> dict[Any, Any]:
@@ -53,7 +60,10 @@ _DICTIONARIES = (
     "lightning.pytorch.utilities.parsing.AttributeDict",
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )
-_NUMPY = tuple(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar"))
+_ARRAYS = tuple(
+    f"numpy.{core}.{name}" for core in ("core", "_core") for name in ("multiarray._reconstruct", "numeric._frombuffer")
+)
+_SCALARS = tuple(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core"))
 _DTYPES = tuple(
     f"numpy.dtypes.{kind}DType"
     for kind in (
@@ -135,65 +145,109 @@ HARMLESS: list[Any] = [
     *((OrderedDict, name) for name in _DICTIONARIES),
     (_dictionary, "collections.defaultdict"),
     (_list, "collections.deque"),
-    *((Inert, name) for name in (*_NUMPY, *_DTYPES, *_NUMBERS, *_PATHS, *_BUILTINS, *_OMEGACONF, *_OBJECTS)),
+    *((InertArray, name) for name in _ARRAYS),
+    *((Inert, name) for name in (*_SCALARS, *_DTYPES, *_NUMBERS, *_PATHS, *_BUILTINS, *_OMEGACONF, *_OBJECTS)),
 ]
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
-# What PyTorch's restricted reader says about a name off the list, and about calling what the file itself made.
-REFUSED = r"GLOBAL (\S+) (?:was not|whose module)|unrecognized function|Can only (?:create new object|build)"
-
-
 @dataclass(frozen=True)
 class Foreign:
-    """A checkpoint that another program wrote.
+    """A checkpoint, of this package or another program.
 
     Args:
-        path: the file.
-        state: its tensors by name.
+        path: the file, or the folder of its shards.
+        state: tensors by name of one network, without wrappers such as 'module.' that all names share.
         meta: the ``meta`` entry that OpenMMLab's files have beside the tensors; empty where there is none.
         nested: whether the tensors stood under a key such as 'state_dict', with other entries around them.
+        key: that key, dotted; '' for the top level.
+        wrapper: what was taken off all names.
+        remarks: what a user should know of the rest of the file.
+        averaged: whether they are averaged (EMA) weights.
     """
 
     path: Path
     state: dict[str, Tensor]
     meta: Mapping[str, Any]
     nested: bool
+    key: str = ""
+    wrapper: str = ""
+    remarks: tuple[str, ...] = ()
+    averaged: bool = False
 
 
-def read_foreign(path: str | Path) -> Foreign:
-    """Read a ``torch.save`` or ``.safetensors`` file; harmless objects in it become inert stand-ins.
+def read_foreign(path: str | Path, key: str | None = None, ema: bool = False, mapped: bool = False) -> Foreign:
+    """Read the weights of one network; harmless objects in the file become inert stand-ins.
+
+    It is the one reader of checkpoints: for merging, for importing, and for the base.
 
     Args:
-        path: the file.
+        path: a file of ``torch.save`` (by any pickle protocol, also of PyTorch before 1.6) or of safetensors, told
+            apart by their content; a folder of the shards of one network; or the index of shards.
+        key: of the network in a file of several, such as 'teacher'; '.' stands for the top level.
+        ema: take the averaged (EMA) weights.
+        mapped: read values when they are used, so that files may be larger than memory, and do not check them yet.
 
     Returns:
-        The checkpoint; a 'module.' in front of its tensor names is removed.
+        The checkpoint.
 
     Raises:
-        UnsafeFileError: any other pickled object; the message names it and the remedy.
-        ValueError: as ``read_state`` does.
+        UnsafeFileError: it holds any other pickled object; the message names it and the remedy.
+        CorruptFileError: it is truncated or damaged.
+        ValueError: a file is missing or is no checkpoint, it holds no network or several, its weights are quantised, an
+            adapter, or not finite; the message says what is there, and what to do.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        return Foreign(path, read_state(path), {}, nested=False)
-    content = _read(path)
-    state = tensors_by_name(content, path)
-    refuse_non_finite(state, str(path))
+    files, index = checkpoint_files(path)
+    contents = {file.name: _content(file, mapped) for file in files}
+    content = next(iter(contents.values()))
+    if len(files) > 1 or index is not None:
+        shards = {file: _shard(part, path / file) for file, part in contents.items()}
+        content = _joined(shards, path)
+        if index is not None:
+            check_index(index, {name: file for file, shard in shards.items() for name in shard}, path)
+    found = network_in(content, str(path), key, ema)
+    if not mapped:
+        refuse_non_finite(found.state, str(path))
     meta = content.get("meta")
-    nested = not any(isinstance(value, Tensor) for value in content.values())
-    return Foreign(path, state, meta if isinstance(meta, Mapping) else {}, nested)
+    meta = meta if isinstance(meta, Mapping) else {}
+    return Foreign(path, found.state, meta, bool(found.key), found.key, found.wrapper, found.remarks, found.averaged)
 
 
-def _read(path: Path) -> Any:
-    try:
-        with safe_globals(HARMLESS):
-            return read_plain(path)
-    except ValueError as error:
-        if (found := re.search(REFUSED, str(error.__cause__))) is None:
-            raise
-        raise UnsafeFileError(
-            f"{path} holds the pickled object {found[1] or 'of a call'} and is not read: it could run code. Where the "
-            "file was written, keep its weights alone, torch.save(checkpoint['state_dict'], PATH) or "
-            "torch.save(model.state_dict(), PATH), and import that file."
-        ) from error
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Tensors by name of the one network in a checkpoint.
+
+    Args:
+        path: as for ``read_foreign``.
+
+    Raises:
+        ValueError: as ``read_foreign`` does.
+    """
+    return read_foreign(path).state
+
+
+def _content(path: Path, mapped: bool) -> Any:
+    if container_of(path) == "safetensors":
+        return dict(SafetensorsSource(path))
+    with safe_globals(HARMLESS):
+        return read_plain(path, mapped)
+
+
+def _shard(content: Any, source: Path) -> dict[str, Tensor]:
+    """Tensors of one shard by the names they have in it."""
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{source} is no shard of a network: shards hold tensors by name and nothing else.")
+    return dict(content)
+
+
+def _joined(parts: Mapping[str, Mapping[str, Tensor]], source: Path) -> dict[str, Tensor]:
+    joined: dict[str, Tensor] = {}
+    for file, part in parts.items():
+        twice = [name for name in part if name in joined]
+        if twice:
+            raise ValueError(
+                f"{source}: tensors {listing(twice)} are in two files, the second is {file}; a folder holds the shards "
+                "of one network, each tensor once."
+            )
+        joined |= part
+    return joined

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import timm
@@ -28,6 +29,8 @@ RESERVED = (
     "exportable",
 )
 LEVELS = 4
+# Prefixes of the backbone's tensors in files of whole networks: ours, LibMTL's, OpenMMLab's. Others are found by names.
+PREFIXES = ("backbone.body.", "encoder.", "backbone.")
 
 
 def create(name: str, timm_args: Mapping[str, Any], **more: Any) -> Any:
@@ -176,6 +179,71 @@ def of_complete(state: Mapping[str, Tensor], name: str, timm_args: Mapping[str, 
         complete = create(name, timm_args)
     original = {_extractor_name(key, state): key for key in complete.state_dict()}
     return {original.get(key, key): value for key, value in state.items()}
+
+
+def known_names(name: str, timm_args: Mapping[str, Any], wanted: Collection[str]) -> set[str]:
+    """Names of the tensors of a network, complete or as a feature extractor.
+
+    Args:
+        name: timm model.
+        timm_args: its arguments.
+        wanted: names of the extractor's tensors.
+    """
+    with torch.device("meta"):
+        return {*create(name, timm_args).state_dict(), *wanted}
+
+
+def prefix_of(names: Iterable[str], known: Collection[str], source: str) -> str | None:
+    """What stands before the names of a network inside a larger one.
+
+    Args:
+        names: of the larger network's tensors.
+        known: of the network's tensors, alone.
+        source: of the larger one, for the message.
+
+    Returns:
+        The prefix under which most of the known names are found; None where there are none.
+
+    Raises:
+        ValueError: two prefixes have equally many, and each most of the network.
+
+    >>> prefix_of(["net.conv.weight", "net.conv.bias", "head.bias"], ["conv.weight", "conv.bias"], "x.pth")
+    'net.'
+    """
+    counts: Counter[str] = Counter()
+    for name in names:
+        starts = [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")]
+        counts.update(name[:start] for start in starts if name[start:] in known)
+    best = sorted(counts.items(), key=lambda entry: (-entry[1], len(entry[0])))
+    if len(best) > 1 and best[0][1] == best[1][1] and best[0][1] > len(known) / 2:
+        raise ValueError(
+            f"{source} holds the network twice: {best[0][1]} tensors each under {best[0][0]!r} and {best[1][0]!r}; say "
+            "which with --key, or save the wanted one alone."
+        )
+    return best[0][0] if best else None
+
+
+def inside(
+    state: dict[str, Tensor], name: str, timm_args: Mapping[str, Any], wanted: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """A backbone's tensors of a whole network's; all, where these are of a backbone alone.
+
+    Args:
+        state: the whole network's tensors by name.
+        name: timm model.
+        timm_args: its arguments.
+        wanted: the extractor's state.
+        source: where the tensors come from, for the message.
+
+    Raises:
+        ValueError: the network holds the backbone twice.
+    """
+    if set(state) & set(wanted):
+        return state
+    prefix = prefix_of(state, known_names(name, timm_args, wanted), source)
+    if prefix is None:  # perhaps in an old layout, which timm renames
+        prefix = next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in state)), "")
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _resampled(embedding: Tensor, grid: tuple[int, int], complete: Any) -> Tensor:

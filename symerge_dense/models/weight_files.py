@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,10 +14,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
-CONTAINERS = ("state_dict", "model")  # keys under which checkpoints nest their weights
+from symerge_dense.models.pickle_protocols import in_known_protocol
+
 SHOWN = 10  # names printed per list of a message
 KEY = "symerge_dense"  # of our JSON text in the header of a safetensors file
 MODEL_FORMAT = 1
@@ -42,11 +44,13 @@ def listing(names: Iterable[str]) -> str:
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
-def read_plain(path: str | Path) -> Any:
+def read_plain(path: str | Path, mapped: bool = False) -> Any:
     """Content of a ``torch.save`` file of tensors and plain values, on the CPU.
 
     Args:
-        path: the file.
+        path: the file; pickled by any protocol.
+        mapped: read values when they are used, so that the file may be larger than memory. Neither checksums nor values
+            are checked then. Files of PyTorch before 1.6, and of newer pickle protocols, are read whole all the same.
 
     Raises:
         UnsafeFileError: it holds any other pickled object.
@@ -55,27 +59,40 @@ def read_plain(path: str | Path) -> Any:
     """
     path = existing(path)
     try:
-        if zipfile.is_zipfile(path):
+        zipped = zipfile.is_zipfile(path)
+        if zipped and not mapped:
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
             if damaged is not None:
                 raise CorruptFileError(f"checksum of {damaged}")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        readable = in_known_protocol(path)
+        if isinstance(readable, Path) and path.suffix == ".safetensors":  # PyTorch would go by the suffix
+            readable = io.BytesIO(path.read_bytes())
+        mapped = mapped and zipped and isinstance(readable, Path)
+        return torch.load(readable, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # the type depends on where the reader stumbles: RuntimeError, EOFError, pickle's own
         raise _refusal(path, error) from error
 
 
+# What PyTorch's restricted reader says about a name off the list, and about calling what the file itself made.
+REFUSED = r"GLOBAL (\S+) (?:was not|whose module)|unrecognized function|Can only (?:create new object|build)"
+
+
 def _refusal(path: Path, error: Exception) -> ValueError:
     text = str(error)
-    if any(word in text.lower() for word in ("unsupported global", "unsupported class", "blocked")):
+    if (found := re.search(REFUSED, text)) or any(
+        word in text.lower() for word in ("unsupported global", "unsupported class", "blocked")
+    ):
+        what = f"the pickled object {found[1] or 'of a call'}" if found else "pickled objects besides tensors"
         return UnsafeFileError(
-            f"{path} holds pickled objects besides tensors and is not read: they could run code. "
-            "Where it was written, save a plain state dict: torch.save(model.state_dict(), PATH)."
+            f"{path} holds {what} and is not read: it could run code. Where the file was written, keep its weights "
+            "alone, torch.save(checkpoint['state_dict'], PATH) or torch.save(model.state_dict(), PATH), and give that "
+            "file."
         )
     if "Unsupported operand" in text:
         return UnsafeFileError(
             f"{path} is a bare pickle or no checkpoint at all; it is not read. Give a file written "
-            "by torch.save(model.state_dict()) or by safetensors."
+            "by torch.save(model.state_dict(), PATH) or by safetensors."
         )
     return CorruptFileError(
         f"{path} is truncated or damaged ({text.splitlines()[0][:120] if text else 'empty'}); "
@@ -98,65 +115,6 @@ def existing(path: str | Path) -> Path:
         found = f"holds: {', '.join(near)}" if near else f"{path.parent} holds no {path.suffix} file"
         raise ValueError(f"there is no file {path}. Its folder {found}.")
     return path
-
-
-def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Tensors by name of a ``.safetensors`` file or a ``torch.save`` file.
-
-    Args:
-        path: the file; in a ``torch.save`` file the tensors may be nested under 'state_dict' or 'model'.
-
-    Raises:
-        ValueError: the file is missing, damaged, holds pickled objects or no tensors, or a tensor is not finite; the
-            message names the file and the remedy.
-    """
-    path = existing(path)
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _tensors(read_plain(path), path)
-    refuse_non_finite(state, str(path))
-    return state
-
-
-def map_state(path: str | Path) -> dict[str, Tensor]:
-    """``read_state`` of a ``torch.save`` file that may be larger than memory: values are read when they are used.
-
-    Neither checksums nor values are checked. Files of PyTorch before 1.6 cannot be mapped and are read whole.
-
-    Args:
-        path: the file.
-
-    Raises:
-        ValueError: as ``read_state`` does.
-    """
-    path = existing(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # as in read_plain
-        raise _refusal(path, error) from error
-    return _tensors(content, path)
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise CorruptFileError(f"{path} is truncated or damaged ({error}); copy or download it again.") from error
-
-
-def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping) and any(isinstance(content.get(key), Mapping) for key in CONTAINERS):
-        content = next(content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping))
-    items = content.items() if isinstance(content, Mapping) else ()
-    state = {k.removeprefix("module."): v for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
-    odd = [name for name, value in state.items() if value.layout != torch.strided or value.is_meta]
-    if odd:
-        raise ValueError(f"{path}: {listing(odd)} sparse, or without values (device meta); save dense tensors.")
-    if not state:
-        keys = ", ".join(map(str, content))[:200] if isinstance(content, Mapping) else type(content).__name__
-        raise ValueError(
-            f"{path} holds no tensors by name (found: {keys}); weights are looked for at the top level "
-            f"and under {' and '.join(CONTAINERS)}."
-        )
-    return state
 
 
 def has_record(path: str | Path) -> bool:

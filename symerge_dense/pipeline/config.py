@@ -56,7 +56,8 @@ class RunConfig:
             and 'test' (labels; without it a run measures its agreement with the experts).
         backbone: arguments of ``TimmBackbone``.
         head: spec of the head of every task.
-        base: 'checkpoint' path, 'pretrained' True, 'train' {tasks, recipe}, or 'random_init' True: the first weights.
+        base: 'checkpoint' path (with 'key' and 'ema' of ``load_base``), 'pretrained' True, 'train' {tasks, recipe}, or
+            'random_init' True: the first weights.
         experts: 'recipe' to train missing ones, 'checkpoints' {task: path} of existing ones, 'folder' to keep them in,
             'seed' of their training.
         preprocessing: mean and std on the 0..255 scale.

@@ -19,7 +19,7 @@ from symerge_dense.registry import DATASETS, HEADS, TASKS, Registry, did_you_mea
 Spec = Mapping[str, Any]
 KEYS: dict[str, tuple[str, ...]] = {
     "preprocessing": ("mean", "std"),
-    "base": ("checkpoint", "pretrained", "random_init", "train"),
+    "base": ("checkpoint", "key", "ema", "pretrained", "random_init", "train"),
     "experts": ("name", "folder", "seed", "recipe", "recipes", "checkpoints", "other_base"),
     "baselines": ("scales",),
     "evaluation": ("batch_size", "num_workers", "panels", "protocol", "held_out"),
@@ -152,7 +152,7 @@ def check_base(base: Spec) -> None:
     Raises:
         ValueError: the section names no source, or its training has wrong tasks or options.
     """
-    if not any(base.values()):
+    if not any(value for key, value in base.items() if key not in ("key", "ema")):
         raise ValueError(
             "base does not say where the shared weights come from: give base.checkpoint=PATH, "
             "base.pretrained=True (downloads from timm's hub), base.train, or base.random_init=True."

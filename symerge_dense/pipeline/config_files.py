@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 from mmengine.config import DictAction
 
+from symerge_dense.command_line import literal, pair
 from symerge_dense.registry import did_you_mean
 
 PACKAGE = Path(__file__).resolve().parents[1]
-_WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
 def shipped_folder() -> Path:
@@ -78,27 +77,6 @@ def copy_config(name: str, folder: str | Path) -> list[Path]:
     return targets
 
 
-def literal(text: str) -> Any:
-    """A value from a command line.
-
-    Args:
-        text: what was written.
-
-    Returns:
-        ``'0.2'`` as 0.2, ``"{'a': 1}"`` as a dict, ``'true'`` as True, ``'none'`` as None; what is no Python literal
-        stays text.
-
-    >>> literal("[0.3, 0.5]"), literal("true"), literal("mean")
-    ([0.3, 0.5], True, 'mean')
-    """
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
 class CfgOptions(DictAction):
     """MMEngine's ``DictAction`` for ``--cfg-options``: Python literals too, and a clear message for anything else."""
 
@@ -132,9 +110,12 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
     """
     parsed: dict[str, Any] = {}
     for word in words:
-        key, separator, text = word.partition("=")
-        if not separator or not key:
-            raise ValueError(f"--cfg-options {word!r}: write key.subkey=value, for example adaptation.rounds=100.")
+        try:
+            key, text = pair(
+                word, "key.subkey=value", "key.subkey=value, for example adaptation.rounds=100", empty=True
+            )
+        except ValueError as error:
+            raise ValueError(f"--cfg-options {error}") from None
         try:
             parsed[key] = CfgOptions._parse_iterable(text)
         except AssertionError:

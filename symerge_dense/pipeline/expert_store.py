@@ -88,7 +88,7 @@ class ExpertStore:
         }
 
     def _base_file(self, base: TimmBackbone) -> Path:
-        if "checkpoint" in self._source:
+        if set(self._source) == {"checkpoint"}:
             return Path(self._source["checkpoint"])
         state = base.state_dict()
         path = self.folder / f"base-{state_hash(state)[:8]}.safetensors"
@@ -113,7 +113,8 @@ class ExpertStore:
         base = self.config.base
         for key in UNTRAINED:
             if base.get(key):
-                return {key: base[key]}
+                of_file = ("key", "ema") if key == "checkpoint" else ()
+                return {key: base[key], **{word: base[word] for word in of_file if base.get(word)}}
         return {"checkpoint": self._trained_base(base["train"])}
 
     def _trained_base(self, train: Spec) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from symerge_dense.command_line import literal, pairs
 from symerge_dense.merging.base import Merger
-from symerge_dense.pipeline.config_files import literal
 from symerge_dense.registry import MERGERS, did_you_mean
 
 T = TypeVar("T")
@@ -127,21 +128,46 @@ def named(words: Sequence[str]) -> dict[str, str]:
     return pairs(words, "NAME=FILE", "depth=runs/depth.safetensors")
 
 
-def pairs(words: Sequence[str], form: str, example: str) -> dict[str, str]:
-    """Words of a command line as a dict.
+def keys_of(words: Sequence[str]) -> dict[str, str]:
+    """Keys of networks in checkpoints.
 
     Args:
-        words: ``['a=1', ...]``, every name once.
-        form: what a word should look like, for the message.
-        example: one, for the message.
+        words: ``['teacher']`` for all inputs, or ``['base=model', 'depth=teacher']``.
+
+    Returns:
+        ``{'': 'teacher'}``, or ``{'base': 'model', 'depth': 'teacher'}``.
 
     Raises:
-        ValueError: a word of another form.
+        ValueError: several words, one of which names no input.
     """
-    found: dict[str, str] = {}
-    for word in words:
-        name, _, value = word.partition("=")
-        if not name or not value or name in found:
-            raise ValueError(f"{word!r} is not {form} with a name of its own; write {example}.")
-        found[name] = value
-    return found
+    if len(words) == 1 and "=" not in words[0]:
+        return {"": words[0]}
+    return pairs(words, "NAME=KEY", "--key base=model depth=teacher")
+
+
+def explained(name: str) -> str:
+    """The options of a static method, for people: name, default and meaning, as its class has them.
+
+    Args:
+        name: of the method.
+
+    Raises:
+        ValueError: there is no such method; names the nearest ones.
+    """
+    kind = MERGERS[name]
+    text = inspect.getdoc(kind) or ""
+    said = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text.partition("Args:")[2], re.MULTILINE))
+    lines = [f"options of {name} ({text.splitlines()[0] if text else 'no description'})"]
+    for option, spec in inspect.signature(kind).parameters.items():
+        default = "required" if spec.default is spec.empty else f"default: {spec.default}"
+        meaning = " ".join(said.get(option, "").split())
+        lines += [
+            f"  --{option.replace('_', '-')} {option.upper()}",
+            f"      {meaning} ({default})".replace("  (", " ("),
+        ]
+    needs = sorted(getattr(kind, "needs", ()))
+    if needs:
+        lines.append(
+            f"  It needs {' and '.join(needs)} of every expert, which come from images: symerge compare runs it."
+        )
+    return "\n".join(lines if len(lines) > 1 else [*lines, "  none"])

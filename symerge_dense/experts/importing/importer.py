@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from symerge_dense.command_line import pair
 from symerge_dense.experts.importing.formats import Format, Parts, State, format_of
 from symerge_dense.experts.importing.options import NetworkOptions
 from symerge_dense.models.backbone import TimmBackbone, load_base, load_weights
@@ -105,8 +106,11 @@ def choose_tasks(found: Sequence[str], wanted: Sequence[str] = (), named: bool =
     """
     ours = {name: TASK_NAMES.get(name, name) for name in found}
     if wanted:
-        pairs = [entry.partition("=")[::2] for entry in wanted]
-        ours = {_in_file(theirs, ours, named): new or TASK_NAMES.get(theirs, theirs) for theirs, new in pairs}
+        new = [
+            pair(word, "THEIRS=OURS", "--task normal=normals") if "=" in word else (word, TASK_NAMES.get(word, word))
+            for word in wanted
+        ]
+        ours = {_in_file(theirs, ours, named): task for theirs, task in new}
     if len(set(ours.values())) < max(len(ours), len(wanted)):
         raise ValueError(f"tasks {dict(ours)}, --task {' '.join(wanted)}: every head is of another task.")
     for theirs, task in ours.items():

@@ -6,31 +6,39 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
 from symerge_dense.fileio import atomic_write
-from symerge_dense.merging.base import Merger, treatment_of
-from symerge_dense.merging.chunks import PART
+from symerge_dense.merging.base import Merger
 from symerge_dense.merging.masked import Masked
 from symerge_dense.merging.packed import packed_layouts, run_packed
 from symerge_dense.merging.run import ProgressCallback, run
-from symerge_dense.merging.safetensors_writer import WAITING, TensorFile
+from symerge_dense.merging.safetensors_writer import TensorFile
 from symerge_dense.merging.sources import layouts
-from symerge_dense.merging.tensor_specs import Kind, TensorSpec
-from symerge_dense.pipeline.file_merge.inputs import BASE, Hashes, Inputs, file_identity, open_inputs
+from symerge_dense.merging.tensor_specs import TensorSpec
+from symerge_dense.models.mapped_files import INDEX
+from symerge_dense.models.weight_files import state_hash
+from symerge_dense.pipeline.file_merge.inputs import (
+    BASE,
+    Hashes,
+    Inputs,
+    Weights,
+    file_identity,
+    open_inputs,
+)
+from symerge_dense.pipeline.file_merge.plan import MIB, plan_table, summary
 from symerge_dense.pipeline.run_info import PACKAGES
 from symerge_dense.progress import Bar, console, say
 from symerge_dense.registry import MERGERS
 from symerge_dense.report.results import versions
 
-MIB = 1 << 20
+if TYPE_CHECKING:
+    from symerge_dense.models.multi_task import MultiTaskModel
 
 
 # -- checks of the file to write --------------------------------------------------------------------------------------
@@ -49,7 +57,8 @@ def check_out(path: str, inputs: Iterable[str], overwrite: bool) -> None:
     if out.suffix != ".safetensors":
         raise ValueError(f"--out {out} must end in .safetensors, the only format that can be written in a stream.")
     for given in map(Path, inputs):
-        if out.resolve() == given.resolve() or (given.is_dir() and out.resolve().parent == given.resolve()):
+        folder = given if given.is_dir() else given.parent if given.name.endswith(INDEX) else None
+        if out.resolve() == given.resolve() or (folder is not None and out.resolve().parent == folder.resolve()):
             raise ValueError(f"--out {out} is one of the inputs, or in the folder of one; choose another name.")
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder; name a file in it.")
@@ -77,90 +86,24 @@ def check_space(file: TensorFile, path: str) -> TensorFile:
     return file
 
 
-# -- what a merge will do and need ------------------------------------------------------------------------------------
-def treatment(merger: Merger, kind: Kind, statistics: str) -> str:
-    """What happens to a kind of tensor, in words.
-
-    Args:
-        merger: the method.
-        kind: of tensor.
-        statistics: policy for running statistics of BatchNorm.
-    """
-    words = {"method": merger.name, "mean": "mean of the experts", "base": "the base's"}
-    found = treatment_of(merger, kind)
-    return words[found] if found else f"statistics: {statistics}"
-
-
-def memory(merger: Merger, inputs: Inputs, packed: bool = False) -> int:
-    """Expected bytes of memory beside the libraries, without mapped files, which can be dropped at any time.
-
-    Args:
-        merger: the method. If it works on whole tensors, base, experts, result and a scratch are held in float32;
-            singular vectors of matrix methods come on top.
-        inputs: the opened checkpoints.
-        packed: whether the merge is packed, which works on whole tensors too.
-    """
-    largest = max((spec.numel * spec.dtype.itemsize for spec in inputs.specs), default=0)
-    results = largest + max(largest, WAITING)  # one is computed, others wait for the disk
-    if merger.elementwise and not packed:
-        return results + PART * 4 * (len(inputs.experts) + 8) * torch.get_num_threads()
-    return results + max((spec.numel for spec in inputs.specs), default=0) * 4 * (len(inputs.experts) + 2)
-
-
-def plan_table(merger: Merger, inputs: Inputs, statistics: str) -> Table:
-    """One row per kind of tensor: what happens to it, how many tensors, elements and MiB.
-
-    Args:
-        merger: the method.
-        inputs: the opened checkpoints.
-        statistics: policy for running statistics of BatchNorm.
-    """
-    options = ", ".join(f"{name}={value!r}" for name, value in merger.hyperparameters.items())
-    title = f"{merger.name} {options} of {len(inputs.experts)} experts"
-    table = Table("kind", "gets", "tensors", "elements", "MiB", title=Text(title))
-    kinds: dict[Kind, list[TensorSpec]] = {}
-    for spec in inputs.specs:
-        kinds.setdefault(spec.kind, []).append(spec)
-    for kind, specs in kinds.items():
-        numbers = sum(spec.numel for spec in specs)
-        size = sum(spec.numel * spec.dtype.itemsize for spec in specs)
-        table.add_row(kind, treatment(merger, kind, statistics), f"{len(specs)}", f"{numbers:,}", f"{size / MIB:.1f}")
-    return table
-
-
-def summary(merger: Merger, inputs: Inputs, written: int, packed: bool = False) -> str:
-    """What a merge reads, writes and needs, in words.
-
-    Args:
-        merger: the method.
-        inputs: the opened checkpoints.
-        written: bytes to write.
-        packed: whether the merge is packed.
-    """
-    one = inputs.tensor_bytes / MIB
-    return (
-        f"reads {one * (len(inputs.experts) + 1):.1f} MiB of tensors (again for every statistics pass), writes "
-        f"{written / MIB:.1f} MiB, needs about {memory(merger, inputs, packed) / MIB:.0f} MiB of memory beside the "
-        "libraries"
-    )
-
-
 # -- the merge --------------------------------------------------------------------------------------------------------
 NO_HASH = "0" * 64  # placeholder of the same length
 
 
 @dataclass(frozen=True)
 class FileMerge:
-    """A merge of files, to be planned or done.
+    """A merge, to be planned or done: from files, or from weights in memory, to a file or into memory.
 
     Args:
         merger: the method.
-        base: the checkpoint that the experts were fine-tuned from.
-        experts: {name: checkpoint}.
-        out: the ``.safetensors`` file to write, with the names of the inputs. Its metadata 'merge' is JSON text with
+        base: what the experts were fine-tuned from: a checkpoint, a state dict, or a network.
+        experts: {name: the same}.
+        out: the ``.safetensors`` file to write, with the names of the base. Its metadata 'merge' is JSON text with
             method, options, seed, inputs and versions. Equal merges of the same paths write equal bytes.
         statistics: policy for running statistics of BatchNorm.
         prefix: of the tensors to merge, see ``open_inputs``.
+        keys: {'base' or name, '' for all: key of the network in a checkpoint of several}.
+        ema: take averaged (EMA) weights, where a file has them.
         seed: of random methods.
         task: whose weights to write, of a method that gives every task its own.
         device: where to compute.
@@ -168,25 +111,30 @@ class FileMerge:
         hash_inputs: record the SHA-256 of all inputs, computed during the merge (1 to 2 s per GB on a core of its own).
             Otherwise size and samples identify them (``file_identity``); the base of a packed merge is always hashed.
         packed: write the weights of all tasks of a method with masks, see ``merging.packed`` and ``FileUnpack``.
+        heads: write one model, which ``load_model`` reads: the merged backbone and the heads of all experts, which are
+            models of this package.
     """
 
     merger: Merger
-    base: str
-    experts: Mapping[str, str]
-    out: str
+    base: Weights
+    experts: Mapping[str, Weights]
+    out: str | None
     statistics: str = "mean"
     prefix: str | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
+    ema: bool = False
     seed: int = 0
     task: str | None = None
     device: str | None = None
     overwrite: bool = False
     hash_inputs: bool = False
     packed: bool = False
+    heads: bool = False
 
     def plan(self) -> None:
         """Check all that can be checked without merging, and print what ``merge`` would do."""
         inputs, _ = self._open(lambda specs, what: specs)
-        file = self._file(inputs, self.out)
+        file = self._file(inputs, str(self.out))
         console.print(plan_table(self.merger, inputs, self.statistics))
         say(f"{summary(self.merger, inputs, file.size, self.packed)}. Nothing was written.")
 
@@ -197,17 +145,42 @@ class FileMerge:
             ValueError: before any work if inputs are missing, damaged or do not match, the method needs more than
                 weights, space is lacking, or ``out`` exists; during the merge for NaN or infinite values.
         """
+        out = str(self.out)
+        if self.heads:
+            self._merge_with_heads(out)
+            return
         with ExitStack() as stack:
             bars = stack.enter_context(ExitStack())
             inputs, stream = self._open(_progress(bars, len(self.experts) + 1))
-            self._file(inputs, self.out)  # checks space before a folder is made
-            temporary = stack.enter_context(atomic_write(self.out))
+            self._file(inputs, out)  # checks space before a folder is made
+            temporary = stack.enter_context(atomic_write(out))
             file = stack.enter_context(self._file(inputs, temporary))
             hashes = stack.enter_context(Hashes(self._hashed(inputs)))
             prefix = "" if self.packed else inputs.prefix
             file.write_all((f"{prefix}{name}", tensor) for name, tensor in stream)
             file.replace_metadata(self._metadata(inputs, hashes.wait()))
-        say(f"{self.out}: {self.merger.name} of {', '.join(self.experts)}, {file.size / MIB:.1f} MiB")
+        say(f"{out}: {self.merger.name} of {', '.join(self.experts)}, {file.size / MIB:.1f} MiB")
+
+    def state(self) -> tuple[Inputs, dict[str, Tensor]]:
+        """The merged tensors in memory, by their names without ``Inputs.prefix``, and the opened inputs."""
+        inputs, stream = self._open(lambda specs, what: specs)
+        return inputs, dict(stream)
+
+    def model(self) -> tuple[Inputs, MultiTaskModel]:
+        """One model in memory: the merged backbone with copies of the experts' heads, and the opened inputs."""
+        from symerge_dense.pipeline.file_merge.heads import experts_by_task, with_heads  # takes seconds
+
+        experts = experts_by_task(self.experts)
+        inputs, state = self.state()
+        return inputs, with_heads(state, experts)
+
+    def _merge_with_heads(self, out: str) -> None:
+        from symerge_dense.models.checkpoint import save_model  # takes seconds: only imported when needed
+
+        inputs, model = self.model()
+        record = json.loads(self._metadata(inputs, {})["merge"])
+        save_model(out, model, {"base_hash": state_hash(inputs.base), "merge": record})
+        say(f"{out}: {self.merger.name} of {', '.join(self.experts)}, one model of {', '.join(model.tasks)}")
 
     def _open(self, progress: ProgressCallback) -> tuple[Inputs, Iterator[tuple[str, Tensor]]]:
         """The inputs, checked, and the merge, not yet begun."""
@@ -221,8 +194,12 @@ class FileMerge:
                 f"{self.merger.name} gives every task weights of its own; name one with --task: "
                 f"{', '.join(self.experts)}; or pass --packed for all in one file."
             )
-        check_out(self.out, (self.base, *self.experts.values()), self.overwrite)
-        inputs = open_inputs(self.base, self.experts, self.prefix)
+        if self.heads and (self.packed or self.merger.per_task or self.prefix is not None):
+            raise ValueError("--heads writes one model of all tasks: leave out --packed, --task and --prefix.")
+        if self.out is not None:
+            paths = [str(source) for source in (self.base, *self.experts.values()) if isinstance(source, (str, Path))]
+            check_out(self.out, paths, self.overwrite)
+        inputs = open_inputs(self.base, self.experts, self.prefix, self.keys, self.ema)
         weights = inputs.base, inputs.experts, inputs.specs, self.statistics
         how: Any = {"seed": self.seed, "device": _device(self.device), "progress": progress}
         if self.packed:
@@ -236,7 +213,7 @@ class FileMerge:
         else:
             found = {f"{inputs.prefix}{name}": layout for name, layout in layouts(inputs.base).items()}
         file = TensorFile(path, found, self._metadata(inputs, dict.fromkeys(self._hashed(inputs), NO_HASH)))
-        return check_space(file, self.out)
+        return check_space(file, str(self.out))
 
     def _hashed(self, inputs: Inputs) -> list[Path]:
         """The files whose SHA-256 is recorded: of a packed merge at least the base, which unpacking needs."""
@@ -245,6 +222,7 @@ class FileMerge:
     def _metadata(self, inputs: Inputs, hashes: Mapping[Path, str]) -> dict[str, str]:
         found = {
             name: [file_identity(file) | ({"sha256": hashes[file]} if file in hashes else {}) for file in files]
+            or [{"memory": True}]
             for name, files in inputs.files.items()
         }
         record = {

@@ -13,10 +13,12 @@ from safetensors import safe_open
 from symerge_dense.fileio import atomic_write
 from symerge_dense.merging.packed import restored
 from symerge_dense.merging.safetensors_writer import TensorFile
-from symerge_dense.merging.sources import TensorSource, layouts, open_source, shards
+from symerge_dense.merging.sources import SafetensorsSource, TensorSource, layouts, open_source
+from symerge_dense.models.mapped_files import checkpoint_files
 from symerge_dense.models.weight_files import existing
 from symerge_dense.pipeline.file_merge.inputs import BASE, Hashes
-from symerge_dense.pipeline.file_merge.merge import MIB, check_out, check_space
+from symerge_dense.pipeline.file_merge.merge import check_out, check_space
+from symerge_dense.pipeline.file_merge.plan import MIB
 from symerge_dense.progress import say, track
 from symerge_dense.registry import did_you_mean
 
@@ -46,7 +48,8 @@ class FileUnpack:
             ValueError: ``packed`` is no packed merge or lacks the task, ``base`` is another one, or ``out`` is refused.
         """
         check_out(self.out, (self.packed, self.base), self.overwrite)
-        source, record = open_source(self.packed), _record(self.packed)
+        record = _record(self.packed)
+        source = SafetensorsSource(self.packed)
         if self.task not in record["experts"]:
             raise ValueError(did_you_mean(self.task, record["experts"], f"task of {self.packed}"))
         self._check_base(record)
@@ -68,7 +71,7 @@ class FileUnpack:
 
     def _check_base(self, record: dict[str, Any]) -> None:
         path = Path(self.base)
-        files = shards(path) if path.is_dir() else [existing(path)]
+        files = checkpoint_files(path)[0]
         with Hashes(files) as hashes:
             found = list(hashes.wait().values())
         if found != [file["sha256"] for file in record[BASE]]:

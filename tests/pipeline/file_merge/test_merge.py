@@ -251,7 +251,7 @@ def test_files_that_could_run_code_are_not_read(files: Files, capsys: pytest.Cap
     path = files.folder / "evil.pth"
     torch.save({"state_dict": files.base, "hook": signal.raise_signal}, path)
     assert tool("merge.py", *files.arguments("average", "--experts", f"a={path}")) == 2
-    assert "holds pickled objects" in capsys.readouterr().err
+    assert "holds the pickled object" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
