@@ -18,6 +18,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     table.add_argument("results", nargs="+", help=RESULTS)
     table.add_argument("--paper", help=f"stand beside a paper's numbers: {', '.join(PUBLISHED)}")
     table.add_argument("--out", help="write the Markdown there instead of printing it")
+    page = commands.add_parser("page", help="one HTML file with tables, pictures and plots, which needs no network")
+    page.set_defaults(make=_page)
+    page.add_argument("results", nargs="+", help=RESULTS)
+    page.add_argument("--out", default="report.html", help="the file, default report.html")
+    page.add_argument("--title", help="of the page; default: the names of the configs")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -37,7 +42,7 @@ def _table(options: argparse.Namespace) -> None:
     paper = PUBLISHED.get(options.paper)
     if options.paper and paper is None:
         raise ValueError(did_you_mean(options.paper, PUBLISHED, "table of a paper"))
-    runs, comparisons = read_records(options.results)
+    runs, _, comparisons = read_records(options.results)
     parts = []
     for title, members in group([run.content for run in runs]).items():
         parts += [beside_paper(of_runs(title, members), paper)] if paper else []
@@ -50,3 +55,16 @@ def _table(options: argparse.Namespace) -> None:
         write_text(options.out, text)
     else:
         sys.stdout.write(text)
+
+
+def _page(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from symerge_dense.progress import say
+    from symerge_dense.report.page.document import write_page
+    from symerge_dense.report.records import read_records
+
+    if Path(options.out).suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out {options.out} is no page; give it a name that ends in .html.")
+    write_page(options.out, read_records(options.results), options.title)
+    say(f"{options.out}: {Path(options.out).stat().st_size / 1e6:.1f} MB; open it in a browser")

@@ -1,4 +1,5 @@
 from . import figures as figures
+from . import page as page
 from .agreement import agreement_table as agreement_table
 from .agreement import has_labels as has_labels
 from .agreement import print_record as print_record

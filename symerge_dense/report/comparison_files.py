@@ -94,11 +94,11 @@ def markdown_comparison(record: Mapping[str, Any]) -> str:
     Args:
         record: the comparison.
     """
-    columns = _columns(record)
-    headings = ["method", "Δm % ↑", *(f"{task} {metric} {'↑' if better else '↓'}" for task, metric, better in columns)]
-    parts = [_preamble(record)]
+    shown = columns(record)
+    headings = ["method", "Δm % ↑", *(f"{task} {metric} {'↑' if better else '↓'}" for task, metric, better in shown)]
+    parts = [preamble(record)]
     for title, rows in blocks(record):
-        lines = [[*headings, *COSTS.values()], *(_cells(row, columns) for row in rows)]
+        lines = [[*headings, *COSTS.values()], *(_cells(row, shown) for row in rows)]
         parts.append(f"**{title}**\n\n{markdown(lines)}")
     moved = transfers(record)
     if len(moved) > 1:
@@ -131,15 +131,15 @@ def csv_comparison(record: Mapping[str, Any]) -> str:
     Args:
         record: the comparison.
     """
-    columns = _columns(record)
-    names = ["delta_m", *(f"{task}/{metric}" for task, metric, _ in columns), "delta_m_transferred"]
+    shown = columns(record)
+    names = ["delta_m", *(f"{task}/{metric}" for task, metric, _ in shown), "delta_m_transferred"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
         ["method", "block", "runs", *(n for name in names for n in (name, f"{name}_std")), *COSTS, "options", "error"]
     )
     for row in record["rows"]:
-        metrics = [row["tasks"][task][metric] if "tasks" in row else {} for task, metric, _ in columns]
+        metrics = [row["tasks"][task][metric] if "tasks" in row else {} for task, metric, _ in shown]
         entries = [row.get("delta_m", {}).get("mean", {}), *metrics, row.get("transferred", {}).get("mean", {})]
         numbers = [value for entry in entries for value in (entry.get("value"), entry.get("std"))]
         writer.writerow(
@@ -163,8 +163,8 @@ def print_comparison(record: Mapping[str, Any], console: Console) -> None:
         record: the comparison.
         console: where it is printed.
     """
-    console.print(_preamble(record), markup=False, soft_wrap=True)
-    heads = [column for column in _columns(record) if record["delta_m_metrics"].get(column[0]) == column[1]]
+    console.print(preamble(record), markup=False, soft_wrap=True)
+    heads = [column for column in columns(record) if record["delta_m_metrics"].get(column[0]) == column[1]]
     for title, rows in blocks(record):
         headings = ["method", "Δm %", *(f"{task} {metric}" for task, metric, _ in heads), *COSTS.values()]
         console.print(_table(title, [headings, *(_cells(row, heads) for row in rows)]))
@@ -196,7 +196,12 @@ def delta(row: Row) -> str:
     return _signed(row["delta_m"]["mean"]) if row["delta_m"] else UNDEFINED
 
 
-def _preamble(record: Mapping[str, Any]) -> str:
+def preamble(record: Mapping[str, Any]) -> str:
+    """What a reader of the tables must know of how they were made, in Markdown.
+
+    Args:
+        record: the comparison.
+    """
     count = record["seeds"]
     runs = f" Mean ± standard deviation of {count} runs where the seed matters." if count > 1 else ""
     return (
@@ -209,7 +214,12 @@ def _batchnorm(record: Mapping[str, Any]) -> str:
     return str((record["config"].get("adaptation") or {}).get("batchnorm", "recalibrate"))
 
 
-def _columns(record: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
+def columns(record: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
+    """(task, metric, whether higher is better) of every metric.
+
+    Args:
+        record: the comparison.
+    """
     tasks: Mapping[str, Any] = next((row["tasks"] for row in record["rows"] if "tasks" in row), {})
     return [
         (task, metric, entry["higher_is_better"])

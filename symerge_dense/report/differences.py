@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 UNSET = "not set"
-IN_A_NAME = 3  # differences that the name of a run says; a table can have them all
+IN_A_NAME, IN_A_VALUE = 3, 32  # differences that the name of a run says, and characters of one; a table has it all
 
 
 def flat(config: Mapping[str, Any] | None) -> dict[str, str]:
@@ -64,7 +65,8 @@ def names(configs: Sequence[Mapping[str, Any] | None]) -> list[str]:
     for place, file in enumerate(files):
         others = [index for index, other in enumerate(files) if other == file]
         told = differences([configs[index] for index in others])
-        own = [_setting(key, values[others.index(place)]) for key, values in told.items()]
+        ordered = sorted(told.items(), key=lambda pair: _is_place(pair[1]))
+        own = [_setting(key, values[others.index(place)]) for key, values in ordered]
         more = [f"and {len(own) - IN_A_NAME} more"] if len(own) > IN_A_NAME else []
         name = f"{file} ({', '.join([*own[:IN_A_NAME], *more])})" if own else file
         same = sum(other == name or other.startswith(f"{name} #") for other in found)
@@ -72,5 +74,14 @@ def names(configs: Sequence[Mapping[str, Any] | None]) -> list[str]:
     return found
 
 
+def _is_place(values: Sequence[str]) -> bool:
+    """Whether values are paths: where something lies is named after what differs in the work itself."""
+    return any("/" in value for value in values)
+
+
 def _setting(key: str, value: str) -> str:
-    return f"{key} {UNSET}" if value == UNSET else f"{key}={value}"
+    """A setting as part of a name: of a path its end, of a long value its beginning."""
+    if value == UNSET:
+        return f"{key} {UNSET}"
+    shown = f"…/{Path(value).name}" if "/" in value else value
+    return f"{key}={shown if len(shown) <= IN_A_VALUE else f'{shown[: IN_A_VALUE - 1]}…'}"

@@ -31,11 +31,13 @@ class Records(NamedTuple):
     """What was found.
 
     Args:
-        runs: finished runs.
+        runs: finished runs that were measured on labels.
+        unlabelled: finished runs that no label was read for, with agreement with the experts in place of metrics.
         comparisons: of ``symerge compare``.
     """
 
     runs: list[Found]
+    unlabelled: list[Found]
     comparisons: list[Found]
 
 
@@ -50,7 +52,7 @@ def read_records(paths: Sequence[str | Path]) -> Records:
     Raises:
         ValueError: a folder is no run, a file is missing or is no record, or nothing is left.
     """
-    found = Records([], [])
+    found = Records([], [], [])
     seen: set[Path] = set()
     for path in map(Path, paths):
         file = _record_file(path)

@@ -2,10 +2,13 @@
 
 import json
 
+from PIL import Image
+
 from symerge_dense.report.paper_numbers import PUBLISHED
 from symerge_dense.report.results import MERGED_ROWS
 
 PAPER = PUBLISHED["nyuv2-symerge"]
+CURVES = {"loss_": 1.0, "coefficient_mean_": 0.5}
 MINE = {
     "experts": (50.0, 75.0, 0.40, 0.16, 24.0),
     "average": (30.0, 60.0, 0.60, 0.24, 30.0),
@@ -72,6 +75,37 @@ def _filled(run, values):
         }
         for task, numbers in values.items()
     }
+
+
+def with_extras(run, tasks=("segmentation", "depth", "normals"), layers=6):
+    """What runs record beside their numbers; Delta_m of every task, coefficients of some layers."""
+    run["config"] |= {"tasks": {task: {"type": task} for task in tasks}}
+    for row in MERGED_ROWS:
+        run["delta_m"][row] |= dict.fromkeys(tasks, run["delta_m"][row]["mean"])
+    for row in ("experts", *MERGED_ROWS):
+        miou = run[row]["tasks"][tasks[0]]["mIoU"]
+        miou["parts"] = {"wall": miou["value"] + 10, "floor": miou["value"] - 10, "absent": None}
+    groups = [f"body.layer{index // 2}.{index % 2}.weight" for index in range(layers)]
+    run["coefficients"] = {name: [0.1 * place, 0.5, 1.0] for place, name in enumerate(groups)}
+    run |= {"timings": {"data": 1.0, "adaptation": 9.0}, "peak_memory_mb": 100.0, "device": "cpu", "commit": "0" * 40}
+    run |= {"parameters": {"backbone": 4_000_000, "heads": dict.fromkeys(tasks, 1_000_000)}, "versions": {"torch": "2"}}
+    return run
+
+
+def run_folder(folder, run, size=(24, 32)):
+    """A finished run on disk, with its curve and one picture per model: of one grey level each, the merged lightest."""
+    levels = {"truth": 40, "expert": 90, "task arithmetic": 140, "merged": 220}
+    tasks = list(run["config"]["tasks"])
+    run["panels"] = [{"image": "panels/image.png", "tasks": {t: {c: f"panels/{c}.png" for c in levels} for t in tasks}}]
+    (folder / "panels").mkdir(parents=True)
+    for name, level in {**levels, "image": 10}.items():
+        Image.new("RGB", (size[1], size[0]), (level,) * 3).save(folder / "panels" / f"{name}.png")
+    rows = [
+        {"iteration": step, **{f"{key}{task}": value / (step + 1) for task in tasks for key, value in CURVES.items()}}
+        for step in range(20)
+    ]
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return write(folder, "results.json", run)
 
 
 def write(folder, name, content):

@@ -108,7 +108,7 @@ def test_an_unknown_task_is_said_to_be_of_the_module_that_registered_it(old):
 def test_a_run_that_comes_twice_is_named_twice(tmp_path):
     assert "2 runs, seeds 0, 0," in seeds_table("run", [record(0), record(0)])
     (tmp_path / "results.json").write_text(json.dumps(record()))
-    runs, _ = read_records([tmp_path, tmp_path / "results.json"])  # the same file is one run
+    runs, *_ = read_records([tmp_path, tmp_path / "results.json"])  # the same file is one run
     assert len(runs) == 1 and runs[0].folder == tmp_path
 
 

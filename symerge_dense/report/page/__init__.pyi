@@ -1,0 +1,1 @@
+from .document import write_page as write_page
