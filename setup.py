@@ -29,7 +29,7 @@ setup(
     packages=[*find_packages(include=["symerge_dense", "symerge_dense.*"]), *CONFIGS],
     package_dir={"symerge_dense.configs": "configs"},  # installed, `symerge train rooms_symerge` finds them there
     entry_points={"console_scripts": ["symerge = symerge_dense.commands.cli:main"]},
-    package_data={"symerge_dense": ["py.typed"], "": ["*.pyi", "*.css", "*.js"]},  # public names of a room; the report page
+    package_data={"symerge_dense": ["py.typed"], "": ["*.pyi", "*.css", "*.js"]},  # a room's public names; the page
     zip_safe=False,
     install_requires=[
         "torch>=2.6",

@@ -33,6 +33,7 @@ def run(options: argparse.Namespace) -> None:
 def _table(options: argparse.Namespace) -> None:
     from symerge_dense.fileio import write_text
     from symerge_dense.registry import did_you_mean
+    from symerge_dense.report.agreement import markdown_agreement
     from symerge_dense.report.comparison_files import markdown_comparison
     from symerge_dense.report.paper_tables import beside_paper, of_comparison, of_runs
     from symerge_dense.report.records import read_records
@@ -42,11 +43,17 @@ def _table(options: argparse.Namespace) -> None:
     paper = PUBLISHED.get(options.paper)
     if options.paper and paper is None:
         raise ValueError(did_you_mean(options.paper, PUBLISHED, "table of a paper"))
-    runs, _, comparisons = read_records(options.results)
+    runs, unlabelled, comparisons = read_records(options.results)
+    if paper and unlabelled:
+        raise ValueError(
+            f"{unlabelled[0].folder} was measured without labels, and a paper's numbers are on labels; leave it or "
+            "--paper out."
+        )
     parts = []
     for title, members in group([run.content for run in runs]).items():
         parts += [beside_paper(of_runs(title, members), paper)] if paper else []
         parts.append(seeds_table(title, members))
+    parts += [markdown_agreement(run.content) for run in unlabelled]
     for _, record in comparisons:
         parts += [beside_paper(of_comparison(record), paper)] if paper else []
         parts.append(f"# {record['config'].get('name', 'run')}, compared\n\n{markdown_comparison(record)}")

@@ -216,8 +216,8 @@ class TrainRun:
         print_record(self.results, console)
         console.print(
             f"{sum(self.stages.seconds.values()):.0f} s, {self.results['peak_memory_mb']:.0f} MiB at peak. "
-            f"In {self.folder}: results.json, merged.safetensors, panels.png, coefficients.png, curves.png, panels/."
-            + (" `symerge report page` makes one page of it." if self.labelled else "")
+            f"In {self.folder}: results.json, merged.safetensors, panels.png, coefficients.png, curves.png, panels/. "
+            "`symerge report page` makes one page of it."
         )
 
 

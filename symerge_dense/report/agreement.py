@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from symerge_dense.report.results import MERGED_ROWS, ROWS, RUN_KEYS, check_results, read_json
+from symerge_dense.report.run_tables import markdown
 from symerge_dense.report.table import Column, print_results
 
 AGREEMENT_ROWS = ("average", "initial", "merged")
@@ -107,6 +108,25 @@ def agreement_table(results: Mapping[str, Any]) -> Table:
     for row in AGREEMENT_ROWS:
         table.add_row(ROWS[row], *(_cell(group, row) for group in groups))
     return table
+
+
+def markdown_agreement(results: Mapping[str, Any]) -> str:
+    """The table in Markdown.
+
+    Args:
+        results: record of a run without labels.
+
+    Raises:
+        ValueError: the record lacks a required key.
+    """
+    shown = agreement_columns(results)
+    lines = [["", *(f"{column.task} {column.heading}" for column in shown)]]
+    lines += [[ROWS[row], *(column.text(row) for column in shown)] for row in AGREEMENT_ROWS]
+    name, found = (results["config"] or {}).get("name", "run"), results["agreement"]
+    return (
+        f"**{name}**, seed {results['seed']}: agreement with the experts on {found.get('held_out_images')} held-out "
+        f"images. No label was read: this is no accuracy.\n\n{markdown(lines)}"
+    )
 
 
 def _cell(group: list[Column], row: str) -> Text:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from symerge_dense.progress import say
-from symerge_dense.report.results import read_results
+from symerge_dense.report.agreement import has_labels, read_record
 
 RUN, COMPARISON = "results.json", "compare.json"
 KEYS = {"config": Mapping, "blocks": Mapping, "rows": list, "seeds": int, "tuning": str, "delta_m_metrics": Mapping}
@@ -63,7 +63,8 @@ def read_records(paths: Sequence[str | Path]) -> Records:
             if file.name == COMPARISON:
                 found.comparisons.append(Found(file.parent, read_comparison(file)))
             else:
-                found.runs.append(Found(file.parent, read_results(file)))
+                run = Found(file.parent, read_record(file))
+                (found.runs if has_labels(run.content) else found.unlabelled).append(run)
     if not seen:
         raise ValueError("none of these runs is finished, so there is nothing to report; let one end, or --resume it.")
     return found

@@ -92,6 +92,15 @@ def with_extras(run, tasks=("segmentation", "depth", "normals"), layers=6):
     return run
 
 
+def unlabelled(seed=0, **config):
+    """results.json of a run without labels."""
+    run = with_extras(record(seed, **config))
+    rows = {row: run.pop(row) for row in ("experts", *MERGED_ROWS)}
+    del run["delta_m"]
+    kept = {row: rows[row] for row in ("average", "initial", "merged")}
+    return {**run, "agreement": {"held_out_images": 7, "adapted_images": 30, "rows": kept}}
+
+
 def run_folder(folder, run, size=(24, 32)):
     """A finished run on disk, with its curve and one picture per model: of one grey level each, the merged lightest."""
     levels = {"truth": 40, "expert": 90, "task arithmetic": 140, "merged": 220}

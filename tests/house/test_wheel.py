@@ -84,3 +84,6 @@ def test_the_main_job_and_what_follows_run_in_an_empty_folder(installed):
     )
     assert "mIoU" in run(installed, "test", "rooms_symerge", "run/merged.safetensors", "--cfg-options", *TINY)
     assert "SyMerge" in run(installed, "report", "table", "run")
+    run(installed, "report", "page", "run", "--out", "report.html")
+    page = (installed[1] / "report.html").read_text("utf-8")
+    assert 'class="slider' in page.replace("stage ", "") and "aria-sort" in page

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 from builders.pipeline_tiny import tool
-from builders.run_records import comparison, record, run_folder, with_extras, write
+from builders.run_records import comparison, record, run_folder, unlabelled, with_extras, write
 from PIL import Image
 
 from symerge_dense.report.page import pictures
@@ -134,6 +134,24 @@ def test_numbers_measured_otherwise_stand_in_tables_of_their_own(tmp_path):
     text = page(read_records(folders))
     assert "Rooms, val; protocol default" in text and "Rooms, test; protocol default" in text
     assert text.count('<tbody class="reference">') == 2
+
+
+def test_runs_without_labels_are_never_mixed_with_labelled_ones(tmp_path, runs, capsys):
+    folder = run_folder(tmp_path / "photos", unlabelled(name="photos"))
+    text = page(read_records([*runs, folder]))
+    (part,) = re.findall('<section id="agreement".*?</section>', text)
+    assert "7 held-out images. No label was read: this is no accuracy." in part and "Δm" not in part
+    assert "photos" in part and "nyuv2" not in part
+    (labelled,) = re.findall('<section id="results".*?</section>', text)
+    assert "photos" not in labelled
+    (pictures_of,) = re.findall('<section id="pictures".*?</section>', text)
+    assert "<h3>photos</h3>" in pictures_of
+    assert next(name for name in Reader(page(read_records([folder]))).ids if len(name) != 13) == "agreement"
+    assert tool("report.py", "table", folder, runs[0]) == 0
+    printed = capsys.readouterr().out
+    assert "**photos**, seed 0: agreement with the experts on 7 held-out images. No label was read" in printed
+    assert tool("report.py", "table", folder, "--paper", "nyuv2-symerge") == 2
+    assert "was measured without labels" in capsys.readouterr().err
 
 
 def test_pictures_keep_to_their_room_and_every_run_shows_one(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from symerge_dense.report.agreement import AGREEMENT_ROWS
 from symerge_dense.report.page.grids import Cell, Head, decimals, grid, number_cell, words
 from symerge_dense.report.page.markup import Markup, minus, tag
 from symerge_dense.report.records import Found
@@ -198,7 +199,7 @@ def agreement_part(runs: Sequence[Found]) -> list[Markup]:
 
 def _agreement(run: Found) -> Markup:
     found = run.content["agreement"]
-    rows = {row: found["rows"][row]["tasks"] for row in ROWS if row in found["rows"]}
+    rows = {row: found["rows"][row]["tasks"] for row in AGREEMENT_ROWS}
     heads, columns = [Head("model", number=False)], []
     for task, metrics in next(iter(rows.values())).items():
         for metric, entry in metrics.items():
