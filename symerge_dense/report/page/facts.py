@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from symerge_dense.report.differences import differences
-from symerge_dense.report.page.grids import Cell, Head, grid, number_cell, words
+from symerge_dense.report.page.grids import Cell, Heading, grid, number_cell, words
 from symerge_dense.report.page.markup import Markup, tag
 from symerge_dense.report.page.plots import COLOURS, shares
 from symerge_dense.report.records import Found
@@ -25,13 +25,13 @@ def costs_part(groups: Sequence[Runs]) -> list[Markup]:
     """
     stages = list(dict.fromkeys(name for _, runs in groups for run in runs for name in run.content["timings"] or ()))
     heads = [
-        Head("run", number=False),
-        Head("merged model", "million weights", better="down"),
-        Head("experts", "million weights", better="down"),
-        Head("peak memory", unit="MiB", better="down"),
-        Head("total", "seconds", better="down"),
-        Head("shares", "seconds", better="down"),
-        *(Head(_spaced(stage), "seconds", better="down") for stage in stages),
+        Heading("run", number=False),
+        Heading("merged model", "million weights", better="down"),
+        Heading("experts", "million weights", better="down"),
+        Heading("peak memory", unit="MiB", better="down"),
+        Heading("total", "seconds", better="down"),
+        Heading("shares", "seconds", better="down"),
+        *(Heading(_spaced(stage), "seconds", better="down") for stage in stages),
     ]
     lines = [_costs(title, runs, stages) for title, runs in groups]
     key = (tag("li", tag("i", class_=f"c{place % COLOURS}"), _spaced(stage)) for place, stage in enumerate(stages))
@@ -79,7 +79,7 @@ def differences_part(configs: Mapping[str, Any]) -> list[Markup]:
     told = differences(list(configs.values()))
     if not told:
         return [tag("p", "The configs agree in everything but seeds and names.", class_="quiet")]
-    heads = [Head("key", number=False), *(Head(title, number=False) for title in configs)]
+    heads = [Heading("key", number=False), *(Heading(title, number=False) for title in configs)]
     lines = [[words(key), *(words(value) for value in values)] for key, values in told.items()]
     return [grid("Keys of the configs that differ; seeds and names are left out.", heads, lines)]
 
@@ -92,7 +92,7 @@ def about_part(records: Sequence[tuple[str, Found]]) -> list[Markup]:
     """
     names = ("record", "folder", "seed", "device", "commit", "versions", "plug-ins")
     lines = [[words(title), *map(words, _origin(found))] for title, found in records]
-    return [grid("Every number of this page is from these.", [Head(name, number=False) for name in names], lines)]
+    return [grid("Every number of this page is from these.", [Heading(name, number=False) for name in names], lines)]
 
 
 def _origin(found: Found) -> list[str]:

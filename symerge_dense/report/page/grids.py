@@ -14,7 +14,7 @@ from symerge_dense.report.table import UNDEFINED
 LONG = 44  # characters of a text that is broken into lines
 
 
-class Head(NamedTuple):
+class Heading(NamedTuple):
     """The heading of a column.
 
     Args:
@@ -49,7 +49,7 @@ class Cell(NamedTuple):
 
 
 def grid(
-    caption: Any, heads: Sequence[Head], rows: Sequence[Sequence[Cell]], reference: Sequence[Sequence[Cell]] = ()
+    caption: Any, heads: Sequence[Heading], rows: Sequence[Sequence[Cell]], reference: Sequence[Sequence[Cell]] = ()
 ) -> Markup:
     """A table in a box that scrolls where it is too wide.
 
@@ -69,7 +69,7 @@ def grid(
     return tag("div", tag("p", caption, id=name, class_="caption"), box, class_="grid")
 
 
-def _over(heads: Sequence[Head]) -> Markup:
+def _over(heads: Sequence[Heading]) -> Markup:
     groups = [(title, len(list(members))) for title, members in groupby(heads, key=lambda head: head.over)]
     return tag(
         "tr",
@@ -80,7 +80,7 @@ def _over(heads: Sequence[Head]) -> Markup:
     )
 
 
-def _head(head: Head) -> Markup:
+def _head(head: Heading) -> Markup:
     arrow = {"up": "↑", "down": "↓"}.get(head.better)
     said = {"up": "higher is better", "down": "lower is better"}.get(head.better)
     button = tag(

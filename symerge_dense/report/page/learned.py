@@ -9,7 +9,7 @@ from typing import Any
 from symerge_dense.adaptation.history import read_history
 from symerge_dense.report.figures.curves import COEFFICIENT, LOSS
 from symerge_dense.report.figures.heatmap import layer_labels
-from symerge_dense.report.page.grids import Cell, Head, grid, number_cell, words
+from symerge_dense.report.page.grids import Cell, Heading, grid, number_cell, words
 from symerge_dense.report.page.markup import Markup, tag
 from symerge_dense.report.page.plots import curves, dots, heat_map
 from symerge_dense.report.records import Found
@@ -45,11 +45,11 @@ def _classes(caption: Sequence[Any], rows: Mapping[str, Mapping[str, float | Non
     full = 100.0 if 1 < top <= 100 else top or 1.0
     lines = [_class(name, {row: parts.get(name) for row, parts in rows.items()}, full) for name in rows["experts"]]
     heads = [
-        Head("class", number=False),
-        Head(f"0 to {full:g}", unit=unit, better="up"),
-        Head("expert", unit=unit, better="up"),
-        Head(ROWS["merged"], unit=unit, better="up"),
-        Head("change", better="up"),
+        Heading("class", number=False),
+        Heading(f"0 to {full:g}", unit=unit, better="up"),
+        Heading("expert", unit=unit, better="up"),
+        Heading(ROWS["merged"], unit=unit, better="up"),
+        Heading("change", better="up"),
     ]
     return tag("div", grid([*caption, key], heads, lines), class_="classes")
 
@@ -81,7 +81,7 @@ def coefficients_part(groups: Sequence[Runs]) -> list[Markup]:
             [words(label), *(number_cell(value, 3) for value in values)]
             for label, values in zip(labels, mean.values(), strict=True)
         ]
-        heads = [Head("layer", number=False), *(Head(task) for task in tasks)]
+        heads = [Heading("layer", number=False), *(Heading(task) for task in tasks)]
         values = tag("details", tag("summary", "All values"), grid(f"{len(labels)} groups of tensors", heads, lines))
         found.append(tag("div", _heading(title, groups), heat_map(mean, labels, tasks), values, class_="learned"))
     return found

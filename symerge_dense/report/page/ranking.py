@@ -7,7 +7,7 @@ from typing import Any
 
 from symerge_dense.report.comparison_files import COSTS, blocks, columns, preamble, transfers
 from symerge_dense.report.figures.ranking import WORST
-from symerge_dense.report.page.grids import Cell, Head, decimals, grid, number_cell, words
+from symerge_dense.report.page.grids import Cell, Heading, decimals, grid, number_cell, words
 from symerge_dense.report.page.markup import Markup, minus, tag
 from symerge_dense.report.page.plots import bar
 from symerge_dense.report.records import Found
@@ -61,20 +61,20 @@ def _ranking(rows: Sequence[tuple[str, Row]]) -> Markup:
         style = "ours" if row["method"] == OURS else f"k{kinds.index(kind) % 5}"
         drawn = bar(value, low, high, std, style)
         lines.append([words(row["method"]), Cell(drawn, value), number_cell(value, 2, "+", std), words(kind)])
-    heads = [Head("method", number=False), Head("ranking", better="up"), Head("Δm", unit="%", better="up")]
-    return grid("Δm against the experts; further right is better.", [*heads, Head("kind", number=False)], lines)
+    heads = [Heading("method", number=False), Heading("ranking", better="up"), Heading("Δm", unit="%", better="up")]
+    return grid("Δm against the experts; further right is better.", [*heads, Heading("kind", number=False)], lines)
 
 
 def _table(record: Mapping[str, Any], rows: Sequence[tuple[str, Row]]) -> Markup:
-    heads = [Head("method", number=False), Head("Δm", unit="%", better="up")]
+    heads = [Heading("method", number=False), Heading("Δm", unit="%", better="up")]
     shown: list[dict[str, Cell]] = []
     measured = [row for _, row in rows if "tasks" in row]
     for task, metric, up in columns(record):
         unit = ((record.get("units") or {}).get(task) or {}).get(metric, "")
-        heads.append(Head(metric, task, unit, "up" if up else "down"))
+        heads.append(Heading(metric, task, unit, "up" if up else "down"))
         shown.append(_cells(measured, task, metric, up))
-    heads += [Head(title, "costs", UNITS.get(key, ""), number=key != "data") for key, title in COSTS.items()]
-    heads.append(Head("kind", number=False))
+    heads += [Heading(title, "costs", UNITS.get(key, ""), number=key != "data") for key, title in COSTS.items()]
+    heads.append(Heading("kind", number=False))
     lines: tuple[list[list[Cell]], list[list[Cell]]] = ([], [])
     for kind, row in rows:
         first = [words(row["method"]), _change(row)]
@@ -112,7 +112,7 @@ def _moved(record: Mapping[str, Any]) -> Markup | None:
     heading, *lines = transfers(record)
     if not lines:
         return None
-    heads = [Head(heading[0], number=False), *(Head(title, unit="%", better="up") for title in heading[1:])]
+    heads = [Heading(heading[0], number=False), *(Heading(title, unit="%", better="up") for title in heading[1:])]
     cells = [[words(line[0]), *(Cell(minus(text), _number(text)) for text in line[1:])] for line in lines]
     return grid("Adapted layers on other encoders.", heads, cells)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from symerge_dense.report.agreement import AGREEMENT_ROWS
-from symerge_dense.report.page.grids import Cell, Head, decimals, grid, number_cell, words
+from symerge_dense.report.page.grids import Cell, Heading, decimals, grid, number_cell, words
 from symerge_dense.report.page.markup import Markup, minus, tag
 from symerge_dense.report.records import Found
 from symerge_dense.report.results import MERGED_ROWS, ROWS
@@ -131,7 +131,7 @@ def _table(groups: Sequence[Group]) -> Markup:
         *(_change(groups, task) for task in ("mean", *first["experts"]["tasks"])),
         *(_metric(groups, task, metric) for task, entries in first["experts"]["tasks"].items() for metric in entries),
     ]
-    names = [Head("model", number=False), *([Head("run", number=False)] if several else [])]
+    names = [Heading("model", number=False), *([Heading("run", number=False)] if several else [])]
 
     def line(one: Group, row: str, run: str = "") -> list[Cell]:
         names = [row_title(one.mean, row), *([run or one.title] if several else [])]
@@ -151,7 +151,7 @@ _LEGEND = tag(
     "Δm: change against the experts. ±: standard deviation over seeds, where they differ.",
     class_="quiet",
 )
-Column = tuple[Head, dict[tuple[str, str], Cell]]
+Column = tuple[Heading, dict[tuple[str, str], Cell]]
 
 
 def _metric(groups: Sequence[Group], task: str, metric: str) -> Column:
@@ -159,13 +159,13 @@ def _metric(groups: Sequence[Group], task: str, metric: str) -> Column:
     entries = {(one.title, row): one.mean[row]["tasks"][task][metric] for one in groups for row in ROWS}
     up = next(iter(entries.values()))["higher_is_better"]
     unit = ((groups[0].mean.get("units") or {}).get(task) or {}).get(metric, "")
-    return Head(metric, task, str(unit), "up" if up else "down"), _cells(entries, up)
+    return Heading(metric, task, str(unit), "up" if up else "down"), _cells(entries, up)
 
 
 def _change(groups: Sequence[Group], task: str) -> Column:
     entries = {(one.title, row): one.mean["delta_m"][row][task] for one in groups for row in MERGED_ROWS}
     cells = _cells(entries, True, places=2, sign="+")
-    return Head(task, "Δm", "%", "up"), {**{(one.title, "experts"): number_cell(None, 0) for one in groups}, **cells}
+    return Heading(task, "Δm", "%", "up"), {**{(one.title, "experts"): number_cell(None, 0) for one in groups}, **cells}
 
 
 def _cells(
@@ -200,11 +200,11 @@ def agreement_part(runs: Sequence[Found]) -> list[Markup]:
 def _agreement(run: Found) -> Markup:
     found = run.content["agreement"]
     rows = {row: found["rows"][row]["tasks"] for row in AGREEMENT_ROWS}
-    heads, columns = [Head("model", number=False)], []
+    heads, columns = [Heading("model", number=False)], []
     for task, metrics in next(iter(rows.values())).items():
         for metric, entry in metrics.items():
             up = entry["higher_is_better"]
-            heads.append(Head(metric, task, better="up" if up else "down"))
+            heads.append(Heading(metric, task, better="up" if up else "down"))
             columns.append(_cells({("", row): rows[row][task][metric] for row in rows}, up))
     lines = [[words(ROWS[row]), *(column["", row] for column in columns)] for row in rows]
     name = (run.content["config"] or {}).get("name", "run")
