@@ -11,6 +11,7 @@ A file that cannot be read is named, the rest goes on, and the exit code is 1.
 from __future__ import annotations
 
 import argparse
+import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,7 +29,9 @@ WORKERS = 4
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command takes to ``parser``."""
-    parser.add_argument("model", help="a merged model's or an expert's .safetensors, or an exported .onnx")
+    parser.add_argument(
+        "model", help="a merged model's or an expert's .safetensors, an exported .onnx, or a Hub folder"
+    )
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="images, videos, folders, quoted patterns, or a camera, camera:0"
     )
@@ -54,7 +57,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="at most N frames of each video and camera, N images")
     parser.add_argument("--workers", type=int, default=WORKERS, metavar="N", help="threads that read, and that write")
     parser.add_argument(
-        "--against", nargs="+", metavar="EXPERT", help="write nothing: measure the model against these, one by one"
+        "--against",
+        nargs="+",
+        metavar="EXPERT",
+        help="write nothing: measure the model against these files (or a quoted pattern), one by one",
     )
 
 
@@ -137,7 +143,7 @@ def _against(options: argparse.Namespace, sources: list[Source]) -> int:
 
     merged = _predictor(options.model, options)
     experts = {}
-    for path in options.against:
+    for path in [path for given in options.against for path in sorted(glob.glob(given)) or [given]]:
         experts[path] = _predictor(path, argparse.Namespace(**{**vars(options), "tasks": None}))
     images = []
     for frame in frames_of(sources, options.limit, options.workers):

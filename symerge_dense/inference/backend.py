@@ -5,9 +5,9 @@ Shape legend: N images, C channels of a task, H x W image size.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,8 @@ import torch
 from mmengine.device import get_device
 from torch import Tensor
 
+from symerge_dense.inference.export_graph import model_file
+from symerge_dense.inference.onnx_model import OnnxModel
 from symerge_dense.models.checkpoint import load_model
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.registry import did_you_mean
@@ -52,7 +54,6 @@ class TorchModel:
 
     Args:
         model: the network; put into evaluation mode.
-        record: what its file says of it.
         device: where it runs; None takes the best one.
         amp: mixed precision: float16 on a GPU, bfloat16 on a CPU.
 
@@ -66,13 +67,12 @@ class TorchModel:
     def __init__(
         self,
         model: MultiTaskModel,
-        record: dict[str, Any] | None = None,
         device: str | torch.device | None = None,
         amp: bool = False,
     ) -> None:
         self.device = checked_device(device)
         self.model = model.eval().to(self.device)
-        self.record = record or {}
+        self.record = {**model.record, "image_size": model.image_size}
         self.tasks = dict(model.tasks)
         self.amp = amp
         self.steps = model.backbone.steps
@@ -121,8 +121,8 @@ def open_backend(
     """A backend for a model.
 
     Args:
-        model: a file of this package (``.safetensors``, or ``.onnx`` as ``symerge export`` writes it), a model, or a
-            backend, which is used as it is.
+        model: a file of this package (``.safetensors``, or ``.onnx`` as ``symerge export`` writes it), a folder of the
+            Hub, a model, or a backend, which is used as it is.
         device: where it runs; None takes the best one.
         tasks: the wanted ones; None takes all.
         amp: mixed precision, of a PyTorch model.
@@ -132,20 +132,19 @@ def open_backend(
     """
     backend: Backend
     if isinstance(model, (str, Path)) and Path(model).suffix == ONNX:
-        program = import_module("symerge_dense.inference.onnx_model")  # onnxruntime is an extra
         if amp:
             raise ValueError(f"{model}: amp is of PyTorch models; export the file with half precision instead.")
-        backend = program.OnnxModel(model, str(device or get_device()))
+        backend = OnnxModel(model, str(device or get_device()))
     elif isinstance(model, (str, Path)):
-        loaded, record = load_model(model)
-        backend = TorchModel(loaded, record, device, amp)
+        backend = TorchModel(load_model(model_file(model))[0], device, amp)
     elif isinstance(model, MultiTaskModel):
-        backend = TorchModel(model, device=device or next(model.parameters()).device, amp=amp)
+        backend = TorchModel(model, device or next(model.parameters()).device, amp)
     else:
         backend = model
     if tasks is not None:
         for name in tasks:
             if name not in backend.tasks:
                 raise ValueError(did_you_mean(name, backend.tasks, "task of this model"))
+        backend = copy.copy(backend)  # that of the caller keeps its tasks
         backend.tasks = {name: task for name, task in backend.tasks.items() if name in set(tasks)}
     return backend

@@ -37,8 +37,8 @@ class Predictor:
     the unit.
 
     Args:
-        model: a model's file (``.safetensors``, or ``.onnx`` as ``symerge export`` writes it), a MultiTaskModel, or
-            another backend.
+        model: a model's file (``.safetensors``, or ``.onnx`` as ``symerge export`` writes it), a folder of the Hub, a
+            MultiTaskModel, or another backend.
         device: where it runs, for example 'cuda'; None takes the best one.
         size: (H,W) at which the model is asked: every image is resized to it. 'native': each image's own size. None:
             images keep their aspect and get the area of the images that the model learned on, where its file says that,

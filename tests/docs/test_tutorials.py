@@ -13,7 +13,13 @@ from safetensors import safe_open
 ROOT = Path(__file__).parents[2]
 TUTORIALS = ROOT / "docs" / "tutorials"
 BLOCK = re.compile(r'^```(?:python title="([^"]+)"|(sh))\n(.*?)^```$', re.DOTALL | re.MULTILINE)
-PAGES = ("own_data", "own_experts", "own_task", "own_method")  # in the order in which they build on each other
+PAGES = (
+    "own_data",
+    "predict_and_export",
+    "own_experts",
+    "own_task",
+    "own_method",
+)  # in the order in which they build on each other
 
 # Imports are most of a short command's time: they are made once, and every command runs in a process forked from here.
 # It sees the modules that it would have seen, for a registry that nobody asked holds nothing.
@@ -77,6 +83,15 @@ def test_own_data_become_one_model_adapted_to_them_and_to_photos_without_labels(
         assert set(results["merged"]["tasks"]) == {"segmentation", "depth"}
         assert results["experts"]["tasks"]["segmentation"]["pixel_accuracy"]["value"] > 0
     assert len(list((folder / "work_dirs" / "experts").glob("*/depth-*"))) == 1  # both configs found one expert
+
+
+def test_a_model_predicts_photos_and_a_film_and_its_numbers_are_read_back(lab):
+    folder, printed = lab
+    assert len(list((folder / "predictions/panels").glob("*.jpg"))) == 8
+    assert (folder / "predictions/panels/film.mp4").is_file() and (folder / "overlay.png").is_file()
+    assert "8 images, {'segmentation': (64, 96), 'depth': (1, 64, 96)}" in printed
+    assert "depth (64, 96) float32 m" in printed and "007.png class 1, the floor, covers" in printed
+    assert re.search(r"one model is [\d.]+ times as fast", printed)
 
 
 def test_own_experts_are_merged_and_predict(lab):

@@ -11,7 +11,7 @@ from symerge_dense import Predictor
 from symerge_dense.datasets.resize import resize
 from symerge_dense.inference import arrays
 from symerge_dense.inference.image_inputs import like_learned, to_pixels
-from symerge_dense.models.checkpoint import save_model
+from symerge_dense.models.checkpoint import load_model, save_model
 from symerge_dense.models.multi_task import MultiTaskModel
 
 LEARNED = (32, 48)
@@ -314,3 +314,15 @@ def test_show_draws_the_panel(path, monkeypatch):
 def test_a_model_of_one_task_works_as_well():
     model = MultiTaskModel(tiny.backbone(), {"depth": {"type": "Linear"}}, {"depth": {"type": "depth"}})
     assert Predictor(model, device="cpu").panel(picture()).shape[2] == 3
+
+
+# -- other containers -------------------------------------------------------------------------------------------------
+def test_a_hub_folder_gives_what_the_file_gives(path, tmp_path):
+    load_model(path)[0].save_pretrained(tmp_path / "hub")
+    found = Predictor(tmp_path / "hub", device="cpu", tasks=["depth", "segmentation"])
+    assert found.learned == LEARNED and list(found.tasks) == ["segmentation", "depth"]
+    assert np.array_equal(found(picture())["depth"], Predictor(path, device="cpu")(picture())["depth"])
+
+
+def test_a_transformers_own_size_is_the_one_it_learned_on():
+    assert Predictor(tiny.family(tiny.VIT)[2], device="cpu").learned == tiny.SIZE
