@@ -56,7 +56,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="arguments of the constructor, for plug-ins that cannot do without: --options root=photos",
+        help="arguments of the constructor, for plug-ins that cannot do without, as in --cfg-options: root=photos "
+        "targets.depth.path=depth/{}.png",
     )
 
 
@@ -73,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         ValueError: the module or a name is wrong.
     """
     import torch
-    from mmengine.config import DictAction
+    from mmengine.config import Config, DictAction
     from mmengine.logging import MMLogger
 
     from symerge_dense.testing.plugins import check_plugin, find_plugins
@@ -86,12 +87,14 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError(f"--options {word}: give NAME=VALUE, for example root=photos.")
     if options.options:
         DictAction(["--options"], "given")(argparse.ArgumentParser(), holder, options.options)
+    given = Config()
+    given.merge_from_dict(holder.given)
     flags = [flag for flag in FLAGS if getattr(options, flag)]
     broken = total = 0
     for plugin in find_plugins(options.module, flags, options.names):
         owner = plugin.kind.registry[plugin.name]
         print(f"{plugin.kind.registry.kind} {plugin.name} ({owner.__module__}.{owner.__qualname__})", flush=True)
-        for outcome in check_plugin(plugin, holder.given):
+        for outcome in check_plugin(plugin, given.to_dict()):
             total, broken = total + (outcome.kept is not None), broken + (outcome.kept is False)
             lines = [f"  {MARKS[outcome.kept]}  {outcome.promise}"]
             if outcome.reason:

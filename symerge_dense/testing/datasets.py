@@ -34,10 +34,13 @@ class OpenedDataset:
 
     def __init__(self, kind: type[DenseDataset], options: Mapping[str, Any]) -> None:
         self.kind, self.options = kind, dict(options)
-        found: dict[str, dict[str, Any]] = {name: {"type": name} for name in sorted(kind.serves) if name in TASKS}
-        if kind.classes and "segmentation" in found:
-            found["segmentation"] |= {"classes": len(kind.classes)}
-        self.specs: dict[str, Any] = {**found, **(self.options.pop("tasks", None) or {})}
+        given = self.options.pop("tasks", None) or {}
+        plain = kind(**self.options)  # what it serves may depend on its arguments
+        self.serves = plain.serves
+        found: dict[str, dict[str, Any]] = {name: {"type": name} for name in sorted(self.serves) if name in TASKS}
+        if plain.classes and "segmentation" in found:
+            found["segmentation"] |= {"classes": len(plain.classes)}
+        self.specs: dict[str, Any] = {**found, **given}
         self.data = self.build()
 
     def build(self, **changes: Any) -> DenseDataset:
@@ -64,7 +67,7 @@ def check_length(opened: OpenedDataset) -> None:
     """It has a length of at least 1, and names the targets that it serves."""
     count = len(opened.data)
     expect(count > 0, "it has no image; say in its constructor, by a ValueError, which folder or pattern finds none.")
-    served = opened.kind.serves
+    served = opened.serves
     expect(
         isinstance(served, frozenset) and all(isinstance(name, str) for name in served),
         f"serves is {served!r}; give frozenset({{'name of a target', ...}}).",
@@ -88,7 +91,7 @@ def check_targets(opened: OpenedDataset) -> None:
     """A target has the layout and type of its task, the size of its image, and labels that the task can use."""
     if not opened.tasks:
         raise Skipped(
-            f"no task is registered under a name that it serves ({', '.join(sorted(opened.kind.serves)) or 'none'})"
+            f"no task is registered under a name that it serves ({', '.join(sorted(opened.serves)) or 'none'})"
         )
     for name, task in opened.tasks.items():
         labelled = 0.0

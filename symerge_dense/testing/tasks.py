@@ -31,14 +31,14 @@ def example_outputs(task: DenseTask, seed: int = 0) -> Tensor:
 
 
 def example_truths(task: DenseTask, output: Tensor, hole: bool = True) -> Tensor:
-    """Ground truth that ``output`` predicts perfectly (a hard label has the layout of ground truth).
+    """Ground truth that ``output`` predicts perfectly: what is decided has the layout of targets.
 
     Args:
         task: to be tested.
         output: raw outputs.
         hole: whether the pixels of ``HOLE`` have no label.
     """
-    truth = task.self_label(output, soft=False).clone()
+    truth = task.decide(output.detach()).clone()
     if hole:
         truth[HOLE] = task.invalid_value
     return truth
@@ -99,7 +99,7 @@ def check_valid(task: DenseTask) -> None:
     expect(
         valid[expected].all(),
         "decisions of ordinary raw outputs, taken as ground truth, are not valid; `valid` must allow all that "
-        "`self_label(output, soft=False)` gives.",
+        "`decide` gives.",
     )
 
 

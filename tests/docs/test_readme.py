@@ -51,6 +51,8 @@ def lab(tmp_path_factory):
     for name, code in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(code)
+    (check,) = (line for line in EXAMPLE.splitlines() if line.startswith("python -m "))
+    assert "All 23 contracts are kept." in run(check, folder)
     first, *others = (line for line in EXAMPLE.splitlines() if line.startswith("symerge "))
     (look,) = re.findall(r"`(--cfg-options base.pretrained=False[^`]*)`", EXAMPLE.replace("\n", " "))
     run(f"{first} {look}", folder)
