@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from symerge_dense.commands.cli import main
+
 ROOT = Path(__file__).parents[2]
 TUTORIALS = ROOT / "docs" / "tutorials"
 BLOCK = re.compile(r'^```(?:python title="([^"]+)"|(sh))\n(.*?)^```$', re.DOTALL | re.MULTILINE)
@@ -81,12 +83,12 @@ def lab(tmp_path_factory):
     return folder, result.stdout
 
 
-def test_own_data_become_one_model_adapted_to_them_and_to_photos_without_labels(lab):
+def test_own_data_become_one_model_and_a_plugin_task_stands_beside_the_others(lab):
     folder, _ = lab
-    for config in ("my_config", "my_photos_config"):
+    for config, more in (("my_config", []), ("my_saliency_config", ["saliency"])):
         (path,) = folder.glob(f"work_dirs/{config}/*/results.json")
         results = json.loads(path.read_text())
-        assert set(results["merged"]["tasks"]) == {"segmentation", "depth"}
+        assert list(results["merged"]["tasks"]) == ["segmentation", "depth", *more]
         assert results["experts"]["tasks"]["segmentation"]["pixel_accuracy"]["value"] > 0
     assert (
         len(list((folder / "work_dirs" / "experts" / "my_lab").glob("depth-*"))) == 1
@@ -100,6 +102,17 @@ def test_a_model_predicts_photos_and_a_film_and_its_numbers_are_read_back(lab):
     assert "8 images, {'segmentation': (64, 96), 'depth': (1, 64, 96)}" in printed
     assert "depth (64, 96) float32 m" in printed and "007.png class 1, the floor, covers" in printed
     assert re.search(r"one model is [\d.]+ times as fast", printed)
+
+
+def test_the_check_prints_what_the_page_shows(lab, monkeypatch, capsys):
+    folder, printed = lab
+    page = (TUTORIALS / "own_data.md").read_text("utf-8")
+    table, faults = re.findall(r"^```\n((?: +Labels|fault).*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert all(line.rstrip() in printed for line in table.splitlines())
+    assert printed.count("no faults, no warnings") == 3 and (folder / "sheet.png").is_file()
+    monkeypatch.chdir(folder)
+    assert main(["check", "my_config.py", "--cfg-options", "data.train.targets.depth.scale=None"]) == 1
+    assert capsys.readouterr().out.endswith(faults)
 
 
 def test_own_experts_are_merged_and_predict(lab):

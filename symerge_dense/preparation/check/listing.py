@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from symerge_dense.datasets.image_files import is_hidden
 from symerge_dense.datasets.mtan_layout import LABEL, SCALAR, VECTOR, read_array
 from symerge_dense.preparation.check.findings import Findings
 
@@ -43,7 +44,7 @@ def list_numbers(split: Path, faults: Findings) -> tuple[Numbers, int]:
 
 
 def _numbers(folder: Path, faults: Findings) -> set[int]:
-    stems = [path.stem for path in sorted(folder.glob("*.npy"))]
+    stems = [path.stem for path in sorted(folder.glob("*.npy")) if not is_hidden(path.name)]
     plain = {stem for stem in stems if stem.isascii() and stem.isdecimal() and str(int(stem)) == stem}
     for stem in stems:
         if stem not in plain:

@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from symerge_dense.datasets.image_files import is_hidden
 from symerge_dense.fileio import write_text
 from symerge_dense.preparation.convert.fingerprints import Entry, same
 
@@ -93,7 +94,7 @@ def admit(root: Path, found: Manifest | None, wanted: Manifest, sources: Sources
             holds arrays but no manifest.
     """
     if found is None:
-        stray = next(root.glob("*/*/*.npy"), None)
+        stray = next((path for path in root.glob("*/*/*.npy") if not is_hidden(path.name)), None)
         if stray is not None:
             raise ValueError(f"{stray}: arrays of unknown origin, there is no {root / NAME}; {_remedy(root)}")
         return {**wanted, "splits": {}}

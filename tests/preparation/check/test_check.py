@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from builders.nyu_prepared import COUNTS, FOLDERS, SIZE, write_prepared
+from builders.photos import write_hidden_files
 
 from symerge_dense.preparation.check.check import check, check_tool
 from symerge_dense.preparation.check.contents import nearest_unit
@@ -58,6 +59,13 @@ def test_a_sound_set_has_neither_faults_nor_warnings(sound, capsys):
         assert f"{split}: normal axes: best (x right, z forward, y up) at a median of 0.0" in printed
         assert all(f"{split}/{folder}" in printed for folder in FOLDERS)
     assert "furniture" in printed and "float64" in printed and "no faults, no warnings" in printed
+
+
+def test_hidden_files_are_no_part_of_a_set(root):
+    for folder in FOLDERS:
+        write_hidden_files(root / "train" / folder, like=".npy")
+    report = check(root)
+    assert not report.faults and not report.warnings
 
 
 def test_the_shares_of_classes_are_counted_over_the_labelled_pixels(sound):
