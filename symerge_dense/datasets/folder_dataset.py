@@ -66,9 +66,9 @@ class FolderDataset(DenseDataset):
         vars(self)["serves"] = frozenset(self.specs)
         super().__init__(tasks, augment, size, seed)
         self.root = Path(root)
-        by_folder = isinstance(split, str) and any(
-            "{split}" in pattern for pattern in (images, *(spec.path for spec in self.specs.values()))
-        )
+        by_folder = any("{split}" in pattern for pattern in (images, *(spec.path for spec in self.specs.values())))
+        if by_folder and not isinstance(split, str):
+            raise ValueError(f"the patterns have {{split}}, but split={split!r}; give it the name of a folder.")
         self.folder = str(split) if by_folder else ""
         found = self._without_labels(find(self.root, images.replace("{split}", self.folder)))
         self.found = found if split is None or by_folder else names_of_split(self.root, found, split)

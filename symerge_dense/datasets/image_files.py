@@ -108,8 +108,15 @@ def _cut_off(data: bytes) -> bool:
         return False
     place = 2
     while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] != b"\xda":  # segments before the scan
-        place += 2 + max(int.from_bytes(data[place + 2 : place + 4], "big"), 2)
-    return data.find(b"\xff\xd9", place) < 0
+        filled = data[place + 1 : place + 2] == b"\xff"
+        place += 1 if filled else 2 + max(int.from_bytes(data[place + 2 : place + 4], "big"), 2)
+    if data.find(b"\xff\xd9", place) >= 0:
+        return False
+    try:
+        Image.open(io.BytesIO(data)).load()  # the decoder has the last word
+    except DAMAGE:
+        return True
+    return False
 
 
 def _over_white(image: Image.Image) -> Pixels:

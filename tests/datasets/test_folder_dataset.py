@@ -356,6 +356,8 @@ def test_split_as_a_folder(tmp_path):
         2,
         1,
     ]
+    with pytest.raises(ValueError, match=r"the patterns have \{split\}, but split=None; give it the name of a folder"):
+        FolderDataset(tmp_path, **spec)
     with pytest.raises(ValueError, match=r"test/photos/\*\.jpg: matches nothing; .* holds train/, val/"):
         FolderDataset(tmp_path, split="test", **spec)
 

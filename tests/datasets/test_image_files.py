@@ -88,6 +88,14 @@ def test_jpeg_with_a_thumbnail_that_is_cut_off_is_found(tmp_path):
         checked_size(path)
 
 
+def test_fill_bytes_before_a_marker_are_no_damage(tmp_path):
+    (path,) = write_photos(tmp_path, 1)
+    whole, data = read_image(path), path.read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xff" + data[2:])
+    np.testing.assert_array_equal(read_image(path), whole)
+    assert checked_size(path) == (48, 64)
+
+
 def test_numbers_are_no_colours(tmp_path):
     cv2.imwrite(str(tmp_path / "depth.tif"), np.ones((4, 6), np.float32))
     with pytest.raises(ValueError, match=r"depth\.tif: holds 32-bit numbers.*save it with 8 or 16 bits"):
