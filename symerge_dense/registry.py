@@ -98,12 +98,12 @@ class Registry(mmengine.Registry, Generic[T]):
             ValueError: there is no such class.
         """
         self.import_from_location()
-        found: Any = None
+        found: Any = self._module_dict.get(key)  # 'my_lab.heads:build' has dots and is no path
         if "." not in key:  # MMEngine would also accept a module or a built-in function of that name
             line: mmengine.Registry | None = self
             while found is None and line is not None:
                 found, line = line.module_dict.get(key), line.parent
-        else:
+        elif found is None:
             with suppress(RuntimeError, KeyError, ImportError):
                 found = super().get(key)
             if found is None:
@@ -127,7 +127,8 @@ class Registry(mmengine.Registry, Generic[T]):
     def _unknown(self, key: str) -> ValueError:
         known = {*self._module_dict, *(self.parent.module_dict if self.parent is not None else ())}
         own = " If it is your own, import its module: --import MODULE, or custom_imports in the config."
-        return ValueError(did_you_mean(key, known, self.kind) + own)
+        failed = "".join(f" Or it belongs to this: {why}" for why in broken.values())
+        return ValueError(did_you_mean(key, known, self.kind) + own + failed)
 
     def name_of(self, owner: type) -> str | None:
         """The name that a class is registered under; None where it is not registered here.
@@ -221,6 +222,8 @@ for _root in (
 
 # -- plug-ins ---------------------------------------------------------------------------------------------------------
 _installed: list[str] = []
+broken: dict[str, str] = {}
+"""{installed plug-in that cannot be imported: why, as its warning says}."""
 imported: dict[str, None] = {}
 """The modules that ``import_plugins`` imported, in order: what a written config must import, too."""
 
@@ -228,8 +231,8 @@ imported: dict[str, None] = {}
 def import_installed_plugins() -> None:
     """Import what installed packages name under the entry-point group ``symerge_dense.plugins``, once.
 
-    Raises:
-        ValueError: a plug-in cannot be imported.
+    One that cannot be imported is a warning, and part of the error where a name is then not known: what needs it fails,
+    and nothing else.
     """
     if _installed:
         return
@@ -237,12 +240,12 @@ def import_installed_plugins() -> None:
     for entry in importlib.metadata.entry_points(group=PLUGINS):
         try:
             entry.load()
-        except Exception as error:  # foreign code can fail in any way
-            _installed.clear()  # the next call says it, too
-            raise ValueError(
+        except (Exception, SystemExit) as error:  # foreign code can fail in any way
+            broken[entry.value] = (
                 f"plug-in {entry.name} ({entry.value}) of an installed package cannot be imported: "
                 f"{type(error).__name__}: {error}; mend it or uninstall its package."
-            ) from error
+            )
+            print(f"warning: {broken[entry.value]}", file=sys.stderr)
         _installed.append(entry.value)
 
 
@@ -258,27 +261,33 @@ def search_also(*folders: str) -> None:
 def import_plugins(modules: Sequence[str]) -> None:
     """Import modules of other packages, so that what they register is known.
 
-    They are found as by Python's ``import``, or in the working directory.
-
     Args:
-        modules: dotted names, for example ``my_lab.saliency``.
+        modules: dotted names, found as by Python's ``import`` or in the working directory: ``my_lab.saliency``; or
+            ``my_lab.heads:build``, a class or function that gives an ``nn.Module``: it becomes the head of that name.
 
     Raises:
-        ValueError: a module cannot be found, or fails while it is imported.
+        ValueError: a module cannot be found, fails while it is imported, or has nothing of that name.
     """
     search_also(os.getcwd())
     for name in modules:
+        module, colon, attribute = name.partition(":")
         try:
-            importlib.import_module(name)
-            imported.setdefault(name)
+            found = importlib.import_module(module)
         except (Exception, SystemExit) as error:  # foreign code can fail in any way
-            found = f"{type(error).__name__}: {error}"
-            if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            what = f"{type(error).__name__}: {error}"
+            if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
                 raise ValueError(
-                    f"plug-in {name} cannot be imported ({found}); run from the folder that holds it, install "
+                    f"plug-in {name} cannot be imported ({what}); run from the folder that holds it, install "
                     "its package, or put its folder on PYTHONPATH."
                 ) from error
-            raise ValueError(f"plug-in {name} fails while it is imported ({found}); mend it.") from error
+            raise ValueError(f"plug-in {name} fails while it is imported ({what}); mend it.") from error
+        imported.setdefault(module)
+        if colon:
+            head = getattr(found, attribute, None)
+            if not callable(head):
+                made = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
+                raise ValueError(did_you_mean(attribute, made, f"head of module {module}"))
+            HEADS.register_module(name=name, module=head)
 
 
 def registered_by(owner: type) -> str | None:

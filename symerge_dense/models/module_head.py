@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,6 +36,9 @@ class ModuleHead(Head):
             ``layers`` where it is such a dict. A model file does not keep them: declare them in the class for that.
         options: arguments that built the module, without in_channels, strides and channels. They are needed for a
             model file, which repeats them.
+        registered: name that built the module, where that is a registered function: the module's class says nothing.
+        adapt_layer: submodules that are its 'pre_final' layer, the one that is adapted by default. Unlike ``layers``, a
+            model file keeps it.
 
     Raises:
         ValueError: channels below 1, or a layer that names no submodule.
@@ -46,6 +50,8 @@ class ModuleHead(Head):
         channels: int,
         layers: Mapping[str, str | Sequence[str]] | None = None,
         options: Mapping[str, Any] | None = None,
+        registered: str | None = None,
+        adapt_layer: str | Sequence[str] | None = None,
     ) -> None:
         nn.Module.__init__(self)  # what Head's constructor checks, the features, is the module's own business
         if channels < 1:
@@ -54,15 +60,18 @@ class ModuleHead(Head):
         self.channels = channels
         self.options = dict(options or {})
         self._rebuildable = options is not None
+        self._registered = registered
+        self._adapt_layer = [adapt_layer] if isinstance(adapt_layer, str) else list(adapt_layer or ())
         declared = getattr(module, "layers", None) if layers is None else layers
-        self.layers = self._declared(declared if isinstance(declared, Mapping) else {})
+        declared = dict(declared) if isinstance(declared, Mapping) else {}
+        self.layers = self._declared(declared | ({"pre_final": self._adapt_layer} if self._adapt_layer else {}))
         if "final" not in self.layers and (last := self._last_predictor()):
             self.layers["final"] = (last,)
 
     @property
     def name(self) -> str:  # type: ignore[override]  # a class has one name, wrapped objects have many
         """The registered name of the module's class; its class name where it is not registered."""
-        return HEADS.name_of(type(self.module)) or type(self.module).__name__
+        return self._registered or HEADS.name_of(type(self.module)) or type(self.module).__name__
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -72,7 +81,7 @@ class ModuleHead(Head):
             ValueError: the class is not registered, or its options are not known or no plain values.
         """
         owner = type(self.module)
-        registered = HEADS.name_of(owner)
+        registered = self._registered or HEADS.name_of(owner)
         if registered is None:
             raise ValueError(
                 f"head {owner.__name__!r} has no place in a model file: its class is not registered. Put "
@@ -85,8 +94,9 @@ class ModuleHead(Head):
                 f"build it again; give the head as dict(type={registered!r}, ...), or wrap it by ModuleHead(..., "
                 "options={...})."
             )
+        adapted = {"adapt_layer": self._adapt_layer} if self._adapt_layer else {}
         try:
-            spec: dict[str, Any] = json.loads(json.dumps({"type": registered, **self.options}))
+            spec: dict[str, Any] = json.loads(json.dumps({"type": registered, **self.options, **adapted}))
         except TypeError as error:
             raise ValueError(
                 f"head {registered!r}: {self.options} cannot be kept in a file ({error}); give plain values."
@@ -178,13 +188,22 @@ def build_head(
             f"head {head} of {task.name}: give a Head, another nn.Module, or a spec with 'type', one of "
             f"{', '.join(HEADS)}."
         )
-    given = {"in_channels": in_channels, "strides": strides, "channels": task.channels}
+    given: dict[str, Any] = {"in_channels": in_channels, "strides": strides, "channels": task.channels}
+    options = {key: value for key, value in head.items() if key not in ("type", "adapt_layer")}
+    kind, layer = head["type"], head.get("adapt_layer")
+    factory = HEADS.get(kind) if isinstance(kind, str) else kind
+    plain = not isinstance(factory, type) or ":" in str(kind)  # knows nothing of this package
+    if plain and not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values()):
+        given = {key: value for key, value in given.items() if key in inspect.signature(factory).parameters}
     try:
-        built = HEADS.build({**head, **given})
+        built = factory(**{**options, **given})
     except TypeError as error:
         raise ValueError(f"head {dict(head)} of {task.name}, built with {', '.join(given)}: {error}") from error
     if isinstance(built, Head):
+        if layer is not None:
+            raise ValueError(f"head {dict(head)} of {task.name} names its own layers; leave out adapt_layer.")
         return built
     if not isinstance(built, nn.Module):
         raise ValueError(f"head {dict(head)} of {task.name}: {type(built).__name__} is no torch.nn.Module.")
-    return ModuleHead(built, task.channels, options={key: value for key, value in head.items() if key != "type"})
+    name = HEADS.name_of(factory) if plain else None  # other classes go by their own names
+    return ModuleHead(built, task.channels, options=options, registered=name, adapt_layer=layer)

@@ -10,7 +10,7 @@ from symerge_dense.registry import HEADS, TASKS, did_you_mean, registered_by
 
 Spec = Mapping[str, Any]
 SHOWN = 80  # characters of a text from a file that a message repeats
-MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?", re.ASCII)
 
 
 def plugins_of(spec: Spec) -> dict[str, str]:
@@ -36,7 +36,7 @@ def plugins_of(spec: Spec) -> dict[str, str]:
                 )
             module = registered_by(registry[name])
             if module is not None:
-                found[f"{registry.kind} {name}"] = module
+                found[f"{registry.kind} {name}"] = name if ":" in name else module  # 'my_lab.heads:build'
     return found
 
 

@@ -218,7 +218,7 @@ def prefix_of(names: Iterable[str], known: Collection[str], source: str) -> str 
     if len(best) > 1 and best[0][1] == best[1][1] and best[0][1] > len(known) / 2:
         raise ValueError(
             f"{source} holds the network twice: {best[0][1]} tensors each under {best[0][0]!r} and {best[1][0]!r}; say "
-            "which with --key, or save the wanted one alone."
+            "which with --key, leave the other out with --drop, or save the wanted one alone."
         )
     return best[0][0] if best else None
 

@@ -48,7 +48,7 @@ def check_sections(values: Spec) -> None:
         raise ValueError("backbone has no 'name'; give that of a timm model, for example name='resnet18'.")
     check_keys(values.get("heads", {}), list(values["tasks"]), "heads")
     for where, head in {"head": values["head"], **values.get("heads", {})}.items():
-        check_arguments(head, HEADS, where if where == "head" else f"heads.{where}")
+        check_arguments(head, HEADS, where if where == "head" else f"heads.{where}", own=["adapt_layer"])
     check_base(values["base"])
     check_experts(values["experts"], values["tasks"])
     check_adaptation(values.get("adaptation", {}), values["tasks"])

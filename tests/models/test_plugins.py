@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from symerge_dense import registry
 from symerge_dense.models.checkpoint import load_model, save_model
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline.file_merge.inputs import open_inputs
-from symerge_dense.registry import import_plugins
+from symerge_dense.registry import TASKS, import_plugins
 from symerge_dense.tasks.depth import Depth
 
 LAB = '''
@@ -279,14 +280,19 @@ def test_a_plugin_that_fails(here, program, found):
     assert "PYTHONPATH" not in str(error.value)
 
 
-def test_an_installed_plugin_that_fails_is_named(here, monkeypatch):
+def test_an_installed_plugin_that_fails_is_named_and_stops_nothing_else(here, monkeypatch, capsys):
     def load():
         raise RuntimeError("no licence")
 
     entry = SimpleNamespace(name="saliency", value="my_lab.saliency", load=load)
     monkeypatch.setattr(registry, "_installed", [])
     monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda group: [entry])
-    with pytest.raises(
-        ValueError, match=r"plug-in saliency \(my_lab.saliency\) of an installed.*no licence.*uninstall"
-    ):
-        registry.import_installed_plugins()
+    monkeypatch.setattr(registry, "broken", {})
+    registry.import_installed_plugins()
+    words = r"plug-in saliency \(my_lab.saliency\) of an installed.*no licence.*uninstall"
+    assert re.search(f"^warning: {words}", capsys.readouterr().err)
+    assert TASKS["depth"].name == "depth"  # what does not need it works
+    with pytest.raises(ValueError, match=f"unknown task 'saliency'.*Or it belongs to this: {words}"):
+        TASKS["saliency"]
+    registry.import_installed_plugins()
+    assert capsys.readouterr().err == ""  # said once

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from symerge_dense.command_line import pair
 from symerge_dense.experts.importing.formats import Format, Parts, State, format_of
+from symerge_dense.experts.importing.next_step import next_step
 from symerge_dense.experts.importing.options import NetworkOptions
+from symerge_dense.experts.importing.timm_network import TimmNetwork, renamed
 from symerge_dense.models.backbone import TimmBackbone, load_base, load_weights
 from symerge_dense.models.checkpoint import match_report, save_model
-from symerge_dense.models.foreign_files import read_foreign
+from symerge_dense.models.foreign_files import Foreign, read_foreign
+from symerge_dense.models.mapped_files import checkpoint_files
 from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.network_entries import OWNERS, common_prefix
 from symerge_dense.models.resnet_names import resnet_spec
 from symerge_dense.progress import say
 from symerge_dense.registry import TASKS, did_you_mean
@@ -35,17 +41,29 @@ def import_expert(
     base: str | Path | None = None,
     options: NetworkOptions | None = None,
     overwrite: bool = False,
+    key: str | None = None,
+    ema: bool = False,
+    backbone: str | Mapping[str, Any] | None = None,
+    head: Mapping[str, Any] | None = None,
+    rename: Mapping[str, str] = MappingProxyType({}),
+    drop: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the network of another program's checkpoint as a model file, and print what matched.
 
     Args:
-        checkpoint: the file to import.
+        checkpoint: the file to import, or a folder of its shards.
         out: the model file to write (``.safetensors``).
-        tasks: the wanted ones of several; all by default. 'THEIRS=OURS' renames a task.
-        kind: a name of FORMATS, or 'auto'.
+        tasks: the wanted ones of several; all by default. 'THEIRS=OURS' renames a task. With 'timm': the one task.
+        kind: a name of FORMATS, 'timm' for a timm backbone with any head, or 'auto'.
         base: the weights that it was fine-tuned from; by their hash, merging checks that experts share them.
         options: of the network; they override those of the format and the file.
         overwrite: replace ``out`` where it exists.
+        key: of the network, in a checkpoint of several.
+        ema: take the checkpoint's averaged (EMA) weights.
+        backbone: with 'timm': name of the timm network, or arguments of ``TimmBackbone``.
+        head: with 'timm': spec of the head, {'type': registered name, **arguments}.
+        rename: {start of names in the file: what it becomes}.
+        drop: patterns of names that are left out, such as 'aux.*'.
 
     Returns:
         The record that is written into the file.
@@ -54,22 +72,60 @@ def import_expert(
         ValueError: a file cannot be read safely, a format or task is unknown, or network and tensors do not match
             completely; nothing is written then.
     """
-    out = _free(Path(out), Path(checkpoint), overwrite)
-    foreign = read_foreign(checkpoint)
-    form = format_of(foreign, kind)
-    say(f"{checkpoint}: format {form}")
-    parts = form.parts(foreign.state)
-    chosen = choose_tasks(list(parts.heads), tasks, form.task_names)
-    known = form.options(foreign.meta, str(checkpoint)).updated(options or NetworkOptions())
-    model = build(parts, form, chosen, known, str(checkpoint))
-    dropped = load(model, parts, form, chosen, str(checkpoint))
+    out, source = _free(Path(out), Path(checkpoint), overwrite), str(checkpoint)
+    foreign = _read(checkpoint, key, ema)
+    state, left_out = renamed(foreign.state, rename, drop, source)
+    foreign = dataclasses.replace(foreign, state=state)
+    given = options or NetworkOptions()
+    if kind == "timm" or (kind == "auto" and backbone is not None):
+        network = _timm_network(backbone, head, tasks)
+        model, dropped = network.model(state, given, source)
+        name, chosen = "timm", {network.task: network.task}
+    else:
+        form = format_of(foreign, kind)
+        say(f"{source}: format {form}")
+        parts = form.parts(state)
+        chosen = choose_tasks(list(parts.heads), tasks, form.task_names)
+        model = build(parts, form, chosen, form.options(foreign.meta, source).updated(given), source)
+        name, dropped = form.name, load(model, parts, form, chosen, source)
+    record = {"format": name, "tasks": chosen, "dropped": [*left_out, *dropped], "key": foreign.key, "ema": ema}
+    return _save(out, model, Path(checkpoint), base, record)
+
+
+def _read(checkpoint: str | Path, key: str | None, ema: bool) -> Foreign:
+    """The checkpoint, with remarks printed and without what Lightning puts before all names."""
+    foreign = read_foreign(checkpoint, key, ema)
+    for remark in foreign.remarks:
+        say(f"{checkpoint}: {remark}")
+    if ema and not foreign.averaged:
+        raise ValueError(f"--ema: {checkpoint} holds no averaged (EMA) weights; leave it out.")
+    prefix = common_prefix(foreign.state, OWNERS)
+    return dataclasses.replace(
+        foreign, state={name.removeprefix(prefix): value for name, value in foreign.state.items()}
+    )
+
+
+def _timm_network(
+    backbone: str | Mapping[str, Any] | None, head: Mapping[str, Any] | None, tasks: Sequence[str]
+) -> TimmNetwork:
+    if backbone is None or not head or "type" not in head or len(tasks) != 1:
+        raise ValueError(
+            "a plain state dict says nothing of its network: give --backbone, the name of the timm network, --head, "
+            "its head's type (of this package, registered, or module:function of yours), and --task, the one task of "
+            "the head. For example --format timm --backbone resnet18 --head MultiScale width=64 --task depth."
+        )
+    spec = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
+    return TimmNetwork(spec, head, tasks[0])
+
+
+def _save(
+    out: Path, model: MultiTaskModel, checkpoint: Path, base: str | Path | None, record: Mapping[str, Any]
+) -> dict[str, Any]:
     digest = None if base is None else load_base(TimmBackbone(**model.backbone.spec), checkpoint=base)
     origin = {
-        "file": Path(checkpoint).name,
-        "sha256": _sha256(Path(checkpoint)),
-        "format": form.name,
-        "tasks": chosen,
-        "dropped": dropped,
+        "file": checkpoint.name,
+        "sha256": _sha256(checkpoint),
+        **record,
         "preprocessing": model.spec["preprocessing"],
         "base": base and Path(base).name,
     }
@@ -79,13 +135,14 @@ def import_expert(
         f"align_corners={model.align_corners}"
     )
     say(f"base {base}: {digest}" if digest else NO_BASE)
+    say(next_step(out, base, digest))
     return {"base_hash": digest, "origin": origin}
 
 
 def _free(out: Path, checkpoint: Path, overwrite: bool) -> Path:
     if out.suffix != ".safetensors":
         raise ValueError(f"--out {out}: model files end in .safetensors.")
-    if out.exists() and (not overwrite or out.samefile(checkpoint)):
+    if out.exists() and (not overwrite or (checkpoint.exists() and out.samefile(checkpoint))):
         raise ValueError(f"{out} exists already; choose another --out or, unless it is the checkpoint, --overwrite it.")
     return out
 
@@ -209,7 +266,8 @@ def load(model: MultiTaskModel, parts: Parts, form: Format, chosen: Mapping[str,
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
+    for part in checkpoint_files(path)[0]:
+        with part.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
     return digest.hexdigest()
