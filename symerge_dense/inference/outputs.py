@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from symerge_dense.datasets.image_files import Pixels, image_size
+from symerge_dense.datasets.image_files import Pixels
 from symerge_dense.fileio import atomic_write
 from symerge_dense.inference.pictures import Limits, colored, draw_overlay, draw_panel, limits_of
 from symerge_dense.inference.raw_files import RawKind, check_raw, raw_folders, write_raw
@@ -96,30 +96,22 @@ def check_outputs(options: OutputOptions, sources: Sequence[Source], tasks: Mapp
 
 
 def check_room(
-    options: OutputOptions, frames: Iterable[tuple[Source, int | None]], tasks: Mapping[str, DenseTask]
+    options: OutputOptions, frames: Iterable[tuple[Source, int | None, int]], tasks: Mapping[str, DenseTask]
 ) -> None:
     """Refuse to start where the disk has too little room for what will roughly be written.
 
     Args:
         options: what is written.
-        frames: (source, its frames; None where it does not say).
+        frames: (source, its frames; None where it does not say; pixels of one).
         tasks: {name: task}.
 
     Raises:
         ValueError: with both numbers.
     """
-    needed = 0.0
-    for source, count in frames:
-        if source.kind == "image":
-            try:
-                height, width = image_size(source.path)
-            except ValueError:
-                continue  # it will be named when it is read
-            number = 1
-        else:
-            height, width = 480, 640  # a video's frames are small, and are compressed together
-            number = GUESSED_FRAMES if count is None else count
-        needed += number * height * width * _bytes_a_pixel(options, tasks, source.kind != "image")
+    needed = sum(
+        (GUESSED_FRAMES if count is None else count) * pixels * _bytes_a_pixel(options, tasks, source.kind != "image")
+        for source, count, pixels in frames
+    )
     existing = next(path for path in (options.out, *options.out.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from symerge_dense.datasets.image_files import Pixels
+from symerge_dense.datasets.image_files import Pixels, image_size
 from symerge_dense.inference.arrays import Prediction
 from symerge_dense.inference.outputs import OutputOptions, Outputs, check_outputs, check_room
 from symerge_dense.inference.predictor import Predictor
@@ -67,8 +67,8 @@ def predict_files(
         OSError: the disk is full, or the folder cannot be written to.
     """
     check_outputs(options, sources, predictor.tasks)
-    counts, rates = _look(sources, limit)
-    check_room(options, list(zip(sources, counts, strict=True)), predictor.tasks)
+    counts, pixels, rates = _look(sources, limit)
+    check_room(options, zip(sources, counts, pixels, strict=True), predictor.tasks)
     report, known = Report(), None if None in counts else sum(count or 0 for count in counts)
     live = any(source.kind == "camera" for source in sources)
     with (
@@ -84,7 +84,7 @@ def predict_files(
                 for frame, prediction in _predicted(predictor, batch, report):
                     limits = outputs.limits(frame, prediction)
                     waiting.append((frame.source, pool.submit(outputs.render, frame, prediction, limits)))
-                _write(outputs, waiting, rates, 2 * workers)
+                _write(outputs, waiting, rates, workers)
                 report.seconds = time.monotonic() - start
                 bar.advance(f"{report.rate:.1f} frames/s", len(batch))
         except KeyboardInterrupt:
@@ -98,25 +98,28 @@ def predict_files(
     return report
 
 
-def _look(sources: Sequence[Source], limit: int | None) -> tuple[list[int | None], dict[str, float]]:
-    """Frames of every source, as far as it says, and {name: frames a second} of those that move."""
+def _look(sources: Sequence[Source], limit: int | None) -> tuple[list[int | None], list[int], dict[str, float]]:
+    """Of every source: its frames, as far as it says, and the pixels of one; {name: frames a second} of moving ones."""
     counts: list[int | None] = []
+    pixels: list[int] = []
     rates: dict[str, float] = {}
     for source in sources:
-        if source.kind == "image":
-            counts.append(1)
-            continue
+        count: int | None = 1
+        size = 0, 0
         try:
-            clip = Clip(source)
+            if source.kind == "image":
+                size = image_size(source.path)
+            else:
+                clip = Clip(source)
+                clip.close()
+                rates[source.name], size = clip.fps, clip.size
+                count = limit if clip.count is None else min(clip.count, limit or clip.count)
         except ValueError:
             if source.kind == "camera":
-                raise
-            counts.append(1)  # the fault, which is named when its turn comes
-            continue
-        rates[source.name] = clip.fps
-        counts.append(limit if clip.count is None else min(clip.count, limit or clip.count))
-        clip.close()
-    return counts, rates
+                raise  # a file's fault is named when its turn comes
+        counts.append(count)
+        pixels.append(size[0] * size[1])
+    return counts, pixels, rates
 
 
 def _batches(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:

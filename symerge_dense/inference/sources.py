@@ -6,6 +6,7 @@ A file that cannot be read is no end of the work: its fault is a frame too, and 
 from __future__ import annotations
 
 import glob
+import itertools
 import math
 import os
 from collections import deque
@@ -104,8 +105,9 @@ def _files(given: str) -> list[Path]:
         what, remedy = "folder", "give the folder that holds them, or a pattern such as"
         remedy = f"{remedy} {str(path / '**' / '*.jpg')!r}"
     elif glob.has_magic(given):
+        fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
         inside = [Path(entry) for entry in glob.glob(given, recursive=True)]
-        inside = [entry for entry in inside if not is_hidden(entry)]
+        inside = [entry for entry in inside if not is_hidden(entry.relative_to(fixed))]
         what, remedy = "pattern", "quote it, and see which files it names"
     else:
         raise ValueError(f"{path}: no such file or folder{_near(path)}")
@@ -160,6 +162,7 @@ class Clip:
 
     Attributes:
         fps: frames a second, as the file says; 25 where it does not.
+        size: (H,W) of its frames.
         count: frames, as the file says; None where it does not, and of a camera.
 
     Raises:
@@ -178,6 +181,9 @@ class Clip:
                 else f"{source.path}: not a readable video (broken, cut off, or of another kind); convert it to MP4."
             )
         fps, count = (self._capture.get(key) for key in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
+        sides = (self._capture.get(key) for key in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+        height, width = (int(side) if 0 < side < 1e5 else 0 for side in sides)
+        self.size = height, width
         self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else FPS
         known = source.kind == "video" and math.isfinite(count) and 0 < count < 1e9
         self.count = int(count) if known else None

@@ -79,6 +79,7 @@ class TimmBackbone(nn.Module):
         self.channels: list[int] = list(self.body.feature_info.channels())
         self.strides: list[int] = list(self.body.feature_info.reduction())
         self.channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
+        self._network = json.dumps(self.spec), max(*self.strides, COARSEST)  # what image_sizes asks about
         if (embed := self._embed()) is not None and img_size is not None:
             check_divides(embed, *img_size)
 
@@ -91,7 +92,7 @@ class TimmBackbone(nn.Module):
 
     @property
     def steps(self) -> Size:
-        """What sides are best multiples of, (down, across): a transformer's patch, or the coarsest stride."""
+        """What sides are best multiples of, (down, across): the patch, or the coarsest stride where that is larger."""
         embed = self._embed()
         down, across = (max(self.strides),) * 2 if embed is None else embed.patch_size
         return max(down, *self.strides), max(across, *self.strides)
@@ -130,7 +131,9 @@ class TimmBackbone(nn.Module):
         except SIZE_ERRORS as error:
             if isinstance(error, ValueError) or fits(self._network[0], height, width):
                 raise
-            raise wrong_size(*self._network, height, width) from error
+            if (fault := wrong_size(*self._network, height, width)) is None:
+                raise
+            raise fault from error
         if self.channels_last:
             return [rearrange(feature, "n h w c -> n c h w").contiguous() for feature in features]
         return features
@@ -163,11 +166,6 @@ class TimmBackbone(nn.Module):
         state[name] = resample_abs_pos_embed(state[name], list(wanted), list(grid), num_prefix_tokens=extra)
         made.load_state_dict(state)
         return made.to(state[name].device).train(self.training)
-
-    @property
-    def _network(self) -> tuple[str, int]:
-        """What ``image_sizes`` asks about: the spec as text, and the coarsest stride."""
-        return json.dumps(self.spec), max(*self.strides, COARSEST)
 
     def _embed(self) -> PatchEmbed | None:
         """A transformer's patch embedding, looked up: as an attribute it would be saved twice."""

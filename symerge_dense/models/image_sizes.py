@@ -109,11 +109,15 @@ def strided_size(network: str, step: int, height: int, width: int) -> Size:
     if not (height % step or width % step) or fits(network, height, width):
         return height, width
     padded = _up(height, step), _up(width, step)
-    if not fits(network, *padded):
-        raise wrong_size(network, step, height, width)
-    return padded
+    if fits(network, *padded):
+        return padded
+    fault = wrong_size(network, step, height, width)
+    if fault is None:
+        return height, width
+    raise fault
 
 
+@torch.compiler.disable  # a compiled network asks before it runs
 @lru_cache(maxsize=512)
 def fits(network: str, height: int, width: int) -> bool:
     """Whether a network's features can be computed at a size.
@@ -134,7 +138,7 @@ def fits(network: str, height: int, width: int) -> bool:
     return True
 
 
-def wrong_size(network: str, step: int, height: int, width: int) -> ValueError:
+def wrong_size(network: str, step: int, height: int, width: int) -> ValueError | None:
     """The error for a size that a network does not take; it names one that it takes.
 
     Args:
@@ -142,13 +146,19 @@ def wrong_size(network: str, step: int, height: int, width: int) -> ValueError:
         step: the coarsest stride.
         height: of the images.
         width: of the images.
+
+    Returns:
+        None where no size is known to fit: then the network cannot be asked, which says nothing about the size.
     """
     spec = json.loads(network)
     made_for = spec.get("img_size") or _default_size(spec["name"])
     near = [(_up(height, step * times), _up(width, step * times)) for times in range(1, TRIES + 1)]
     found = next((size for size in [*near, tuple(made_for)] if fits(network, *size)), None)
-    remedy = f"resize the images to {found}" if found else "take another backbone"
-    return ValueError(f"backbone {spec['name']!r} does not take images of {(height, width)}; {remedy}.")
+    if found is None:
+        return None
+    return ValueError(
+        f"backbone {spec['name']!r} does not take images of {(height, width)}; resize the images to {found}."
+    )
 
 
 def _default_size(name: str) -> Size:

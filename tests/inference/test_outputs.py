@@ -180,7 +180,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
 
 @pytest.mark.parametrize("options", [("panel", None), (None, "png"), ("overlay", "npz"), ("separate", "exr")])
 def test_a_disk_without_room_is_refused(tmp_path, monkeypatch, options):
-    sources = [(source, 1) for source in find_sources(write_photos(tmp_path / "photos", 2))]
+    sources = [(source, 1, 48 * 64) for source in find_sources(write_photos(tmp_path / "photos", 2))]
     check_room(OutputOptions(tmp_path / "out", *options), sources, TASKS)
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)

@@ -44,6 +44,13 @@ def test_the_same_file_by_two_ways_counts_once(folder, monkeypatch):
     assert len(find_sources(["photos/a.png", folder / "photos" / "a.png", "./photos/../photos/a.png"])) == 1
 
 
+def test_hidden_files_of_a_pattern_are_skipped_but_not_its_own_folder(tmp_path):
+    for name in ("a.jpg", "._a.jpg", "__MACOSX/b.jpg"):
+        write(tmp_path / ".cache" / "photos" / name)
+    (found,) = find_sources([tmp_path / ".cache" / "**" / "*.jpg"])
+    assert found.name == "a"
+
+
 @pytest.mark.parametrize(
     ("files", "names"),
     [

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from builders.tiny import CNN, PREPROCESSING, SIZE, VIT, tasks
 from einops import rearrange
 
+from symerge_dense.models import image_sizes
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.multi_task import MultiTaskModel
 
@@ -139,3 +140,17 @@ def test_a_size_that_a_network_cannot_take_is_refused_with_one_that_it_takes(spe
 def test_a_fault_of_the_input_is_not_blamed_on_its_size():
     with pytest.raises(RuntimeError, match="channels"):
         made(CNN)(torch.zeros(1, 5, 64, 64))
+
+
+def test_a_compiled_network_pads_and_resamples_too():
+    net, image = model(VIT), torch.rand(1, 3, 41, 59) * 255
+    expected = net(image, mode="predict")[0]["depth"]
+    compiled = torch.compile(net, backend="eager", dynamic=False)
+    torch.testing.assert_close(compiled(image, mode="predict")[0]["depth"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_that_cannot_be_asked_is_run_as_it_is(monkeypatch):
+    monkeypatch.setattr(image_sizes, "fits", lambda *_: False)  # as where an operation knows no meta device
+    backbone = made(CNN)
+    assert backbone.padded_size(41, 59) == (41, 59)
+    assert backbone(torch.zeros(1, 3, 41, 59))[0].shape[-2:] == (11, 15)
