@@ -62,6 +62,11 @@ class FolderDataset(DenseDataset):
         size: tuple[int, int] | None = None,
         seed: int = 0,
     ) -> None:
+        if not isinstance(images, str) or not isinstance(targets or {}, Mapping):
+            raise ValueError(
+                f"images={images!r}, targets={targets!r}: give a pattern such as 'photos/*.jpg', and a dict "
+                "{task: pattern or dict}."
+            )
         self.specs = {name: label_spec(name, spec) for name, spec in (targets or {}).items()}
         vars(self)["serves"] = frozenset(self.specs)
         super().__init__(tasks, augment, size, seed)

@@ -120,6 +120,8 @@ def names_of_split(root: Path, found: list[FoundImage], split: str | Sequence[st
         ValueError: shares that cannot be, no such file, or a line that names no image.
     """
     shares = split.split(":") if isinstance(split, str) and "%" in split else split
+    if not isinstance(shares, str | list | tuple):
+        raise ValueError(f"split={split!r}: give the name of a list, or shares such as ('0%', '80%').")
     if not isinstance(shares, str):
         return _share(found, list(shares), split)
     places = [root / shares, root / "splits" / f"{shares}.txt", root / f"{shares}.txt"]

@@ -42,9 +42,9 @@ class ImageFolder(DenseDataset):
         recursive: bool = False,
     ) -> None:
         super().__init__(tasks, augment, size, seed)
-        roots = [root] if isinstance(root, str | Path) else list(root)
-        if not roots:
-            raise ValueError("root=[]: give the folder that holds your images, or a list of folders.")
+        roots = [root] if isinstance(root, str | Path) else list(root or [])
+        if not roots or len({Path(folder).resolve() for folder in roots}) < len(roots):
+            raise ValueError(f"root={root!r}: give the folder that holds your images, or a list of different folders.")
         self.files = [path for folder in roots for path in find_images(folder, recursive)]
 
     def __len__(self) -> int:

@@ -54,6 +54,8 @@ class LabelSpec:
             raise ValueError(f"path={self.path!r}: give a pattern such as 'depth/{{}}.png'.")
         if "{}" not in self.path and "{}" not in (self.key or ""):
             raise ValueError(f"path={self.path!r}: put {{}} where the image's name belongs, as in 'depth/{{}}.png'.")
+        if not isinstance(self.key, str | None):
+            raise ValueError(f"key={self.key!r}: give the name of an array or channel.")
         whole = isinstance(self.map, Mapping) and all(
             isinstance(key, int) and (value is None or isinstance(value, int)) for key, value in self.map.items()
         )

@@ -382,6 +382,20 @@ def test_wrong_specs(root, spec, message):
         folder(root, DEPTH, {"depth": spec}, split="0%:25%")[0]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": ["a.jpg"]}, "images=.*give a pattern such as"),
+        ({"targets": ["depth"]}, "targets=.*a dict {task: pattern or dict}"),
+        ({"split": 0.8}, "split=0.8: give the name of a list, or shares such as"),
+        ({"targets": {"depth": {"path": "{}.h5", "key": 3}}}, "key=3: give the name of an array"),
+    ],
+)
+def test_arguments_of_another_kind(root, options, message):
+    with pytest.raises(ValueError, match=message):
+        FolderDataset(root, **{"images": "photos/*.jpg", **options})
+
+
 def test_a_task_that_is_not_served(root):
     with pytest.raises(ValueError, match="FolderDataset: unknown target 'normals'"):
         folder(root, {"normals": {"type": "normals"}})

@@ -128,8 +128,9 @@ def test_several_folders(tmp_path):
     first, second = write_photos(tmp_path / "b", 2), write_photos(tmp_path / "a", 1)
     assert ImageFolder([tmp_path / "b", tmp_path / "a"]).files == [*first, *second]
     assert ImageFolder(tmp_path, recursive=True).files == [*second, *first]
-    with pytest.raises(ValueError, match="a list of folders"):
-        ImageFolder([])
+    for roots in ([], None, [tmp_path / "a", tmp_path / "b" / ".." / "a"]):
+        with pytest.raises(ValueError, match="a list of different folders"):
+            ImageFolder(roots)
 
 
 def test_portrait_among_landscape_is_one_sentence(tmp_path):
