@@ -115,6 +115,15 @@ def test_the_check_prints_what_the_page_shows(lab, monkeypatch, capsys):
     assert capsys.readouterr().out.endswith(faults)
 
 
+def test_two_trained_models_become_one_by_the_printed_command(lab):
+    folder, printed = lab
+    page = (TUTORIALS / "own_experts.md").read_text("utf-8")
+    command = next(line for line in page.splitlines() if line.startswith("symerge merge --method ties"))
+    assert f"  {command}" in printed.splitlines()  # as the import says at its end
+    assert (folder / "imported/merged.safetensors").is_file() and "120 tensors merged" in printed
+    assert page.split("python use_merged.py\n```\n\n```\n")[1].split("\n")[0] in printed
+
+
 def test_own_experts_are_merged_and_predict(lab):
     folder, printed = lab
     assert (folder / "merged_run/merged.safetensors").is_file()

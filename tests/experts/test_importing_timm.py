@@ -62,7 +62,6 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "imported", {})
     for name in ("my_lab", "my_lab.heads"):
         monkeypatch.delitem(__import__("sys").modules, name, raising=False)
-    before = dict(HEADS.module_dict)
     from my_lab.heads import build
 
     torch.manual_seed(0)
@@ -75,8 +74,7 @@ def lab(tmp_path, monkeypatch):
         )
         torch.save({"model_state_dict": network.state_dict(), "epoch": 3}, f"{task}.pth")
     yield networks
-    HEADS.module_dict.clear()
-    HEADS.module_dict.update(before)
+    HEADS.module_dict.pop("my_lab.heads:build", None)
 
 
 def words(task, *more, head=("my_lab.heads:build",), source=None):

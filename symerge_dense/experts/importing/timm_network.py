@@ -176,7 +176,10 @@ def _colours(name: str, options: NetworkOptions) -> tuple[Sequence[float], Seque
         return options.mean, options.std
     config = timm.get_pretrained_cfg(name)
     unit = (config.mean, config.std) if config else ((0.0,) * 3, (1.0,) * 3)
-    mean, std = options.mean or [255 * value for value in unit[0]], options.std or [255 * value for value in unit[1]]
+    mean, std = (
+        given or [round(255 * value, 6) for value in part]
+        for given, part in ((options.mean, unit[0]), (options.std, unit[1]))
+    )
     told = ", ".join(f"{value:.4g}" for value in mean), ", ".join(f"{value:.4g}" for value in std)
     say(
         f"images are normalised by mean {told[0]} and std {told[1]} (on 0..255), as timm's weights are; where your "
