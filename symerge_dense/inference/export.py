@@ -29,15 +29,16 @@ from symerge_dense.inference.export_graph import (
     GraphOptions,
     describe_graph,
     graph_size,
-    model_file,
     other_size,
 )
 from symerge_dense.inference.onnx_model import OnnxModel
 from symerge_dense.models.checkpoint import load_model
+from symerge_dense.models.hub import model_file
 from symerge_dense.models.image_sizes import Size
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.weight_files import KEY
 from symerge_dense.progress import say
+from symerge_dense.registry import did_you_mean
 
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
 TO_ONNX = "--to onnx"
@@ -73,6 +74,8 @@ class Export:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        if self.to not in SUFFIXES:
+            raise ValueError(did_you_mean(self.to, SUFFIXES, "kind of graph"))
         out, suffix = Path(self.out), SUFFIXES[self.to]
         if out.suffix != suffix:
             raise ValueError(f"--out {out}: files of --to {self.to} end in {suffix}.")
@@ -179,8 +182,6 @@ def _explained(to: str, model: MultiTaskModel, dynamic: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:  # exporters raise whatever stumbles
-        if isinstance(error, ValueError) and KEY in str(error):
-            raise
         heads = ", ".join(sorted({type(head).__name__ for _, head in model.named_heads()}))
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         remedy = "a fixed --size" if dynamic != "no" else "--to torch-export" if to == "onnx" else "--to safetensors"

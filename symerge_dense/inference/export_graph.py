@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,7 +15,6 @@ from einops import rearrange
 from torch import Tensor, nn
 
 import symerge_dense
-from symerge_dense.models.hub import WEIGHTS
 from symerge_dense.models.image_sizes import SIZE_ERRORS, Size, padded
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import plugins_of
@@ -154,7 +152,7 @@ def _check_open_size(model: MultiTaskModel, size: Size) -> None:
         takes = f"it takes any --size H W, padded to its patches of {patch}"
         if embed.strict_img_size and embed.img_size is not None:
             takes = f"it takes --size {' '.join(map(str, embed.img_size))}"
-        why = "has a position embedding of one size"
+        why = "computes with the size of its images"
     elif backbone.padded_size(*other) != other:
         step = max(backbone.strides)
         why, takes = "does not take every size", f"it takes --size H W, padded to multiples of {step}"
@@ -206,12 +204,3 @@ def describe_graph(model: MultiTaskModel, size: Size, options: GraphOptions) -> 
     }
     plugins = plugins_of(spec)
     return about | ({"plugins": plugins} if plugins else {})
-
-
-def model_file(path: str | Path) -> Path:
-    """The file of a model: the path itself, or the weights in a Hub folder.
-
-    Args:
-        path: a file or a folder that ``save_pretrained`` wrote.
-    """
-    return Path(path) / WEIGHTS if Path(path).is_dir() else Path(path)

@@ -162,3 +162,12 @@ class HubModel(ModelHubMixin):
 
     def _network(self) -> MultiTaskModel:
         return self  # type: ignore[return-value]  # the one class that derives from this one
+
+
+def model_file(path: str | Path) -> Path:
+    """The file of a model: the path itself, or the weights in a folder that ``save_pretrained`` wrote.
+
+    Args:
+        path: the file or folder.
+    """
+    return Path(path) / WEIGHTS if Path(path).is_dir() else Path(path)

@@ -58,7 +58,7 @@ def card(model: MultiTaskModel, name: str, run: str | Path | None = None, licens
         shown,
         _usage(model, name),
         _tasks(model),
-        _metrics(results),
+        _metrics(model, results),
         _making(model, results, experts, own),
     ]
     return ModelCard("\n\n".join(part for part in parts if part) + "\n")
@@ -89,7 +89,7 @@ def _usage(model: MultiTaskModel, name: str) -> str:
         'with torch.no_grad():\n    (outputs,) = model(images, mode="predict")\n'
         "for task, output in outputs.items():\n"
         "    print(task, tuple(model.tasks[task].decide(output[None])[0].shape))\n```\n\n"
-        "`symerge predict` runs it on photos and videos, `symerge export` writes it as ONNX."
+        "`symerge predict FOLDER PHOTOS --out DIR` runs it on photos and videos, `symerge export FOLDER` writes ONNX."
     )
 
 
@@ -107,24 +107,42 @@ def _head(model: MultiTaskModel, task: str) -> str:
     return f"{spec.pop('type')} {', '.join(f'{key}={value}' for key, value in spec.items())}".strip()
 
 
-def _metrics(results: Mapping[str, Any]) -> str:
-    rows = {key: found for key, row in results.items() if (found := _scores(row))}
+def _metrics(model: MultiTaskModel, results: Mapping[str, Any]) -> str:
+    """The rows of the run; without labels, how far they agree with the experts; without a run, what the file says."""
+    agreement = results.get("agreement") or model.record.get("agreement") or {}
+    kept = {"merged": model.record.get("results")}
+    sources = (results, agreement.get("rows", {}) if isinstance(agreement, Mapping) else {}, kept)
+    rows = next(
+        filter(None, ({key: s for key, row in source.items() if (s := _scores(row))} for source in sources)), {}
+    )
     if not rows:
         return ""
     columns = list(next(iter(rows.values())))
+    deltas = results.get("delta_m", {})
     body = []
     for key, found in rows.items():
-        delta = results.get("delta_m", {}).get(key, {}).get("mean")
         title = TITLES.get(key, key)
-        values = [*(found.get(column) for column in columns), delta]
+        values = [*(found.get(column) for column in columns), *([deltas.get(key, {}).get("mean")] if deltas else [])]
         body.append([f"**{title}**" if key == "merged" else title, *map(_number, values)])
+    heads = ["", *(f"{task} {metric}" for task, metric in columns), *(["Δm %"] if deltas else [])]
+    return f"## Metrics\n\n{_meaning(results, agreement, bool(deltas))}\n\n{_table(heads, body)}"
+
+
+def _meaning(results: Mapping[str, Any], agreement: Mapping[str, Any], compared: bool) -> str:
+    if not compared:
+        images = f" {agreement['held_out_images']} held-out" if "held_out_images" in agreement else ""
+        return (
+            f"Measured without labels, on{images} images: each task's expert is the truth, so this is agreement with "
+            "it."
+            if agreement
+            else "As the model's file says."
+        )
     test = json.dumps(_public(results["config"].get("data", {}).get("test", {})))
     headlines = ", ".join(f"{metric} ({task})" for task, metric in results.get("delta_m_metrics", {}).items())
     return (
-        f"## Metrics\n\nMeasured on `{test}`. The row of the experts is one network a task; every other row is one "
-        "backbone with all heads. Δm is the mean over tasks of "
-        f"the relative change of {headlines or 'one metric each'} against the experts, in percent, positive where the "
-        "model is better.\n\n" + _table(["", *(f"{task} {metric}" for task, metric in columns), "Δm %"], body)
+        f"Measured on `{test}`. The row of the experts is one network a task; every other row is one backbone with all "
+        f"heads. Δm is the mean over tasks of the relative change of {headlines or 'one metric each'} against the "
+        "experts, in percent, positive where the model is better."
     )
 
 

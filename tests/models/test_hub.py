@@ -1,15 +1,19 @@
 """Hub folders without a network: what is written is read again, and the card says what the run's record says."""
 
+import copy
 import json
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from builders.tiny import family
-from huggingface_hub import ModelHubMixin
+from huggingface_hub import ModelHubMixin, hub_mixin
 from safetensors import safe_open
 
+from symerge_dense.inference.predictor import Predictor
 from symerge_dense.models.checkpoint import load_model, save_model
 from symerge_dense.models.hub import WEIGHTS
 from symerge_dense.models.multi_task import MultiTaskModel
@@ -59,6 +63,8 @@ def test_a_folder_is_read_as_it_was_written(tmp_path, model):
     assert config["library_name"] == "symerge_dense" and config["model"] == model.spec
     with safe_open(tmp_path / "mine" / WEIGHTS, "pt") as file:
         assert json.loads(file.metadata()["symerge_dense"])["hash"] == config["hash"]
+    image = np.zeros((32, 48, 3), np.uint8)
+    assert set(Predictor(tmp_path / "mine", device="cpu", tasks=["depth"])(image)) == {"depth"}
     assert sorted(path.suffix for path in (tmp_path / "mine").iterdir()) == [".json", ".md", ".safetensors"]
 
 
@@ -96,6 +102,19 @@ def test_the_card_says_how_the_model_was_made_and_how_good_it_is(tmp_path, model
     assert "/home/me" not in card and '"checkpoint": "resnet.pth"' in card  # nobody's folders are published
 
 
+def test_without_labels_or_without_a_run_the_card_says_what_is_known(model):
+    rows = {"merged": {"tasks": {"depth": {"abs": {"value": 0.25}}}}}
+    agreeing = copy.deepcopy(model)
+    agreeing.record = {**model.record, "agreement": {"held_out_images": 20, "rows": rows}}
+    card = str(agreeing.generate_model_card())
+    assert "on 20 held-out images: each task's expert is the truth" in card and "| **SyMerge** | 0.25 |" in card
+    scored = copy.deepcopy(model)
+    scored.record = {**model.record, "results": rows["merged"]}
+    assert "As the model's file says." in str(scored.generate_model_card()) and "Δm" not in str(
+        model.generate_model_card()
+    )
+
+
 def test_a_stated_licence_stands_in_the_header_and_an_edited_card_is_kept(tmp_path, model):
     model.save_pretrained(tmp_path / "hub", model_card_kwargs={"license": "apache-2.0", "name": "me/rooms"})
     card = tmp_path / "hub" / "README.md"
@@ -104,6 +123,29 @@ def test_a_stated_licence_stands_in_the_header_and_an_edited_card_is_kept(tmp_pa
     card.write_text("mine")
     model.save_pretrained(tmp_path / "hub")
     assert card.read_text() == "mine"
+
+
+def test_what_is_pushed_is_what_is_saved(model, run, monkeypatch):
+    """The Hub cannot be reached from a test: its client is replaced, all that comes before it is real."""
+    seen = {}
+
+    class Client:
+        def __init__(self, **_):
+            pass
+
+        def create_repo(self, repo_id, **options):
+            return SimpleNamespace(repo_id=repo_id)
+
+        def upload_folder(self, folder_path, **options):
+            seen.update(options, card=(folder_path / "README.md").read_text())
+            seen["files"] = sorted(path.name for path in folder_path.iterdir())
+            return "https://the.hub/commit"
+
+    monkeypatch.setattr(hub_mixin, "HfApi", Client)
+    address = model.push_to_hub("me/rooms", model_card_kwargs={"run": run}, branch="new")
+    assert address == "https://the.hub/commit" and seen["repo_id"] == "me/rooms" and seen["revision"] == "new"
+    assert seen["files"] == ["README.md", "config.json", "model.safetensors", "panels.png"]
+    assert 'from_pretrained("me/rooms")' in seen["card"] and "| **SyMerge** | 43.2 |" in seen["card"]
 
 
 def test_what_is_not_there_is_said_at_once(tmp_path, model):
