@@ -15,9 +15,9 @@ import torch
 from mmengine.device import get_device
 from torch import Tensor
 
-from symerge_dense.inference.export_graph import model_file
 from symerge_dense.inference.onnx_model import OnnxModel
 from symerge_dense.models.checkpoint import load_model
+from symerge_dense.models.hub import model_file
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.registry import did_you_mean
 from symerge_dense.tasks.base import DenseTask

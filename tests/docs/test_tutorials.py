@@ -124,6 +124,17 @@ def test_two_trained_models_become_one_by_the_printed_command(lab):
     assert page.split("python use_merged.py\n```\n\n```\n")[1].split("\n")[0] in printed
 
 
+def test_a_model_is_exported_and_used_by_other_programs(lab):
+    folder, printed = lab
+    differences = re.findall(r"depth: largest difference (\S+) from PyTorch .* on 8 images in onnxruntime", printed)
+    assert len(differences) == 1 and 0 < float(differences[0]) < 1e-4
+    assert "segmentation (1, 4, 64, 96) ['class 0'" in printed and "depth (1, 1, 64, 96) m" in printed
+    assert len(list((folder / "predictions_onnx/panels").glob("*.jpg"))) == 8
+    assert ".load_state_dict(load_file('backbone.safetensors'))" in printed
+    assert "license: cc-by-4.0" in (folder / "my_model/README.md").read_text()
+    assert "['depth', 'segmentation'] (64, 96)\n(64, 96)" in printed
+
+
 def test_own_experts_are_merged_and_predict(lab):
     folder, printed = lab
     assert (folder / "merged_run/merged.safetensors").is_file()
