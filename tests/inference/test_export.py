@@ -24,7 +24,7 @@ SIZE = (32, 48)
 TASKS = {"segmentation": {"type": "segmentation", "classes": 4}, "depth": {"type": "depth"}}
 
 
-def write_model(path, spec, heads=("MultiScale", "DeepLab"), size=SIZE, **options):
+def write_model(path, spec, heads=("Linear", "DeepLab"), size=SIZE, **options):
     """A model file with random weights, and BatchNorm statistics that are not those of a new network."""
     torch.manual_seed(0)
     heads = {task: {"type": head} for task, head in zip(TASKS, heads, strict=True)}
