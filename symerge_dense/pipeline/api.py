@@ -139,7 +139,7 @@ def symerge(
         config_images, pool = _images(images, size)
         overrides = {f"adaptation.{key}": value for key, value in {**options, "rounds": rounds}.items()}
         config = given_config(None, overrides, seed=seed, experts=files, base=source, images=config_images, size=size)
-        train(config, work_dir=str(folder), images=pool)
+        train(config, work_dir=str(folder), images=pool, pictures=work_dir is not None)
         model, about = load_model(folder / "merged.safetensors")
     model.record = {key: about[key] for key in KEPT}
     return model
@@ -155,7 +155,7 @@ def _write_base(base: Any, folder: Path) -> Path:
     state = base.state_dict() if isinstance(base, nn.Module) else base
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"base is a {type(base).__name__}; give a file, a network, or its state {{name: tensor}}.")
-    if isinstance(base, TimmBackbone):
+    if all(name.startswith("body.") for name in state):  # of a TimmBackbone
         state = {f"backbone.{name}": value for name, value in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(

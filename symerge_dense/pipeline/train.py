@@ -53,6 +53,7 @@ class TrainRun:
         amp: train missing experts in mixed precision.
         train_experts: whether missing experts are trained; False makes them an error.
         images: the unlabelled images as an object, where the config can only describe them.
+        pictures: whether to draw some.
     """
 
     config: RunConfig
@@ -62,6 +63,7 @@ class TrainRun:
     amp: bool = False
     train_experts: bool = True
     images: Unlabelled | None = None
+    pictures: bool = True
 
     def __post_init__(self) -> None:
         self.labelled = "test" in self.config.data
@@ -116,7 +118,8 @@ class TrainRun:
             self.panels.predict("merged", adapted.model)
         if is_main_process():
             with self.stages("report"):
-                self._draw(adapted)
+                if self.pictures:
+                    self._draw(adapted)
             self._report(adapted)
         return self.results
 
@@ -215,11 +218,12 @@ class TrainRun:
             )
         write_results(self.folder / "results.json", self.results)
         print_record(self.results, console)
-        console.print(
-            f"{sum(self.stages.seconds.values()):.0f} s, {self.results['peak_memory_mb']:.0f} MiB at peak. "
-            f"In {self.folder}: results.json, merged.safetensors, panels.png, coefficients.png, curves.png, panels/. "
-            "`symerge report page` makes one page of it."
-        )
+        names = ["results.json", "merged.safetensors"]
+        names += ["panels.png", "coefficients.png", "curves.png", "panels/"] if self.pictures else []
+        seconds, memory = sum(self.stages.seconds.values()), self.results["peak_memory_mb"]
+        console.print(f"{seconds:.0f} s, {memory:.0f} MiB at peak. In {self.folder}: {', '.join(names)}.")
+        if self.pictures:
+            console.print("`symerge report page` makes one page of it.")
 
 
 def train(
@@ -231,6 +235,7 @@ def train(
     amp: bool = False,
     train_experts: bool = True,
     images: Unlabelled | None = None,
+    pictures: bool = True,
 ) -> dict[str, Any]:
     """Train missing experts, merge them, evaluate and report. A finished run that is resumed is only shown again.
 
@@ -242,6 +247,7 @@ def train(
         amp: train and adapt in mixed precision.
         train_experts: whether missing experts are trained; False makes them an error.
         images: the unlabelled images as an object, where the config can only describe them.
+        pictures: whether to draw some.
 
     Returns:
         The run record.
@@ -259,7 +265,7 @@ def train(
         print_record(results, console)
         return results
     try:
-        return TrainRun(config, folder, launcher, resume, amp, train_experts, images).run()
+        return TrainRun(config, folder, launcher, resume, amp, train_experts, images, pictures).run()
     except Exception:
         if not resume:
             run_dir.abandon(folder)
