@@ -1,8 +1,8 @@
 """What the files of given experts say about themselves: it completes a short config, and is compared with a long one.
 
-Task and network of an expert are its own: a config that says otherwise about them is refused where the run would mean
-something else (task, classes, backbone, what the images are divided by), and overruled, with a printed sentence, where
-the file alone is used anyway (the head).
+Task and network of an expert are its own. A config that says otherwise is refused where the run would mean something
+else (task, number of classes, backbone, preprocessing that others are trained by), and overruled with a printed sentence
+where the file alone is used (head, preprocessing, other arguments of the task).
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 Spec = dict[str, Any]
 SHARED = ("backbone", "preprocessing", "align_corners")  # what one pass through one backbone needs to be equal
-LOOKS = ("class_names", "palette")  # arguments of tasks that change no number
+ASIDE = (
+    "class_names",
+    "palette",
+    "max_median",
+)  # arguments of tasks that no prediction depends on: their defaults say nothing
 TAKEN = ("tasks", "backbone", "head", "preprocessing")  # sections that experts' files can stand for
 
 
@@ -146,16 +150,13 @@ def _check_task(name: str, spec: Mapping[str, Any], fact: ExpertFacts) -> None:
             f"the expert has it, with data labelled in the same way, or name an expert of {mine.channels}."
         )
     for key in inspect.signature(type(own)).parameters:
-        ours, theirs = (getattr(task, key, None) for task in (mine, own))
-        if ours == theirs or (isinstance(ours, list | tuple) and list(ours) == list(theirs or ())):
-            continue
-        if key not in LOOKS:
-            raise ValueError(
-                f"expert {fact.path} was trained with {key}={theirs!r} of its task, the config's tasks.{name} has "
-                f"{ours!r}; write tasks.{name} as the expert has it: {_short(fact.task)}."
-            )
-        if key in spec and key in fact.task:
-            say(f"note: {key} of task {name} differ between {fact.path} and the config; the expert's are shown.")
+        ours, theirs = (_plain(getattr(task, key, None)) for task in (mine, own))
+        if ours != theirs and (key in spec or key not in ASIDE):
+            say(f"note: {key} of task {name} is {theirs} in {fact.path}, which is used, and {ours} in the config.")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _check_alike(facts: Mapping[str, ExpertFacts]) -> None:
@@ -204,5 +205,5 @@ def _short(spec: Mapping[str, Any]) -> str:
     name = (
         kind if isinstance(kind, str) or kind is None else TASKS.name_of(kind) or HEADS.name_of(kind) or kind.__name__
     )
-    rest = {key: value for key, value in sorted(spec.items()) if key not in ("type", *LOOKS)}
+    rest = {key: value for key, value in sorted(spec.items()) if key not in ("type", *ASIDE)}
     return f"dict({', '.join(f'{key}={value!r}' for key, value in {'type': name, **rest}.items())})"
