@@ -1,7 +1,7 @@
 """What the files of given experts say about themselves: it completes a short config, and is compared with a long one.
 
 Task and network of an expert are its own. A config that says otherwise is refused where the run would mean something
-else (task, number of classes, backbone, preprocessing that others are trained by), and overruled with a printed sentence
+else (task, number of classes, backbone, preprocessing that others are trained by), and overruled in a printed sentence
 where the file alone is used (head, preprocessing, other arguments of the task).
 """
 
