@@ -21,6 +21,7 @@ PAGES = (
     "own_experts",
     "own_task",
     "own_method",
+    "no_labels",
 )  # in the order in which they build on each other
 
 # Imports are most of a short command's time: they are made once, and every command runs in a process forked from here.
@@ -157,6 +158,18 @@ def test_own_methods_merge_files_and_stand_in_the_table(lab):
     assert set(rows) == {"experts", "my_method", "slow_heads", "average"}
     assert not any("error" in row for row in rows.values())
     assert rows["my_method"]["tuning"]["argument"] == "scale"
+
+
+def test_expert_files_and_photos_are_enough(lab):
+    """The command, the config and the function end in the same model, which says how far it agrees with the experts."""
+    folder, printed = lab
+    models = [(folder / name / "merged.safetensors").read_bytes() for name in ("holiday_run", "holiday_again")]
+    assert models[0] == models[1] and (folder / "holiday.safetensors").is_file()
+    record = json.loads((folder / "holiday_run" / "results.json").read_text())
+    merged = record["agreement"]["rows"]["merged"]["tasks"]
+    assert f"agreement: {merged['segmentation']['pixel_accuracy']['value']:.1f} % of pixels" in printed
+    assert "agreement with the experts on 2 held-out images (not accuracy: no labels)" in printed
+    assert "experts" not in record and "delta_m" not in record
 
 
 def test_contracts_of_plugins_are_tested_as_printed(lab):

@@ -237,8 +237,6 @@ def test_commands_that_need_labels_say_so(home, tmp_path, monkeypatch, capsys):
     assert "data has no 'test'" in capsys.readouterr().err
     assert tool("test.py", home.config, home.run / "merged.safetensors") == 2
     assert "unknown split 'test'" in capsys.readouterr().err
-    assert tool("report.py", "table", home.run) == 2
-    assert "run without labels" in capsys.readouterr().err
     assert tool("estimate.py", home.config) == 0
 
 
