@@ -129,7 +129,10 @@ def test_a_model_is_exported_and_used_by_other_programs(lab):
     folder, printed = lab
     differences = re.findall(r"depth: largest difference (\S+) from PyTorch .* on 8 images in onnxruntime", printed)
     assert len(differences) == 1 and 0 < float(differences[0]) < 1e-4
-    assert "segmentation (1, 4, 64, 96) ['class 0'" in printed and "depth (1, 1, 64, 96) m" in printed
+    assert (
+        "segmentation (1, 4, 64, 96) ['wall', 'floor', 'box', 'ball']" in printed
+        and "depth (1, 1, 64, 96) m" in printed
+    )
     assert len(list((folder / "predictions_onnx/panels").glob("*.jpg"))) == 8
     assert ".load_state_dict(load_file('backbone.safetensors'))" in printed
     assert "license: cc-by-4.0" in (folder / "my_model/README.md").read_text()
