@@ -122,7 +122,7 @@ def test_two_trained_models_become_one_by_the_printed_command(lab):
     command = next(line for line in page.splitlines() if line.startswith("symerge merge --method ties"))
     assert f"  {command}" in printed.splitlines()  # as the import says at its end
     assert (folder / "imported/merged.safetensors").is_file() and "120 tensors merged" in printed
-    assert page.split("python use_merged.py\n```\n\n```\n")[1].split("\n")[0] in printed
+    assert page.split("python use_imported.py\n```\n\n```\n")[1].split("\n")[0] in printed
 
 
 def test_a_model_is_exported_and_used_by_other_programs(lab):
