@@ -22,6 +22,7 @@ PAGES = (
     "own_task",
     "own_method",
     "no_labels",
+    "reading_the_report",
 )  # in the order in which they build on each other
 
 # Imports are most of a short command's time: they are made once, and every command runs in a process forked from here.
