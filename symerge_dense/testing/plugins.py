@@ -85,8 +85,8 @@ def find_plugins(module: str, flags: Collection[str] = (), names: Collection[str
     if not found:
         asked = " or ".join(flags) or "task, dataset, head or method"
         raise ValueError(
-            f"{module} registers no {asked}; put a decorator before the class, for example "
-            "@TASKS.register_module() of symerge_dense.registry."
+            f"{module} registers no {asked}; put the decorator .register_module() of its "
+            "registry (TASKS, DATASETS, HEADS, MERGERS or ADAPTIVE_METHODS, of symerge_dense) before the class."
         )
     known = [plugin.name for plugin in found]
     for name in names:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from builders import tiny
+from builders.films import write_film
+from builders.photos import write_photos
+from safetensors.torch import save_file
 
 from symerge_dense.datasets.rooms.dataset import Rooms
+from symerge_dense.models.checkpoint import save_model, state_hash
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -20,7 +26,7 @@ EXAMPLE = README[README.index("## Add a dense task") : README.index("## How a ru
 FRAME = (64, 96)
 
 
-def write_photos(root):
+def write_labelled(root):
     """Rendered rooms as somebody's photos: JPEG, depth in millimetres, saliency (here: brightness) in 0..255."""
     rooms = Rooms("train", root / "rooms", count=16, size=FRAME, tasks={"depth": {}, "albedo": {}})
     for split, numbers in {"train": range(8), "val": range(8, 12), "test": range(12, 16)}.items():
@@ -45,7 +51,7 @@ def run(command, folder):
 def lab(tmp_path_factory):
     """An empty folder with photos, the example's files and the first command run: the look in a minute."""
     folder = tmp_path_factory.mktemp("somewhere")
-    write_photos(folder)
+    write_labelled(folder)
     files = dict(FILE.findall(EXAMPLE))
     assert list(files) == ["my_lab/saliency.py", "photos_symerge.py"]
     for name, code in files.items():
@@ -97,3 +103,45 @@ def test_every_file_and_target_that_readme_names_exists():
     assert not missing
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {"demo", "test"} <= set(targets) and README.index("make demo") < README.index("make test") < 1200
+
+
+# -- the first screen -------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def owner(tmp_path_factory):
+    """A folder with what README's first screen begins with: two experts, their base, photos and a video."""
+    folder = tmp_path_factory.mktemp("owner")
+    base, experts, _ = tiny.family()
+    save_file({f"backbone.{name}": value for name, value in base.state_dict().items()}, folder / "base.safetensors")
+    for task, name in {"depth": "depth", "segmentation": "segmentation"}.items():
+        save_model(folder / f"{name}.safetensors", experts[task], {"base_hash": state_hash(base.state_dict())})
+    shutil.copy(folder / "segmentation.safetensors", folder / "seg.safetensors")
+    for name, count in {"photos": 10, "more_photos": 2}.items():
+        write_photos(folder / name, count)
+    shutil.copy(next((folder / "photos").iterdir()), folder / "photo.jpg")
+    write_film(folder / "video.mp4", 3)
+    return folder
+
+
+def first_screen(language):
+    story = README[README.index("## I have two trained models") : README.index("## What `make demo` prints")]
+    return re.search(rf"^```{language}\n(.*?)^```$", story, re.DOTALL | re.MULTILINE)[1]
+
+
+def test_the_first_screen_makes_one_model_predicts_exports_and_reports(owner):
+    lines = re.sub(r"\\\n\s*", "", first_screen("")).splitlines()
+    assert [line.split()[1] for line in lines] == ["train", "predict", "export", "report"]
+    small = "--cfg-options adaptation.rounds=2 adaptation.batch_size=4"
+    for line in lines:
+        run(line.replace("480 640", "32 48") + (f" {small}" if " train " in line else ""), owner)
+    results = json.loads((owner / "merged" / "results.json").read_text())
+    assert set(results["agreement"]["rows"]["merged"]["tasks"]) == {"depth", "segmentation"}
+    assert len(list((owner / "predictions").rglob("*.jpg"))) == 2 and list((owner / "predictions").rglob("*.mp4"))
+    assert (owner / "model.onnx").stat().st_size > 1000
+    assert "<html" in (owner / "report.html").read_text()
+
+
+def test_the_first_screen_in_python(owner):
+    code = first_screen("python").replace("(480, 640)", "(32, 48), rounds=2, batch_size=4")
+    shape = "cv2.imread('photo.jpg').shape[:2]"
+    (owner / "first.py").write_text(f"import cv2\n{code}\nassert predictor('photo.jpg')['depth'].shape == {shape}\n")
+    run("python first.py", owner)
