@@ -113,7 +113,7 @@ def test_what_is_missing_is_told(module, capsys):
         (["no_such_lab"], "plug-in no_such_lab cannot be imported"),
         (["{}", "{}_god"], "unknown plug-in '{0}_god'. Did you mean '{0}_good'"),
         (["{}", "--head", "--options", "width"], "--options width: give NAME=VALUE"),
-        (["json"], "json registers no task, dataset, head or method; put a decorator before the class"),
+        (["json"], "json registers no task, dataset, head or method; put the decorator"),
     ],
 )
 def test_wrong_questions_end_with_2(module, words, told, capsys):
