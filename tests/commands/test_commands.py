@@ -99,7 +99,7 @@ def test_the_program_lists_its_commands_and_its_version(capsys):
 def test_import_formats_are_those_that_exist():
     from symerge_dense.commands.import_expert import FORMATS as offered
 
-    assert offered == ("auto", *FORMATS)
+    assert offered == ("auto", *FORMATS, "timm")  # for a backbone that the command names
 
 
 # -- configs ----------------------------------------------------------------------------------------------------------
