@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from symerge_dense.models.file_kinds import container_of
 from symerge_dense.models.pickle_protocols import in_known_protocol
 
 SHOWN = 10  # names printed per list of a message
@@ -118,15 +119,16 @@ def existing(path: str | Path) -> Path:
 
 
 def has_record(path: str | Path) -> bool:
-    """Whether a file is a model file of this package.
+    """Whether a file is a model file of this package, by its content, whatever its suffix.
 
     Args:
         path: the file.
     """
-    if Path(path).suffix != ".safetensors":
+    try:
+        with safe_open(existing(path), framework="pt") as file:
+            return KEY in (file.metadata() or {})
+    except SafetensorError:  # another container, or a damaged file: its reader says so
         return False
-    with safe_open(existing(path), framework="pt") as file:
-        return KEY in (file.metadata() or {})
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -139,8 +141,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         ValueError: the file is missing or damaged, is not of this package, or has a newer format.
     """
     path = existing(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path} is not read: it is no .safetensors file, {NO_RECORD}")
+    if container_of(path) != "safetensors":
+        raise ValueError(f"{path} is not read: it is no safetensors file, {NO_RECORD}")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(KEY)

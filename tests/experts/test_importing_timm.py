@@ -5,6 +5,7 @@ import shlex
 import pytest
 import timm
 import torch
+from builders import tiny
 from builders.pipeline_tiny import tool
 from safetensors.torch import save_file
 from torch import nn
@@ -12,7 +13,8 @@ from torch import nn
 from symerge_dense import registry
 from symerge_dense.commands.cli import main
 from symerge_dense.experts.importing.importer import import_expert
-from symerge_dense.models.checkpoint import load_model
+from symerge_dense.experts.importing.next_step import next_step
+from symerge_dense.models.checkpoint import load_model, save_model
 from symerge_dense.registry import HEADS
 
 HEADS_FILE = '''"""Heads of a lab that knows torch and nothing of symerge_dense."""
@@ -226,3 +228,15 @@ def test_what_is_refused_says_what_to_do_and_writes_nothing(lab, kind, tmp_path,
     more, message = REFUSED[kind]
     assert tool("import_expert.py", *words("depth", *more)) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "depth.safetensors").exists()
+
+
+def test_a_damaged_neighbour_does_not_stop_an_import(tmp_path):
+    for name, content in {
+        "pointer": b"version https://git-lfs.github.com/spec/v1\n",
+        "cut": b"\x10" + bytes(20),
+    }.items():
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+    torch.save({"a.weight": torch.zeros(2, 2)}, tmp_path / "torch.safetensors")
+    _, experts, _ = tiny.family()
+    save_model(tmp_path / "depth.safetensors", experts["depth"], {"base_hash": "b", "origin": {}})
+    assert "symerge predict" in next_step(tmp_path / "depth.safetensors", None, "b")

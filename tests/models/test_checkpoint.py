@@ -3,10 +3,12 @@
 import json
 import os
 import pickle
+import shutil
 from collections import OrderedDict
 
 import pytest
 import torch
+from builders import tiny
 from builders.tiny import CNN, PREPROCESSING, SIZE, VIT, backbone, tasks
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -23,6 +25,7 @@ from symerge_dense.models.checkpoint import (
     state_hash,
 )
 from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.weight_files import has_record
 
 HEAD = {"type": "MultiScale", "width": 4}
 
@@ -135,7 +138,7 @@ def test_a_flipped_bit(saved):
 
 def test_a_file_of_another_kind_is_not_called_damaged(tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "expert.pth")
-    with pytest.raises(ValueError, match=r"expert\.pth is not read: it is no \.safetensors file.*load_base") as found:
+    with pytest.raises(ValueError, match=r"expert\.pth is not read: it is no safetensors file.*load_base") as found:
         load_model(tmp_path / "expert.pth")
     assert not isinstance(found.value, CorruptFileError)
 
@@ -283,3 +286,18 @@ def test_experts_must_share_their_base():
         check_same_base(entries, allow=True)
     with pytest.raises(ValueError, match=r"depth.safetensors: aaaaaaaaaaaa, edges.safetensors: unknown"):
         check_same_base({"depth.safetensors": one, "edges.safetensors": {}})
+
+
+# -- the container goes by the content --------------------------------------------------------------------------------
+def test_a_model_file_under_another_suffix_keeps_its_record(tmp_path):
+    """safetensors named .pth, and a torch file named .safetensors: the same answers as under their own names."""
+    base, experts, _ = tiny.family()
+    origin = state_hash(base.state_dict())
+    save_model(tmp_path / "depth.safetensors", experts["depth"], {"base_hash": origin})
+    renamed = shutil.copy(tmp_path / "depth.safetensors", tmp_path / "depth.pth")
+    assert has_record(renamed) and read_metadata(renamed)["base_hash"] == origin
+    assert state_hash(load_model(renamed)[0].state_dict()) == state_hash(experts["depth"].state_dict())
+    torch.save(experts["depth"].state_dict(), tmp_path / "plain.safetensors")
+    assert not has_record(tmp_path / "plain.safetensors")
+    with pytest.raises(ValueError, match=r"plain.safetensors is not read: it is no safetensors file, as save_model"):
+        read_metadata(tmp_path / "plain.safetensors")

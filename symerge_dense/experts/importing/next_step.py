@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from symerge_dense.models.weight_files import has_record, read_metadata
 
@@ -19,7 +20,7 @@ def next_step(out: Path, base: str | Path | None, digest: str | None) -> str:
     found: dict[str, Path] = {}
     plugins: dict[str, None] = {}
     for path in [out, *sorted(out.parent.glob("*.safetensors"))]:
-        record = read_metadata(path) if has_record(path) else {}
+        record = _record(path)
         fits = path == out or (digest is not None and record.get("base_hash") == digest and "origin" in record)
         if fits and not any(task in found for task in record["tasks"]):
             found |= dict.fromkeys(record["tasks"], path)
@@ -33,3 +34,11 @@ def next_step(out: Path, base: str | Path | None, digest: str | None) -> str:
     words += [word for module in plugins for word in ("--import", module)]
     what = "merge the experts into one model" if len(files) > 1 else "look at what it predicts of a folder of photos"
     return f"next, {what}:\n  {shlex.join(words)}"
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The record of a model file; of another file, a neighbour that is none of our business, an empty one."""
+    try:
+        return read_metadata(path) if has_record(path) else {}
+    except (ValueError, OSError):  # damaged, or of a newer version
+        return {}

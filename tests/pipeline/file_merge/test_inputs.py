@@ -9,8 +9,9 @@ from builders.merge_checkpoints import Files, same, write_files
 from builders.pipeline_tiny import tool
 from safetensors.torch import load_file, save_file
 
+from symerge_dense import merge
 from symerge_dense.merging.run import merge_state
-from symerge_dense.models.checkpoint import load_model, save_model
+from symerge_dense.models.checkpoint import load_model, save_model, state_hash
 from symerge_dense.registry import MERGERS
 
 VARIANTS = {
@@ -206,3 +207,18 @@ def test_heads_need_models(files, models, capsys):
     assert f"two experts serve '{task}'" in capsys.readouterr().err
     assert tool("merge.py", *words_of(folder, experts), "--heads", "--prefix", "backbone.") == 2
     assert "leave out --packed, --task and --prefix" in capsys.readouterr().err
+
+
+def test_the_base_of_renamed_experts_is_checked_in_a_merge(tmp_path):
+    base, experts, _ = tiny.family()
+    state = {f"backbone.{name}": value for name, value in base.state_dict().items()}
+    torch.save(state, tmp_path / "base.safetensors")
+    other = {name: value + 1 if value.is_floating_point() else value for name, value in state.items()}
+    torch.save(other, tmp_path / "other.safetensors")
+    files = {}
+    for task in ("depth", "segmentation"):
+        save_model(tmp_path / f"{task}.safetensors", experts[task], {"base_hash": state_hash(base.state_dict())})
+        files[task] = (tmp_path / f"{task}.safetensors").rename(tmp_path / f"{task}.pth")
+    assert merge("average", tmp_path / "base.safetensors", files)
+    with pytest.raises(ValueError, match="base"):
+        merge("average", tmp_path / "other.safetensors", files)
