@@ -45,7 +45,10 @@ def run(options: argparse.Namespace) -> None:
     """Run the main job."""
     path = None if options.config is None else find_config(options.config)
     if options.size and not options.images:
-        raise ValueError("--size is the size of --images; for a data set of a config set its size by --cfg-options.")
+        raise ValueError(
+            "--size is the size of --images; give --images FOLDER too, or, for a data set of a config, set its size by "
+            "--cfg-options."
+        )
     if path is None and not (options.experts and options.images):
         raise ValueError(
             "give a config (symerge config list shows those that come with the package), or --experts TASK=FILE ..., "

@@ -123,7 +123,7 @@ def _near(path: Path) -> str:
     names = [entry.name for entry in path.parent.iterdir() if not is_hidden(entry.name)]
     told = did_you_mean(path.name, names, "file").split(" Known:")[0] if names else ""
     place = told.find("Did you mean")
-    return f". {told[place:]}" if place > 0 else f" in {path.parent}."
+    return f". {told[place:]}" if place > 0 else " in this folder." if path.parent == Path() else f" in {path.parent}."
 
 
 def _names(paths: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import io
 import json
@@ -114,7 +115,10 @@ def existing(path: str | Path) -> Path:
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob(f"*{path.suffix}"))[:SHOWN] if path.parent.is_dir() else []
         found = f"holds: {', '.join(near)}" if near else f"{path.parent} holds no {path.suffix} file"
-        raise ValueError(f"there is no file {path}. Its folder {found}.")
+        names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        meant = difflib.get_close_matches(path.name, names, n=1, cutoff=0.8)
+        hint = f" Did you mean {path.parent / meant[0]}?" if meant else ""
+        raise ValueError(f"there is no file {path}. Its folder {found}.{hint}")
     return path
 
 

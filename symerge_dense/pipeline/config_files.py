@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,10 @@ def find_config(config: str | Path) -> Path:
     known = shipped()
     if str(config) in known:
         return known[str(config)]
+    beside = [str(file) for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(str(path), beside, n=1, cutoff=0.8)
+    if close:
+        raise ValueError(f"there is no config file {str(config)!r}. Did you mean {close[0]!r}?")
     near = [str(file) for file in Path("configs").glob("*.py")]
     raise ValueError(did_you_mean(str(config), near or list(known), "config file"))
 

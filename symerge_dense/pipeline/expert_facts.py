@@ -74,7 +74,10 @@ def read_facts(path: str | Path, task: str) -> ExpertFacts:
         check_registered(model, record.get("plugins"))
         if task not in model["tasks"]:
             served = ", ".join(model["tasks"])
-            raise ValueError(f"expert {path} serves {served}, not {task!r}; name an expert of {task}.")
+            raise ValueError(
+                f"expert {path} serves {served}, not {task!r}; write {next(iter(model['tasks']))}={path}, or name an "
+                f"expert of {task}."
+            )
         own = {"task": model["tasks"][task], "head": model["heads"][task], "record": record}
         return ExpertFacts(path=Path(path), **own, **{part: model[part] for part in SHARED})
     except (AttributeError, KeyError, TypeError) as error:

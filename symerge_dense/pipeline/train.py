@@ -40,6 +40,8 @@ from symerge_dense.registry import ADAPTIVE_METHODS, TASKS
 from symerge_dense.report.agreement import print_record, read_record
 from symerge_dense.report.results import write_results
 
+MARGIN = 1.0  # points of Delta_m that SyMerge must be below the initial merge for a sentence about it
+
 
 @dataclass
 class TrainRun:
@@ -217,12 +219,26 @@ class TrainRun:
             )
         write_results(self.folder / "results.json", self.results)
         print_record(self.results, console)
-        names = ["results.json", "merged.safetensors"]
-        names += ["panels.png", "coefficients.png", "curves.png", "panels/"] if self.pictures else []
+        self._say_if_behind()
         seconds, memory = sum(self.stages.seconds.values()), self.results["peak_memory_mb"]
-        console.print(f"{seconds:.0f} s, {memory:.0f} MiB at peak. In {self.folder}: {', '.join(names)}.")
-        if self.pictures:
-            console.print("`symerge report page` makes one page of it.")
+        used = f"{seconds:.0f} s, {memory:.0f} MiB at peak."
+        if not self.pictures:  # the folder is the caller's, and may be gone soon
+            console.print(used)
+            return
+        names = "results.json, merged.safetensors, panels.png, coefficients.png, curves.png, panels/"
+        console.print(f"{used} In {self.folder}: {names}.")
+        console.print(f"`symerge report page {self.folder} --out report.html` makes one page of it.")
+
+    def _say_if_behind(self) -> None:
+        """A sentence where adaptation made the model worse than what it started from."""
+        means = [
+            self.results.get("delta_m", {}).get(entry, {}).get("mean", math.nan) for entry in ("initial", "merged")
+        ]
+        if means[1] < means[0] - MARGIN:
+            console.print(
+                f"SyMerge ended below the initial merge after {self.config.options.rounds} rounds. It learns what the "
+                "experts decide: experts that were trained too little, or too few rounds, are the usual reasons."
+            )
 
 
 def train(

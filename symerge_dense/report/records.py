@@ -114,7 +114,9 @@ def _record_file(path: Path) -> Path | None:
 
 
 def _missing(file: Path, above: Path) -> str:
-    near = sorted(str(other) for name in (RUN, COMPARISON) for other in above.glob(f"*/{name}"))
+    near = sorted(
+        str(other) for name in (RUN, COMPARISON) for depth in ("*", "*/*") for other in above.glob(f"{depth}/{name}")
+    )
     such = f", such as {', '.join(near[:5])}" if near else ""
     return (
         f"{file} is not there; give the {RUN} of a finished run, the {COMPARISON} of a comparison, or a folder{such}."

@@ -14,6 +14,7 @@ from builders.pipeline_tiny import ENV, ROOT, tool
 
 from symerge_dense.commands.cli import COMMANDS, main
 from symerge_dense.experts.importing.formats import FORMATS
+from symerge_dense.models.weight_files import existing
 from symerge_dense.pipeline.config_files import copy_config, find_config, parse_overrides, shipped
 
 HEAVY = ("torch", "mmseg", "torchvision", "timm", "matplotlib")
@@ -77,6 +78,17 @@ def test_a_config_that_does_not_exist_is_answered_without_anything_heavy(name):
 def test_inputs_that_do_not_exist_are_answered_without_anything_heavy():
     result = light(["predict", "x.safetensors", "no_such_file", "--out", "seen"])
     assert result.returncode == 2 and "no_such_file: no such file or folder" in result.stderr, result.stderr
+
+
+def test_a_misspelt_config_or_model_is_answered_with_the_file_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("my_config.py", "merged.safetensors"):
+        (tmp_path / name).touch()
+    for config in ("my_confg.py", "my_config"):
+        with pytest.raises(ValueError, match=r"Did you mean 'my_config\.py'"):
+            find_config(config)
+    with pytest.raises(ValueError, match=r"Did you mean merged\.safetensors"):
+        existing("merged.safetensor")
 
 
 def test_every_command_is_a_tool_and_every_tool_a_command():

@@ -153,5 +153,5 @@ def format_of(foreign: Foreign, name: str = "auto") -> Format:
     raise ValueError(
         f"{foreign.path} {fits}: its tensors begin with {found}. Known: "
         f"{'; '.join(map(str, FORMATS.values()))}. Choose one with --format, or rename the tensors to one "
-        "of these."
+        "of these. A timm backbone with a head of your own: --format timm --backbone NAME --head MODULE:FUNCTION."
     )
