@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         0 where all contracts are kept, else 1.
 
     Raises:
-        ValueError: the module or a name is wrong.
+        ValueError: the module or a name is wrong, or a data set lacks arguments.
     """
     import torch
     from mmengine.config import Config, DictAction
@@ -90,11 +90,17 @@ def run(options: argparse.Namespace) -> int:
     given = Config()
     given.merge_from_dict(holder.given)
     flags = [flag for flag in FLAGS if getattr(options, flag)]
-    broken = total = 0
+    broken, total, incomplete = 0, 0, list[str]()
     for plugin in find_plugins(options.module, flags, options.names):
         owner = plugin.kind.registry[plugin.name]
         print(f"{plugin.kind.registry.kind} {plugin.name} ({owner.__module__}.{owner.__qualname__})", flush=True)
-        for outcome in check_plugin(plugin, given.to_dict()):
+        try:
+            outcomes = check_plugin(plugin, given.to_dict())
+        except ValueError as error:  # the others are tested nevertheless
+            incomplete.append(str(error))
+            print("  not tested\n")
+            continue
+        for outcome in outcomes:
             total, broken = total + (outcome.kept is not None), broken + (outcome.kept is False)
             lines = [f"  {MARKS[outcome.kept]}  {outcome.promise}"]
             if outcome.reason:
@@ -102,7 +108,10 @@ def run(options: argparse.Namespace) -> int:
                 lines += textwrap.wrap(told, 110, initial_indent=" " * 10, subsequent_indent=" " * 10)
             print("\n".join(lines), flush=True)
         print()
-    print(f"{broken} of {total} contracts are broken." if broken else f"All {total} contracts are kept.")
+    if total:
+        print(f"{broken} of {total} contracts are broken." if broken else f"All {total} contracts are kept.")
+    if incomplete:
+        raise ValueError("\n".join(incomplete))
     return 1 if broken else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -104,6 +105,9 @@ def check_plugin(plugin: Plugin, options: Options | None = None) -> list[Outcome
 
     Returns:
         What became of each contract; the first is that the plug-in can be built.
+
+    Raises:
+        ValueError: the data set's constructor needs an argument that is not among the options.
     """
     prepared: list[Any] = []
 
@@ -117,5 +121,25 @@ def check_plugin(plugin: Plugin, options: Options | None = None) -> list[Outcome
         except TypeError as error:
             raise AssertionError(f"{error}; give arguments of its constructor by --options NAME=VALUE.") from error
 
+    _check_arguments(plugin, options or {})
     built = run_checks([check_construction], None)
     return built + (run_checks(plugin.kind.checks, prepared[0]) if prepared else [])
+
+
+def _check_arguments(plugin: Plugin, options: Options) -> None:
+    """A data set that is asked without the arguments it needs is no broken one: the question is incomplete."""
+    owner: Any = plugin.kind.registry[plugin.name]
+    if plugin.kind.registry is not DATASETS or getattr(owner, "__abstractmethods__", ()):
+        return
+    missing = [
+        name
+        for name, parameter in inspect.signature(owner).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name not in options
+    ]
+    if missing:
+        raise ValueError(
+            f"the constructor of {plugin.name} needs {', '.join(missing)}; give arguments of its constructor by "
+            f"--options {missing[0]}=VALUE."
+        )

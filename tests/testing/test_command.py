@@ -101,10 +101,20 @@ def test_all_kinds_are_found_and_options_reach_the_constructor(module, capsys):
 
 
 def test_what_is_missing_is_told(module, capsys):
-    assert main([module, "--dataset"]) == 1
+    assert main([module, f"{module}_data"]) == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert "lacks what its base class asks for: __len__, image, target; write it." in printed
-    assert "'root'; give arguments of its constructor by --options NAME=VALUE" in printed
+    assert "0 of" not in printed and printed.endswith("1 of 1 contracts are broken.")
+
+
+def test_a_data_set_without_its_arguments_is_a_wrong_question(module, capsys):
+    """Its contracts are not broken; the other plug-ins are tested nevertheless."""
+    assert main([module, f"{module}_needy", f"{module}_good"]) == 2
+    printed, told = capsys.readouterr()
+    assert f"the constructor of {module}_needy needs root; give arguments of its constructor by --options root=" in told
+    assert "BROKEN" not in printed and "not tested" in printed and "All" in printed
+    assert main([module, f"{module}_needy", "--options", "root=here"]) == 1  # its image cannot be read
+    assert "no file" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
