@@ -16,15 +16,27 @@ from symerge_dense.datasets.resize import resize
 
 Size = tuple[int, int]
 ImageInput = str | Path | np.ndarray[Any, Any] | Image.Image | Tensor
-KINDS = "a path, a PIL image, a uint8 array (H,W,3) or (H,W), or a tensor (3,H,W) in 0..255"
+KINDS = "a path, a PIL image, an array (H,W,3) or (H,W), or a tensor (3,H,W), in 0..255"
+LAYERS = (1, 3, 4)  # grey, RGB, RGBA
+
+
+def several(images: Any) -> list[ImageInput] | None:
+    """The images of a list, an array (N,H,W,C) or a tensor (N,C,H,W); None for a single image.
+
+    Args:
+        images: what a user gives.
+    """
+    batch = isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4
+    return list(images) if batch or isinstance(images, (list, tuple)) else None
 
 
 def to_pixels(image: ImageInput) -> Pixels:
     """An image as RGB.
 
     Args:
-        image: the path of a file (turned upright as its EXIF says), a PIL image, a uint8 array (H,W,3) RGB or (H,W)
-            grey, or a tensor (3,H,W) or (1,H,W), uint8 or float in 0..255.
+        image: the path of a file (turned upright as its EXIF says), a PIL image, an array (H,W,3) RGB, (H,W,4) RGBA or
+            (H,W) or (H,W,1) grey, or a tensor (3,H,W), (4,H,W) or (1,H,W). Arrays and tensors are uint8 or float in
+            0..255. Transparent pixels are laid over white.
 
     Returns:
         uint8 (H,W,3).
@@ -37,18 +49,32 @@ def to_pixels(image: ImageInput) -> Pixels:
     if isinstance(image, Image.Image):
         return _of_pillow(image)
     if isinstance(image, Tensor):
-        return _of_tensor(image)
+        shape = tuple(image.shape)
+        if image.ndim != 3 or shape[0] not in LAYERS or not image.numel():
+            raise ValueError(f"a tensor of shape {shape} is no image: give (3,H,W) RGB or (1,H,W) grey.")
+        value = image.detach().cpu().permute(1, 2, 0)
+        return _of_numbers((value.float() if value.is_floating_point() else value).numpy(), "a tensor")
     if not isinstance(image, np.ndarray):
         raise ValueError(f"an image is {KINDS}; this is {type(image).__name__}.")
-    if image.dtype != np.uint8:
-        raise ValueError(
-            f"an array of {image.dtype} {image.shape} is no image: give uint8 in 0..255, (H,W,3) or (H,W)."
-        )
-    if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
-        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
-    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+    layers = image[..., None] if image.ndim == 2 else image
+    if layers.ndim != 3 or layers.shape[2] not in LAYERS or not layers.size:
         raise ValueError(f"an array of shape {image.shape} is no image: give (H,W,3) RGB or (H,W) grey.")
-    return np.ascontiguousarray(image)
+    return _of_numbers(layers, "an array")
+
+
+def _of_numbers(values: np.ndarray[Any, Any], kind: str) -> Pixels:
+    """RGB of (H,W,C) in 0..255: the one rule for arrays and tensors."""
+    if values.dtype != np.uint8:
+        low, high = float(values.min()), float(values.max())
+        if values.dtype.kind != "f" or not ((low >= -0.5 and 1.0 < high < 255.5) or low == high == 0.0):
+            raise ValueError(
+                f"{kind} of {values.dtype} with values {low:.3g} to {high:.3g} is no image in 0..255: give uint8, or "
+                "floats in 0..255 (an image in 0..1 times 255), not normalised."
+            )
+        values = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    if values.shape[2] == 4:
+        return _of_pillow(Image.fromarray(np.ascontiguousarray(values)))
+    return np.ascontiguousarray(values if values.shape[2] == 3 else np.repeat(values, 3, axis=2))
 
 
 def _of_pillow(image: Image.Image) -> Pixels:
@@ -63,21 +89,6 @@ def _of_pillow(image: Image.Image) -> Pixels:
         canvas.alpha_composite(turned.convert("RGBA"))
         turned = canvas
     return np.array(turned.convert("RGB"))
-
-
-def _of_tensor(image: Tensor) -> Pixels:
-    if image.ndim != 3 or image.shape[0] not in (1, 3) or not image.numel():
-        raise ValueError(f"a tensor of shape {tuple(image.shape)} is no image: give (3,H,W) RGB or (1,H,W) grey.")
-    value = image.detach().cpu()
-    if value.dtype != torch.uint8:
-        low, high = float(value.min()), float(value.max())
-        if not value.is_floating_point() or not ((low >= -0.5 and 1.0 < high < 255.5) or low == high == 0.0):
-            raise ValueError(
-                f"a tensor of {value.dtype} with values {low:.3g} to {high:.3g} is no image in 0..255: give uint8, or "
-                "floats in 0..255 (an image in 0..1 times 255), not normalised."
-            )
-        value = value.round().clamp(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(value.expand(3, -1, -1).permute(1, 2, 0).numpy())
 
 
 def to_batch(pixels: Pixels, size: Size) -> Tensor:

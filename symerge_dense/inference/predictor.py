@@ -17,7 +17,15 @@ from torch import Tensor
 from symerge_dense.datasets.image_files import Pixels
 from symerge_dense.inference.arrays import Prediction, as_array, enlarged, nearest
 from symerge_dense.inference.backend import Backend, open_backend
-from symerge_dense.inference.image_inputs import ImageInput, Size, checked_size, like_learned, to_batch, to_pixels
+from symerge_dense.inference.image_inputs import (
+    ImageInput,
+    Size,
+    checked_size,
+    like_learned,
+    several,
+    to_batch,
+    to_pixels,
+)
 from symerge_dense.inference.pictures import draw_overlay, draw_panel
 from symerge_dense.inference.views import mirrored_too, tiled
 from symerge_dense.models.multi_task import MultiTaskModel
@@ -35,6 +43,10 @@ class Predictor:
     Arrays have the image's own size H x W. Class maps are integer ids (H,W); numbers of one channel, such as depth in
     metres, are float32 (H,W); several channels, such as unit normals, are float32 (H,W,C). ``tasks[name].unit`` names
     the unit.
+
+    An image is a path, a PIL image, an array (H,W,3) or a tensor (3,H,W); a list of images, an array (N,H,W,3) or a
+    tensor (N,3,H,W) gives a list of predictions. Arrays and tensors follow one rule: uint8 or float in 0..255 (floats
+    in 0..1 are refused), one channel is grey, a fourth is transparency, which is laid over white as in files.
 
     Args:
         model: a model's file (``.safetensors``, or ``.onnx`` as ``symerge export`` writes it), a folder of the Hub, a
@@ -121,18 +133,19 @@ class Predictor:
         """Predictions of an image, or of each of a list of them.
 
         Args:
-            image: a path, a PIL image, a uint8 array (H,W,3) RGB or (H,W) grey, or a tensor (3,H,W) in 0..255; or a
-                list of them, of any sizes.
+            image: a path, a PIL image, an array (H,W,3) RGB or (H,W) grey, or a tensor (3,H,W); or a list of them, of
+                any sizes; or a batch, an array (N,H,W,3) or a tensor (N,3,H,W).
 
         Returns:
-            {task: array} at the image's own size; for a list, a list of them.
+            {task: array} at the image's own size; for a list or a batch, a list of them.
 
         Raises:
             ValueError: an image cannot be read, or the network does not take its size.
         """
-        if isinstance(image, (list, tuple)):
-            return self._predict([to_pixels(one) for one in image])
-        return self._predict([to_pixels(image)])[0]
+        images = several(image)
+        if images is not None:
+            return self._predict([to_pixels(one) for one in images])
+        return self._predict([to_pixels(image)])[0]  # type: ignore[arg-type]
 
     def stream(self, images: Iterable[ImageInput]) -> Iterator[Prediction]:
         """Predictions one after the other, ``batch_size`` images at a time: for videos and endless sources.

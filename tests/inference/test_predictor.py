@@ -70,6 +70,15 @@ def test_every_kind_of_input_gives_the_same(path, tmp_path):
     grey = pixels[..., 0]
     for given in (grey, grey[..., None], Image.fromarray(grey), tensor[:1]):
         assert np.array_equal(to_pixels(given), np.repeat(grey[..., None], 3, 2))
+    for given in (pixels.astype(np.float32), pixels.astype(np.float64) + 0.2, tensor.double(), tensor.half()):
+        assert np.array_equal(to_pixels(given), pixels)
+    assert not to_pixels(np.zeros((4, 4, 3), np.float32)).any()
+    rgba = np.dstack([pixels, np.random.default_rng(1).integers(0, 256, (40, 60), np.uint8)])
+    Image.fromarray(rgba).save(tmp_path / "rgba.png")
+    over_white = to_pixels(tmp_path / "rgba.png")
+    for given in (rgba, rgba.astype(np.float32), torch.from_numpy(rgba).permute(2, 0, 1), Image.fromarray(rgba)):
+        assert np.array_equal(to_pixels(given), over_white)
+    assert not np.array_equal(over_white, pixels)
     clear = Image.fromarray(np.dstack([pixels, np.full((40, 60), 0, np.uint8)]))
     assert (to_pixels(clear) == 255).all()
 
@@ -77,7 +86,10 @@ def test_every_kind_of_input_gives_the_same(path, tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (np.zeros((4, 4, 3)), "float64.*uint8"),
+        (np.random.default_rng(0).random((4, 4, 3)), "array of float64.*uint8.*in 0..1 times 255"),
+        (np.random.default_rng(0).normal(size=(4, 4, 3)), "not normalised"),
+        (np.full((4, 4, 3), 7), "array of int64.*uint8"),
+        (np.full((4, 4, 3), np.nan), "nan to nan"),
         (np.zeros((4, 4, 2), np.uint8), r"\(H,W,3\) RGB"),
         (torch.rand(3, 4, 4), "in 0..1 times 255"),
         (torch.zeros(1, 3, 4, 4), r"give \(3,H,W\)"),
@@ -101,6 +113,22 @@ def test_a_list_of_any_sizes_gives_what_single_images_give(path):
         for one, expected in zip(found, single, strict=True):
             np.testing.assert_allclose(one["depth"], expected["depth"], rtol=1e-4, atol=1e-5)
     assert batched([]) == []
+
+
+def test_a_batch_is_a_list_of_images(path):
+    images = [picture(), picture(seed=1)]
+    predictor = Predictor(path, device="cpu", batch_size=2)
+    expected = predictor(images)
+    batch = np.stack(images)
+    tensor = torch.from_numpy(batch).permute(0, 3, 1, 2)
+    for given in (batch, batch.astype(np.float32), tensor, tensor.float()):
+        found = predictor(given)
+        assert isinstance(found, list) and len(found) == 2
+        for one, other in zip(found, expected, strict=True):
+            assert all(np.array_equal(one[name], other[name]) for name in other)
+    assert isinstance(predictor(batch[:1]), list) and predictor(batch[:0]) == []
+    with pytest.raises(ValueError, match=r"give \(H,W,3\) RGB"):
+        predictor(batch.transpose(0, 3, 1, 2))
 
 
 def test_only_the_wanted_tasks_are_computed(path):
