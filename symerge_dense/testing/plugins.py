@@ -128,8 +128,8 @@ def check_plugin(plugin: Plugin, options: Options | None = None) -> list[Outcome
 
 def _check_arguments(plugin: Plugin, options: Options) -> None:
     """A data set that is asked without the arguments it needs is no broken one: the question is incomplete."""
-    owner: Any = plugin.kind.registry[plugin.name]
-    if plugin.kind.registry is not DATASETS or getattr(owner, "__abstractmethods__", ()):
+    owner = plugin.kind.registry[plugin.name]
+    if plugin.kind.registry is not DATASETS or inspect.isabstract(owner):
         return
     missing = [
         name
