@@ -58,6 +58,26 @@ def find_images(folder: str | Path, recursive: bool = False) -> list[Path]:
     return images
 
 
+def passed_over(folders: Sequence[str | Path], recursive: bool = False) -> str:
+    """A remark on the files beside images that are not read, such as .heic; empty where there are none.
+
+    Args:
+        folders: as for ``find_images``.
+        recursive: as for ``find_images``.
+    """
+    others = [
+        path
+        for folder in map(Path, folders)
+        for path in folder.glob("**/*" if recursive else "*")
+        if path.is_file() and path.suffix.lower() not in SUFFIXES and not is_hidden(path.relative_to(folder))
+    ]
+    if not others:
+        return ""
+    where = ", ".join(map(str, folders[:3])) + (", ..." if len(folders) > 3 else "")
+    files = f"{len(others)} file{'s' * (len(others) > 1)}"
+    return f"note: {where}: {files} not read as images{what_is_there(others)}; images are {', '.join(SUFFIXES)}."
+
+
 def what_is_there(paths: Sequence[Path]) -> str:
     """How many files of each kind there are, in brackets, for a message; empty for none.
 

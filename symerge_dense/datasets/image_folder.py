@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from symerge_dense.datasets.base import Array, DenseDataset
-from symerge_dense.datasets.image_files import checked_size, find_images, read_image
+from symerge_dense.datasets.image_files import checked_size, find_images, passed_over, read_image
 from symerge_dense.datasets.transforms import Augment, TargetRule
 from symerge_dense.registry import DATASETS
 
@@ -45,7 +45,13 @@ class ImageFolder(DenseDataset):
         roots = [root] if isinstance(root, str | Path) else list(root or [])
         if not roots or len({Path(folder).resolve() for folder in roots}) < len(roots):
             raise ValueError(f"root={root!r}: give the folder that holds your images, or a list of different folders.")
+        self.roots, self.recursive = roots, recursive
         self.files = [path for folder in roots for path in find_images(folder, recursive)]
+
+    @property
+    def remark(self) -> str:
+        """What a run tells once: how many files of other kinds are passed over; empty where there are none."""
+        return passed_over(self.roots, self.recursive)
 
     def __len__(self) -> int:
         return len(self.files)

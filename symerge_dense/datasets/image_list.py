@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from symerge_dense.datasets.base import Array, DenseDataset
-from symerge_dense.datasets.image_files import checked_size, find_images, read_image
+from symerge_dense.datasets.image_files import checked_size, find_images, passed_over, read_image
 from symerge_dense.datasets.transforms import Augment, TargetRule
 from symerge_dense.registry import DATASETS
 
@@ -57,7 +57,9 @@ class ImageList(DenseDataset):
         super().__init__(tasks, augment, None if size is None else (size[0], size[1]), seed)
         named = [images] if is_path(images) else images
         self.files: list[Path] | None = None
+        self.folders: list[Path] = []
         if isinstance(named, Sequence) and all(map(is_path, named)):
+            self.folders = [path for path in map(Path, named) if path.is_dir()]
             self.files = [file for path in named for file in _files(Path(path))]
         self._items: Any = self.files if self.files is not None else named
         if not hasattr(self._items, "__len__") or not hasattr(self._items, "__getitem__"):
@@ -67,6 +69,11 @@ class ImageList(DenseDataset):
             )
         if not len(self._items):
             raise ValueError("there are no images: the list is empty; name a folder or files.")
+
+    @property
+    def remark(self) -> str:
+        """What a run tells once: how many files of other kinds its folders hold; empty where there are none."""
+        return passed_over(self.folders)
 
     def __len__(self) -> int:
         return len(self._items)

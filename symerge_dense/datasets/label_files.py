@@ -20,7 +20,7 @@ from symerge_dense.datasets.image_files import DAMAGE
 from symerge_dense.fileio import optional_import
 
 Array = NDArray[Any]
-LOSSY = (".jpg", ".jpeg")  # fine for a saliency map, not for class numbers
+LOSSY = (".jpg", ".jpeg", ".webp")  # numbers come back as others
 PALETTES = ("P", "1", "L")  # Pillow's modes whose stored numbers only Pillow gives
 UNREADABLE = (
     *DAMAGE,
@@ -39,7 +39,7 @@ def read_label(path: str | Path, key: str | None = None) -> Array:
     """The numbers of a label file: palette indices, not colours; 16 bits and floats as they are; RGB channel order.
 
     Args:
-        path: .png, .tif, .tiff, .bmp, .jpg, .exr, .npy, .npz, .h5 or .hdf5.
+        path: .png, .tif, .tiff, .bmp, .exr, .npy, .npz, .h5 or .hdf5.
         key: name of the array in .npz and HDF5 (with its groups, 'a/b'), of the channel in EXR; None: the only one.
 
     Returns:
@@ -49,6 +49,11 @@ def read_label(path: str | Path, key: str | None = None) -> Array:
         ValueError: the file is missing, damaged, of another kind, or holds several arrays and no ``key`` is given.
     """
     path = Path(path)
+    if path.suffix.lower() in LOSSY:
+        raise ValueError(
+            f"{path}: {path.suffix} files change the numbers of labels; write the label again as PNG, TIFF or .npy "
+            "from what the file was made of."
+        )
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"{path}: labels are read from {', '.join(READERS)} files, not from {path.suffix or 'this'}.")
@@ -135,7 +140,7 @@ def _chosen(path: Path, key: str | None, names: list[str]) -> str:
 
 
 READERS: dict[str, Callable[[Path, str | None], Array]] = {
-    **dict.fromkeys((".png", ".tif", ".tiff", ".bmp", *LOSSY), _picture),
+    **dict.fromkeys((".png", ".tif", ".tiff", ".bmp"), _picture),
     ".exr": _exr,
     ".npy": _npy,
     ".npz": _npz,

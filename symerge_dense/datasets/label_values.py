@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from symerge_dense.datasets.label_files import LOSSY
 from symerge_dense.datasets.targets import INVALID_LABEL
 from symerge_dense.registry import did_you_mean
 
@@ -112,8 +111,6 @@ def class_numbers(stored: Array, spec: LabelSpec, path: Path) -> Array:
     """
     if spec.scale not in (None, 1) or spec.offset:
         raise ValueError(f"{path}: class numbers take no scale or offset; give map={{stored number: class}}.")
-    if path.suffix.lower() in LOSSY:
-        raise ValueError(f"{path}: JPEG changes class numbers; save the map as PNG.")
     stored = _with_channels(stored, 1, path, "a class map")
     unknown = _unknown(stored, spec)
     values = np.where(unknown, 0, stored)

@@ -104,6 +104,11 @@ class Unlabelled(Dataset[dict[str, Any]]):
         """
         self._source.check_images(progress, int(self._shown.max()) + 1)
 
+    @property
+    def remark(self) -> str:
+        """What the data set remarks on its images, such as files that it passes over; mostly empty."""
+        return str(getattr(self._source, "remark", ""))
+
     def attach(self, join: Callable[[dict[str, Any], int], dict[str, Any]]) -> None:
         """Let a function add predictions of experts to every sample, and augment both alike.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from symerge_dense.datasets.base import DenseDataset
+from symerge_dense.datasets.base import DenseDataset, to_tensor
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.pipeline import data
 from symerge_dense.pipeline.config import RunConfig
@@ -18,7 +18,9 @@ from symerge_dense.pipeline.config_checks import explained
 from symerge_dense.pipeline.expert_facts import ExpertFacts, check_given_experts
 from symerge_dense.pipeline.expert_store import ExpertStore
 from symerge_dense.pipeline.network import check_network, check_size, label_sizes
-from symerge_dense.progress import track
+from symerge_dense.preparation.check.data_sets import no_label
+from symerge_dense.progress import say, track
+from symerge_dense.tasks.base import DenseTask
 
 HELD_OUT_SHARE, HELD_OUT = 10, (2, 100)  # of the pool, one image in ten, but at least two and at most a hundred
 HALF = 2  # bytes of a label's number
@@ -51,6 +53,8 @@ def check_run(
     facts = check_given_experts(config)
     check_network(config)
     pool = data.pool(config) if images is None else images
+    if pool.remark:
+        say(pool.remark, once=True)
     sets = {} if test is None else {"data.test": test()}
     if test is None:
         held_out_count(config, len(pool))
@@ -98,14 +102,25 @@ def check_labelled(sets: Mapping[str, DenseDataset], workers: int = 0) -> None:
         workers: processes that read.
 
     Raises:
-        ValueError: a file is missing, broken or does not fit.
+        ValueError: a file is missing, broken or does not fit, or a task has not one valid pixel.
     """
     for title, labelled in sets.items():
         order = range(len(labelled))
         loader: DataLoader[Any] = DataLoader(labelled, batch_size=None, num_workers=workers, sampler=order)
         labelled.check_images()
-        for _ in track(loader, f"reading {title}"):
-            pass
+        unseen = {name: rule for name, rule in labelled.tasks.items() if isinstance(rule, DenseTask)}
+        for sample in track(loader, f"reading {title}"):
+            unseen = {name: rule for name, rule in unseen.items() if not rule.valid(sample[name][None]).any()}
+        for name, rule in unseen.items():
+            _check_any_label(title, labelled, name, rule)
+
+
+def _check_any_label(title: str, labelled: DenseDataset, name: str, rule: DenseTask) -> None:
+    """Look at the whole labels of a task that had none in the samples, which augmentation may have cropped."""
+    for index in range(len(labelled)) if labelled.augment is not None else ():
+        if rule.valid(to_tensor(labelled.resized_target(index, name))[None]).any():
+            return
+    raise ValueError(f"{title}: {no_label(name, len(labelled), labelled.target_name(0, name))}.")
 
 
 def check_disk(

@@ -10,7 +10,7 @@ from torch import Tensor
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import Array
 from symerge_dense.tasks.metric import Metric
-from symerge_dense.tasks.plausibility import too_far
+from symerge_dense.tasks.plausibility import negative, too_far
 from symerge_dense.tasks.protocols import BatchMeans, EigenDepth, labelled
 from symerge_dense.tasks.regression import Positive, pixel_sums
 
@@ -49,12 +49,12 @@ class Depth(Positive, BatchMeans, EigenDepth):
         self.max_median = max_median
 
     def implausible(self, target: Array) -> str | None:
-        """A median above ``max_median``: millimetres in place of metres.
+        """A median above ``max_median``, millimetres in place of metres; or many different negative numbers.
 
         Args:
             target: metres (H,W) or (H,W,1).
         """
-        return too_far(target, self.max_median)
+        return too_far(target, self.max_median) or negative(target)
 
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:
         """Rows [valid pixels, sum |e|, sum |e|/g, sum e^2, pixels within a factor 1.25].

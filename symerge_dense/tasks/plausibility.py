@@ -16,6 +16,7 @@ Array = NDArray[Any]
 ENOUGH = 20_000  # evenly spaced pixels show a wrong unit
 UNIT_TOLERANCE = 0.2  # of a length; resampled normals are a little shorter than 1
 COLOUR_TOLERANCE = 0.05  # where no number is negative: colours 0..1 have lengths around 1 too
+MOST_NEGATIVE = 0.01  # share of pixels; resampling mixes a marker with depth along edges
 ROUNDING = 1e-3  # a resized target may be this much beyond 0 or 1
 
 
@@ -51,6 +52,25 @@ def too_far(target: Array, limit: float) -> str | None:
     return (
         f"{median:.5g} m in the median, above {limit:g} m: depth is in metres, so multiply it by 0.001 if it is in "
         "millimetres (scale=1e-3 of a FolderDataset); if it is right, give the task depth a higher max_median."
+    )
+
+
+def negative(target: Array) -> str | None:
+    """Negative depth that marks nothing: one number, such as -1, may mean 'no label', but not many of them.
+
+    Args:
+        target: metres, (H,W) or (H,W,1).
+    """
+    known = target[np.isfinite(target)]
+    known = known[:: max(known.size // ENOUGH, 1)]
+    found, counts = np.unique(known[known < 0], return_counts=True)
+    share = (counts.sum() - counts.max()) / known.size if found.size else 0.0
+    if share <= MOST_NEGATIVE:
+        return None
+    return (
+        f"negative in {counts.sum() / known.size:.0%} of its pixels, with values {found[0]:.4g}..{found[-1]:.4g} m: "
+        "depth is positive where it is known; if the axis points backwards, change the sign (scale=-1 of a "
+        "FolderDataset), and store one number where there is no label (invalid=-1 there)."
     )
 
 

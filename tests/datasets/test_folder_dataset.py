@@ -230,7 +230,31 @@ def test_labels_of_another_frame_or_resolution(root):
         folder(root, SEGMENTATION)[2]
 
 
-def test_colours_fractions_and_jpeg_are_no_class_numbers(root):
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".webp"])
+@pytest.mark.parametrize("name", ["segmentation", "depth", "shading"])
+def test_lossy_label_files_are_refused_for_every_task(root, name, suffix):
+    write_photos(root / "labels", 4, suffix=suffix)
+    task = {**SEGMENTATION, **DEPTH, "shading": {"type": "shading"}}[name]
+    spec = f"labels/{{}}{suffix}" if name == "segmentation" else {"path": f"labels/{{}}{suffix}", "scale": 1}
+    with pytest.raises(ValueError, match=rf"0000{suffix}: {suffix} files change the numbers .* as PNG, TIFF or \.npy"):
+        folder(root, {name: task}, {name: spec})[0]
+
+
+def test_negative_depth_is_refused_and_a_marker_is_not(root):
+    metres = np.random.default_rng(0).uniform(1, 5, SIZE).astype(np.float32)
+    np.save(root / "0000.npy", -metres)
+    one = {"tasks": DEPTH, "split": "0%:25%"}
+    with pytest.raises(ValueError, match=r"0000\.npy is negative in 100% of its pixels.*scale=-1"):
+        folder(root, targets={"depth": "{}.npy"}, **one)[0]
+    turned = folder(root, targets={"depth": {"path": "{}.npy", "scale": -1}}, **one)[0]["depth"][0]
+    np.testing.assert_array_equal(turned, metres)
+    np.save(root / "0000.npy", np.where(metres > 3, -1, metres))
+    np.testing.assert_array_equal(
+        folder(root, targets={"depth": "{}.npy"}, **one)[0]["depth"][0], np.where(metres > 3, 0, metres)
+    )
+
+
+def test_colours_and_fractions_are_no_class_numbers(root):
     cv2.imwrite(str(root / "masks/0000.png"), np.random.default_rng(0).integers(0, 4, (*SIZE, 3), dtype=np.uint8))
     with pytest.raises(
         ValueError, match=r"0000\.png: has 3 channels, a class map takes 1; save it as a grey or palette"
@@ -242,8 +266,6 @@ def test_colours_fractions_and_jpeg_are_no_class_numbers(root):
     np.save(root / "0000.npy", np.zeros((1, *SIZE)))
     with pytest.raises(ValueError, match=r"shape \(1, 48, 64\), but channels come last; save it as \(H, W, 1\)"):
         folder(root, DEPTH, {"depth": "{}.npy"}, split="0%:25%")[0]
-    with pytest.raises(ValueError, match="JPEG changes class numbers; save the map as PNG"):
-        folder(root, SEGMENTATION, {"segmentation": "photos/{}.jpg", "depth": "depth/{}.png"})[0]
     with pytest.raises(ValueError, match=r"class numbers take no scale or offset; give map="):
         folder(root, SEGMENTATION, {"segmentation": {"path": "masks/{}.png", "scale": 2}})[1]
 

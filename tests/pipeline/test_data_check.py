@@ -11,8 +11,13 @@ from builders.photos import cut_off, labels, write_labelled_photos, write_photos
 from builders.pipeline_tiny import tool, write_config
 from builders.tiny import TinySet, tasks
 
+from symerge_dense.datasets.image_folder import ImageFolder
+from symerge_dense.datasets.image_list import ImageList
+from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.pipeline.config import load_config
+from symerge_dense.pipeline.data import dataset
 from symerge_dense.pipeline.data_check import check
+from symerge_dense.pipeline.run_checks import check_labelled
 from symerge_dense.preparation.check.data_sets import check_data_sets
 
 OWN = """
@@ -77,6 +82,60 @@ def test_every_fault_is_named_once(own, capsys):
     assert "images of 2 sizes" in text and "0001.jpg is 64 x 48" in text and "give it size=(height, width)" in text
     assert "warning" in text and "depth/0005.png: has not one valid pixel of depth" in text
     assert re.search(r"own: \d+ faults", text)
+
+
+@pytest.mark.parametrize("task", ["depth", "segmentation"])
+def test_a_split_without_one_valid_pixel_is_a_fault_and_stops_a_run(own, task, capsys):
+    root, path = own
+    folder, value = {"depth": ("depth", np.uint16(0)), "segmentation": ("masks", np.uint8(255))}[task]
+    for index in range(4):
+        cv2.imwrite(str(root / f"{folder}/{index:04d}.png"), np.full((48, 64), value))
+    assert tool("check.py", path) == 1
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    words = f"data.train: not one pixel of {task} is valid in 4 labels, such as {root / folder / '0000.png'}: correct"
+    assert words in text and "own: 1 fault" in text
+    config = load_config(path)
+    sets = {"data.train": dataset(config, "train", config.tasks)}
+    with pytest.raises(ValueError, match=re.escape(words) + r" the unit .*\(invalid=\) or the path"):
+        check_labelled(sets)
+    cv2.imwrite(str(root / f"{folder}/0002.png"), np.eye(48, 64, dtype=value.dtype))
+    check_labelled(sets)
+    assert tool("check.py", path) == 0
+
+
+def test_a_label_that_crops_miss_is_a_label(own):
+    root, path = own
+    for index in range(4):
+        cv2.imwrite(str(root / f"depth/{index:04d}.png"), np.zeros((48, 64), np.uint16))
+    stored = np.zeros((48, 64), np.uint16)
+    stored[0, 0] = 1000
+    cv2.imwrite(str(root / "depth/0003.png"), stored)
+    crop = {"data.train.augment": {"zoom": (3.0,), "flip": 0.0}}
+    config = load_config(path, crop)
+    train = dataset(config, "train", config.tasks)
+    assert not any((sample["depth"] > 0).any() for sample in train)
+    check_labelled({"data.train": train})
+
+
+def test_splits_in_two_units_are_a_warning(own, capsys):
+    _, path = own
+    assert tool("check.py", path) == 0
+    assert "another unit" not in capsys.readouterr().out
+    assert tool("check.py", path, "--cfg-options", "data.test.targets.depth.scale=1e-2") == 0
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    medians = [np.median(depth[depth > 0]) for depth in (labels(index)["depth"] for index in range(8))]
+    train, test = np.median(medians[:4]), 10 * np.median(medians[4:])
+    assert f"depth: median {train:.3g} m in train, {test:.3g} m in test: one of them is in another unit" in text
+
+
+def test_a_run_remarks_on_files_that_it_passes_over(tmp_path):
+    write_photos(tmp_path, 2)
+    assert ImageFolder(tmp_path).remark == ""
+    for name in ("a.HEIC", "b.heic", "c.gif", ".hidden.gif"):
+        (tmp_path / name).write_bytes(b"x")
+    pool = Unlabelled(ImageFolder(tmp_path))
+    assert re.search(r"3 files not read as images \(it holds .*1 \.gif file.*\); images are \.jpg", pool.remark)
+    assert pool.remark == ImageList([tmp_path]).remark and str(tmp_path) in pool.remark
 
 
 def test_a_data_set_that_cannot_be_built_is_a_fault_of_its_split(own, capsys):

@@ -34,6 +34,18 @@ def test_depth_in_another_unit(factor, refused):
         assert Depth(max_median=1e6).implausible(metres * np.float32(factor)) is None
 
 
+def test_many_different_negative_depths_are_no_marker():
+    metres = np.random.default_rng(0).uniform(1, 10, SIZE).astype(np.float32)
+    assert Depth().implausible(np.where(metres > 5, np.float32(-1), metres)) is None  # one number may mean 'no label'
+    assert Depth().implausible(np.full(SIZE, -1, np.float32)) is None
+    few = metres.copy()
+    few[0, :3] = -1, -0.4, -0.2
+    assert Depth().implausible(few) is None
+    said = Depth().implausible(-metres)
+    assert "negative in 100% of its pixels" in said and "scale=-1" in said and "invalid=" in said
+    assert "negative in" in Depth().implausible(np.where(metres > 5, -metres, metres))
+
+
 def test_a_limit_must_be_positive():
     with pytest.raises(ValueError, match="max_median=0"):
         Depth(max_median=0)

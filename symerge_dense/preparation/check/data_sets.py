@@ -22,6 +22,7 @@ from symerge_dense.tasks.base import DenseTask
 
 Array = NDArray[Any]
 T = TypeVar("T")
+MOST_APART = 8  # factor between the medians of two splits; a wrong unit makes it 10 or more
 MOST_CLASSES = 60  # in the table; with more, only those that occur are listed
 NUMBER = re.compile(r"-?\d[\d.e+-]*")
 
@@ -36,6 +37,8 @@ class TargetFacts:
     def __init__(self, task: DenseTask) -> None:
         self.task = task
         self.labels = self.pixels = self.invalid = 0
+        self.medians = list[float]()  # of the labels, where the task has a unit
+        self.example = ""
         self.low, self.high = float("inf"), float("-inf")
         self.counts = np.zeros(task.channels if task.class_map else 0, np.int64)
 
@@ -55,6 +58,8 @@ class TargetFacts:
         if not known.numel():
             return False
         self.low, self.high = min(self.low, float(known.min())), max(self.high, float(known.max()))
+        if self.task.unit and not self.task.class_map:
+            self.medians.append(float(known.median()))
         if self.task.class_map:
             self.counts += np.bincount(known.flatten().numpy(), minlength=len(self.counts))
         return True
@@ -63,6 +68,20 @@ class TargetFacts:
     def invalid_share(self) -> float:
         """Share of the pixels without label, 0..1."""
         return self.invalid / max(self.pixels, 1)
+
+
+def no_label(task: str, labels: int, example: str) -> str:
+    """The sentence about a split in which a task has no label at all.
+
+    Args:
+        task: its name.
+        labels: how many were read.
+        example: one of them, as a message calls it.
+    """
+    return (
+        f"not one pixel of {task} is valid in {labels} label{'s' * (labels != 1)}, such as {example}: correct the unit "
+        "(scale=, offset= of a FolderDataset), the number that means 'no label' (invalid=) or the path"
+    )
 
 
 class DataSetCheck:
@@ -99,6 +118,7 @@ class DataSetCheck:
                 continue
             if image is not None and target.shape[:2] != image.shape[:2]:
                 self._add(self.faults, path, f"is {target.shape[:2]}, its image {image.shape[:2]}; give a size=")
+            facts.example = facts.example or path
             if not facts.take(to_tensor(target)):
                 self._add(self.warnings, path, f"has not one valid pixel of {task}")
 
@@ -134,7 +154,10 @@ class DataSetCheck:
             text = f"images of {len(self.sizes)} sizes ({shown}), but a batch needs one; give it size=(height, width)"
             self.faults.append(Fault(Path(self.name), text))
         for task, facts in self.targets.items():
-            if facts.invalid_share > MOST_INVALID:
+            if facts.labels and facts.invalid == facts.pixels:
+                text = no_label(task, facts.labels, facts.example)
+                self.faults.append(Fault(Path(f"data.{self.name}"), text))
+            elif facts.invalid_share > MOST_INVALID:
                 text = f"{facts.invalid_share:.0%} of the pixels carry no {task}"
                 self.warnings.append(Fault(Path(self.name), text))
             if facts.task.class_map and facts.labels and (absent := int((facts.counts == 0).sum())):
@@ -170,7 +193,7 @@ def check_data_sets(
         report.faults += check.faults
         report.warnings += check.warnings
         report.facts.append(check.fact)
-    report.warnings += _shared(sets)
+    report.warnings += _shared(sets) + _units(checks)
     if any(check.targets for check in checks):
         report.tables.append(_ranges(checks))
     report.tables += _classes(checks)
@@ -188,6 +211,25 @@ def _shared(sets: Mapping[str, DenseDataset]) -> list[Fault]:
         if shared
         else []
     )
+
+
+def _units(checks: list[DataSetCheck]) -> list[Fault]:
+    """Labels of 'train' and of another split whose medians are far apart."""
+    by_name = {check.name: check for check in checks}
+    train, found = by_name.pop("train", None), list[Fault]()
+    if train is None:
+        return []
+    for check in by_name.values():
+        for task in [name for name in train.targets if name in check.targets]:
+            facts = [train.targets[task], check.targets[task]]
+            if not all(fact.medians for fact in facts):
+                continue
+            here, there = (float(np.median(fact.medians)) for fact in facts)
+            if min(here, there) > 0 and max(here, there) > MOST_APART * min(here, there):
+                unit = facts[0].task.unit
+                text = f"median {here:.3g} {unit} in train, {there:.3g} {unit} in {check.name}: "
+                found.append(Fault(Path(task), f"{text}one of them is in another unit, or shows other scenes"))
+    return found
 
 
 def _ranges(checks: list[DataSetCheck]) -> Table:
