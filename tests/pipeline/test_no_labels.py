@@ -159,6 +159,15 @@ def test_photos_of_all_kinds_are_read(home, tmp_path, monkeypatch, capsys):
     assert found["adapted_images"] + found["held_out_images"] == len(kinds) + 2
 
 
+def test_files_beside_the_photos_that_are_not_read_are_remarked_once(home, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_photos("photos", 10)
+    (tmp_path / "photos/extra.heic").write_bytes(b"x")
+    assert tool("train.py", *words(home), "--images", "photos", "--cfg-options", "adaptation.rounds=1") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("1 file not read as images (it holds 1 .heic file); images are .jpg") == 1
+
+
 def test_images_take_the_place_of_a_configs_data(home, tmp_path):
     config = tmp_path / "labelled.py"
     test = "dict(type='ImageFolder', root='nowhere')"
