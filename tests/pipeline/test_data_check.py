@@ -103,6 +103,17 @@ def test_a_split_without_one_valid_pixel_is_a_fault_and_stops_a_run(own, task, c
     assert tool("check.py", path) == 0
 
 
+def test_a_run_on_labels_without_a_valid_pixel_trains_nothing(own, tmp_path, capsys):
+    root, path = own
+    for index in range(4):
+        cv2.imwrite(str(root / f"depth/{index:04d}.png"), np.zeros((48, 64), np.uint16))
+    asked = ["--cfg-options", "adaptation.batch_size=2", "--work-dir", tmp_path / "run"]
+    assert tool("train.py", path, *asked) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: data.train: not one pixel of depth is valid in 4 labels, such as ")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_a_label_that_crops_miss_is_a_label(own):
     root, path = own
     for index in range(4):
