@@ -174,7 +174,9 @@ def _differences(reference: Mapping[str, TensorLayout], found: Mapping[str, Tens
         elif other.shape != layout.shape:
             lines.append(f"{name!r} has shape {other.shape}, the base {layout.shape}")
         elif other.dtype != layout.dtype:
-            lines.append(f"{name!r} has data type {other.dtype}, the base {layout.dtype}")
+            floats = other.dtype.is_floating_point and layout.dtype.is_floating_point
+            remedy = "; cast both by .float() where they differ, and save them again" if floats else ""
+            lines.append(f"{name!r} has data type {other.dtype}, the base {layout.dtype}{remedy}")
     return lines + [f"unexpected {name!r}" for name in found if strict and name not in reference]
 
 

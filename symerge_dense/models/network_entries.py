@@ -6,28 +6,31 @@ networks. Nothing is guessed: where a file holds two networks, the caller has to
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from symerge_dense.models.entry_errors import TOP, nothing, part_beside, several
+from symerge_dense.models.training_entries import (
+    is_optimizer,
+    is_training_state,
+    named_weight,
+    nameless,
+    says_statistics,
+    says_training,
+    words,
+)
 from symerge_dense.models.weight_files import listing
 from symerge_dense.models.whole_network import check_whole, is_weight
 from symerge_dense.registry import did_you_mean
 
-TOP = "."  # the key that stands for the top level of a file
 WRAPPERS = ("module.", "_orig_mod.")  # put before all names by DataParallel and torch.compile
 OWNERS = (*WRAPPERS, "model.")  # and by Lightning modules
 DEEPEST = 6
-# Words in a key: these entries are never weights of a network ...
-TRAINING = re.compile(
-    r"optim|sched|scaler|(^|_)(amp|rng|random|loops?|callbacks?|criterion|loss(es)?|metrics?|history|hyper|hparams|"
-    r"config|cfg|args|opt|message|dataloaders?|sampler|epoch|step|param_groups)(_|$|\W)|opt_state|lr_",
-    re.IGNORECASE,
-)
-AVERAGED = {"ema", "swa", "averaged"}  # ... these are copies that are averaged over training
+# Words in a key: these are copies that are averaged over training ...
+AVERAGED = {"ema", "swa", "averaged"}
 ROLES = {"student", "teacher", "generator", "discriminator", "critic", "netg", "netd", "momentum"}  # ... one of several
 NOT_USED = "the averaged (EMA) weights under {} are not used; --ema takes them (in Python ema=True)"
 COUNTERS = {"n_averaged", "steps", "num_updates", "updates"}  # of averaged copies
@@ -68,6 +71,9 @@ def network_in(content: Any, source: str, key: str | None = None, ema: bool = Fa
     """
     groups = {**dict(_groups(content)), **({} if key is None else _below(content, key))}
     where, state, remarks = _chosen(groups, content, source, key, ema)
+    if key is None:
+        remarks = (*remarks, *_nameless(content, where, source))
+    state, progress = _without_progress(state)
     state, part, wrapper, more = _one_of(state, source, None if key is None else key, ema, where)
     state, counters = _without_counters(state)
     check_whole(state, _entries(content, where), source)
@@ -75,6 +81,8 @@ def network_in(content: Any, source: str, key: str | None = None, ema: bool = Fa
     bare = {name.removeprefix(prefix): value for name, value in state.items()}
     if counters:
         more = (*more, f"averaged weights (EMA or SWA); {', '.join(counters)} left out")
+    if progress:
+        more = (*more, f"numbers of the training left out: {', '.join(progress)}")
     where = ".".join(filter(None, (where, part)))
     averaged = bool(counters or _words(where) & AVERAGED)
     return Network(bare, where, wrapper + prefix, (*remarks, *more), averaged)
@@ -100,13 +108,13 @@ def common_prefix(names: Collection[str], prefixes: Collection[str]) -> str:
 # -- networks under keys ----------------------------------------------------------------------------------------------
 def _groups(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """(dotted key, tensors by name) of every dict with tensors, training state left out."""
-    if not isinstance(content, Mapping) or "param_groups" in content or depth > DEEPEST:
+    if not isinstance(content, Mapping) or is_optimizer(content) or depth > DEEPEST:
         return
     own = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if own:
         yield path, own
     for name, value in content.items():
-        if isinstance(name, str) and isinstance(value, Mapping) and not TRAINING.search(name):
+        if isinstance(value, Mapping) and not is_training_state(str(name), value):
             yield from _groups(value, f"{path}.{name}" if path else name, depth + 1)
 
 
@@ -115,10 +123,10 @@ def _entries(content: Any, path: str) -> Mapping[Any, Any]:
     if not path:
         return content if isinstance(content, Mapping) else {}
     for name, value in content.items() if isinstance(content, Mapping) else ():
-        if name == path and isinstance(value, Mapping):
+        if str(name) == path and isinstance(value, Mapping):
             return value
-        inside = isinstance(name, str) and path.startswith(f"{name}.") and isinstance(value, Mapping)
-        if inside and (found := _entries(value, path[len(name) + 1 :])):
+        inside = path.startswith(f"{name}.") and isinstance(value, Mapping)
+        if inside and (found := _entries(value, path[len(str(name)) + 1 :])):
             return found
     return {}
 
@@ -147,26 +155,26 @@ def _chosen(
                 raise _unknown(key, dict(_groups(content)), source)
             found = groups
         groups = found
-    likely = {name: group for name, group in groups.items() if any(map(is_weight, group.values()))}
+    likely = {name: group for name, group in groups.items() if any(_weighty(name, *item) for item in group.items())}
     likely = likely or {name: group for name, group in groups.items() if name or not _scalars(group)}
     if not likely or (all(map(_scalars, likely.values())) and not any(map(_named_weights, likely))):
-        raise _nothing(content, source)
+        raise nothing(content, source)
     averaged = [name for name in likely if _words(name) & AVERAGED]
     plain = {name: group for name, group in likely.items() if name not in averaged}
-    remarks = _beside(groups, likely)
+    remarks = _beside(groups, likely, source)
     if ema and averaged:
         likely = {name: likely[name] for name in averaged}
     elif plain and averaged and not ema:
         likely = plain
         remarks = (*remarks, NOT_USED.format(", ".join(map(repr, averaged))))
     if len(likely) > 1:
-        raise _several({name or TOP: list(group) for name, group in likely.items()}, source)
+        raise several({name or TOP: list(group) for name, group in likely.items()}, source)
     ((where, state),) = likely.items()
     return where, state, remarks
 
 
 def _words(text: str) -> set[str]:
-    return set(re.split(r"[\W_]+", text.lower()))
+    return set(words(text))
 
 
 def _scalars(group: Mapping[str, Tensor]) -> bool:
@@ -178,13 +186,35 @@ def _named_weights(key: str) -> bool:
     return bool(_words(key) & {"state", "model", "net", "network", "params", "weights", "module"})
 
 
-def _beside(groups: Mapping[str, Mapping[str, Tensor]], likely: Mapping[str, object]) -> tuple[str, ...]:
-    rest = [
-        f"{name or TOP!r} ({listing(group)})"
-        for name, group in groups.items()
-        if name not in likely and not _scalars(group)
-    ]
-    return (f"not read: {'; '.join(rest)}",) if rest else ()
+def _weighty(group: str, name: str, value: Tensor) -> bool:
+    """Whether a tensor makes its group a network: a matrix, if no confusion matrix beside the network."""
+    return is_weight(value) and (bool(group) or not says_statistics(name))
+
+
+def _beside(
+    groups: Mapping[str, Mapping[str, Tensor]], likely: Mapping[str, Mapping[str, Tensor]], source: str
+) -> tuple[str, ...]:
+    """Remark on the groups that are not read; ValueError where they may be parts of the network."""
+    rest = {name or TOP: group for name, group in groups.items() if name not in likely and not _scalars(group)}
+    parts = [name for name, group in rest.items() if any(named_weight(*item) for item in group.items())]
+    if parts:
+        raise part_beside(parts, max(likely, key=lambda name: len(likely[name])) or TOP, source)
+    told = [f"{name!r} ({listing(group)})" for name, group in rest.items()]
+    return (f"not read: {'; '.join(told)}",) if told else ()
+
+
+def _nameless(content: Any, where: str, source: str) -> tuple[str, ...]:
+    """Remark on arrays and lists of tensors outside the network; ValueError where they may be parts of it."""
+    found = dict(nameless(content, where))
+    averaged = [name for name in found if _words(name) & (AVERAGED | {"shadow"})]
+    parts = [name for name in found if name not in averaged and named_weight(name.rpartition(".")[2], found[name])]
+    if parts:
+        raise part_beside(parts, where or TOP, source)
+    rest = [name for name in found if name not in averaged and not says_statistics(name)]
+    return (
+        *(f"the averaged (EMA) weights under {name!r} have no names, so --ema cannot use them" for name in averaged),
+        *([f"not read: {listing(rest)}, which are no tensors by name"] if rest else []),
+    )
 
 
 # -- networks by the first part of their names ------------------------------------------------------------------------
@@ -223,9 +253,20 @@ def _one_of(state: dict[str, Tensor], source: str, key: str | None, ema: bool, w
     if ema and len(averaged) == 1:
         return only(averaged[0])
     if len(plain) != 1 or ema:
-        raise _several({part: parts.get(part, list(rest)) for part in networks}, source)
+        raise several({part: parts.get(part, list(rest)) for part in networks}, source)
     remark = NOT_USED.format(", ".join(map(repr, averaged)))
     return (rest, "", "", (remark,)) if plain == [TOP] else only(plain[0], remark)
+
+
+def _without_progress(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Leave out single numbers of the training between the weights, such as 'best_loss'."""
+    numbers = [
+        name
+        for name, value in state.items()
+        if value.ndim == 0 and value.is_floating_point() and "." not in name and says_training(name)
+    ]
+    rest = {name: value for name, value in state.items() if name not in numbers}
+    return (rest, numbers) if rest else (state, [])
 
 
 def _without_counters(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -235,35 +276,7 @@ def _without_counters(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list
     return (rest, counters) if counters and common_prefix(rest, WRAPPERS) else (state, [])
 
 
-# -- refusals ---------------------------------------------------------------------------------------------------------
-def _several(found: Mapping[str, Collection[str]], source: str) -> ValueError:
-    told = "; ".join(f"{name!r} with {listing(names)}" for name, names in found.items())
-    return ValueError(
-        f"{source} holds {len(found)} networks: {told}. Say which is meant with --key, for example --key "
-        f"{next(iter(found))} (in Python key={next(iter(found))!r}; {TOP!r} stands for the top level)."
-    )
-
-
 def _unknown(key: str, groups: Mapping[str, Mapping[str, Tensor]], source: str) -> ValueError:
     parts = {part for group in groups.values() for part in _parts(group, common_prefix(group, OWNERS))}
     known = [*(name or TOP for name in groups), *sorted(parts)]
     return ValueError(f"{source}: {did_you_mean(key, known, 'key')} These are its keys with tensors.")
-
-
-def _nothing(content: Any, source: str) -> ValueError:
-    if isinstance(content, Mapping):
-        found = ", ".join(f"{name} ({_kind(value)})" for name, value in list(content.items())[:20]) or "nothing"
-    else:
-        found = _kind(content)
-    return ValueError(
-        f"{source} holds no tensors by name (found: {found[:400]}), so it has no network. Save the network's weights: "
-        "torch.save(model.state_dict(), PATH)."
-    )
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"tensor {tuple(value.shape)}" if value.ndim else "one number"
-    if isinstance(value, Mapping):
-        return "optimizer state" if "param_groups" in value else f"dict of {len(value)}"
-    return type(value).__name__

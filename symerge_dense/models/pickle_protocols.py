@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 KNOWN = 2  # the protocol that torch.load(weights_only=True) reads
 LEGACY = 5  # pickles in a row at the start of a file of PyTorch before 1.6: magic, version, system, content, storages
+MAGIC = 0x1950A86A20F9469CFC6C  # the first of them
 _SAME = {"EMPTY_SET": b"]", "ADDITEMS": b"e", "FROZENSET": b"t"}  # sets beside the weights become lists and tuples
 _TEXTS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 _BYTES = {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"}
@@ -40,6 +41,29 @@ def in_known_protocol(path: Path) -> Path | io.BytesIO:
                 rewritten.writestr(entry, _translated(io.BytesIO(content)) if entry == name else archive.read(entry))
     copy.seek(0)
     return copy
+
+
+def too_old(path: Path) -> int | None:
+    """The pickle protocol, 0 or 1, of a file of ``torch.save`` that has one that PyTorch does not read; else None.
+
+    Args:
+        path: the file.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                name = next(name for name in archive.namelist() if name.rsplit("/", 1)[-1] == "data.pkl")
+                return _oldest(list(pickletools.genops(archive.read(name))))
+        with path.open("rb") as file:
+            parts = [list(pickletools.genops(file)) for _ in range(LEGACY - 1)]
+        return _oldest(parts[-1]) if any(value == MAGIC for _, value, _ in parts[0]) else None
+    except (ValueError, StopIteration, zipfile.BadZipFile):
+        return None
+
+
+def _oldest(operations: list[tuple[Any, Any, int | None]]) -> int | None:
+    found = max(code.proto for code, _, _ in operations)
+    return found if found < KNOWN else None
 
 
 def _protocol(content: bytes) -> int:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from symerge_dense.models.file_kinds import container_of
-from symerge_dense.models.pickle_protocols import in_known_protocol
+from symerge_dense.models.pickle_protocols import in_known_protocol, too_old
 
 SHOWN = 10  # names printed per list of a message
 KEY = "symerge_dense"  # of our JSON text in the header of a safetensors file
@@ -90,6 +90,11 @@ def _refusal(path: Path, error: Exception) -> ValueError:
             f"{path} holds {what} and is not read: it could run code. Where the file was written, keep its weights "
             "alone, torch.save(checkpoint['state_dict'], PATH) or torch.save(model.state_dict(), PATH), and give that "
             "file."
+        )
+    if "Unsupported operand" in text and (protocol := too_old(path)) is not None:
+        return UnsafeFileError(
+            f"{path} was saved with pickle protocol {protocol}, which is not read. Load it where it was written, and "
+            "save it again by torch.save(model.state_dict(), PATH), without pickle_protocol."
         )
     if "Unsupported operand" in text:
         return UnsafeFileError(

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from symerge_dense.models.training_entries import is_array, words
 from symerge_dense.models.weight_files import listing
 
 ADAPTER = re.compile(
@@ -19,7 +19,15 @@ DIFFERENCE = re.compile(r"(^|[._])(delta|task_?vector|difference)([._]|$)", re.I
 WEIGHTS = ("weight", "bias", "kernel", "qweight", "qzeros", "weight_packed", "packed_weight", "_packed_params")
 SCALES = ("scale", "scales", "zero_point", "zero_points", "qzeros", "absmax", "SCB", "quant_state", "weight_scale")
 PACKED = ("shared", "mask", "factor", "kept")  # first parts of the names in a packed merge
-FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+SCALE_WORDS = {"scale", "scales", "alpha", "absmax", "scb", "s", "zero"}
+INDICES = {"index", "indices", "idx", "id", "ids", "position", "positions", "mask", "masks", "tracked", "num", "shape"}
+# (endings of two tensors that together make a weight, what that is, how it is folded)
+REPARAMETRISED = (
+    (("_orig", "_mask"), "pruned", "torch.nn.utils.prune.remove(layer, 'weight')"),
+    (("_orig", "_u"), "with spectral norm", "torch.nn.utils.remove_spectral_norm(layer)"),
+    (("_g", "_v"), "with weight norm", "torch.nn.utils.remove_weight_norm(layer)"),
+)
+PARAMETRISED = re.compile(r"(^|\.)parametrizations\.\w+\.original\d*$")
 
 
 def is_weight(value: Tensor) -> bool:
@@ -40,8 +48,8 @@ def check_whole(state: Mapping[str, Tensor], entries: Mapping[Any, Any], source:
         source: the file, for messages.
 
     Raises:
-        ValueError: entries that would be lost, sparse or empty tensors, quantised weights, an adapter, or the
-            difference of two networks.
+        ValueError: entries that would be lost, sparse or empty tensors, quantised weights, pruned or
+            reparametrised ones, an adapter, or the difference of two networks.
     """
     odd = [
         name
@@ -56,6 +64,7 @@ def check_whole(state: Mapping[str, Tensor], entries: Mapping[Any, Any], source:
         )
     _check_adapter(state, source)
     _check_quantised(state, entries, source)
+    _check_reparametrised(state, source)
     lost = [str(name) for name, value in entries.items() if _holds_numbers(name, value)]
     if lost:
         raise ValueError(
@@ -105,18 +114,51 @@ def _check_quantised(state: Mapping[str, Tensor], entries: Mapping[Any, Any], so
 
 def _quantised(name: str, value: Tensor, state: Mapping[str, Tensor]) -> bool:
     path, dot, leaf = name.rpartition(".")
-    if value.is_quantized:
+    kind = value.dtype
+    if value.is_quantized or (kind.is_floating_point and kind.itemsize == 1):
         return True
-    if value.dtype.is_floating_point and value.dtype not in FLOAT8:
+    if kind.is_floating_point:
+        scales = {f"{name}_scale", f"{name}_scale_inv", f"{path}{dot}scale_{leaf}"}
+        return kind.itemsize == 2 and leaf in WEIGHTS and bool(scales & state.keys())
+    if kind.is_complex or kind == torch.bool:
         return False
-    if value.dtype.is_complex or value.dtype == torch.bool:
-        return False
-    if leaf in WEIGHTS and value.dtype not in FLOAT8 and value.ndim > 0:
+    if leaf in WEIGHTS and value.ndim > 0:
+        return True
+    named = set(words(leaf))
+    if value.ndim >= 2 and not named & INDICES and (kind.itemsize == 1 or _scaled(path, state)):
         return True
     beside = {f"{path}{dot}{scale}" for scale in SCALES} | {
         f"{name}{joint}{scale}" for joint in ("_", ".") for scale in (*SCALES, "scale_inv")
     }
     return value.ndim > 0 and any(other in state for other in beside)
+
+
+def _scaled(path: str, state: Mapping[str, Tensor]) -> bool:
+    """Whether a floating tensor of the same layer is called a scale."""
+    return any(
+        other.rpartition(".")[0] == path
+        and value.is_floating_point()
+        and bool(SCALE_WORDS & set(words(other.rpartition(".")[2])))
+        for other, value in state.items()
+    )
+
+
+def _check_reparametrised(state: Mapping[str, Tensor], source: str) -> None:
+    for (first, second), what, remedy in REPARAMETRISED:
+        found = [name for name in state if name.endswith(first) and name.removesuffix(first) + second in state]
+        if found:
+            raise _unfolded(found, what, remedy, source)
+    found = [name for name in state if PARAMETRISED.search(name)]
+    if found:
+        remedy = "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
+        raise _unfolded(found, "parametrised (weight norm or another)", remedy, source)
+
+
+def _unfolded(found: list[str], what: str, remedy: str, source: str) -> ValueError:
+    return ValueError(
+        f"{source} holds weights in parts, {what}: {listing(found)}. Merging the parts is not merging the weights. "
+        f"Fold them where the network can be built, {remedy} for every such layer, and save its state dict."
+    )
 
 
 def _holds_numbers(name: Any, value: Any) -> bool:
@@ -125,4 +167,4 @@ def _holds_numbers(name: Any, value: Any) -> bool:
         return not isinstance(name, str)
     if isinstance(value, (list, tuple)):
         return any(isinstance(part, Tensor) for part in value)
-    return isinstance(value, np.ndarray) or getattr(value, "is_array", False) is True
+    return is_array(value)

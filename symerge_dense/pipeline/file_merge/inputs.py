@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from threading import Event, Thread
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from symerge_dense.merging.sources import TensorSource, layouts, with_prefix
@@ -134,6 +136,7 @@ def open_inputs(
         specs = _specs(tensors, [origin, *opened.values()])
     if own:
         _check_base(tensors, {name: one.record for name, one in opened.items() if one.record})
+    _warn_of_equal({BASE: tensors, **found})
     return Inputs(tensors, found, {one.name: one.files for one in [origin, *opened.values()]}, specs, chosen)
 
 
@@ -169,6 +172,14 @@ def _own_base(origin: _Opened, spec: Mapping[str, Any]) -> tuple[TensorSource, l
         return with_prefix(origin.state, SHARED, origin.label), specs  # of another architecture, as is said later
     load_weights(backbone, origin.state, origin.label)
     return backbone.state_dict(), specs
+
+
+def _warn_of_equal(sources: Mapping[str, TensorSource]) -> None:
+    """Warn of inputs of equal weights. Different ones differ in the first tensors, so little is read of them."""
+    for (first, one), (second, other) in combinations(sources.items(), 2):
+        if one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items()):
+            why = "it learned nothing, or is the wrong file" if first == BASE else "the same network counts twice"
+            say(f"warning: {first} and {second} have equal weights: {why}; check the paths.")
 
 
 def _named_like(base: TensorSource, expert: TensorSource) -> TensorSource:
