@@ -17,13 +17,13 @@ def part_beside(parts: list[str], chosen: str, source: str) -> ValueError:
     """Weights stand beside the network that would be read.
 
     Args:
-        parts: their keys.
+        parts: what they are, such as "'norm' (2: weight, bias)".
         chosen: key of the network.
         source: the file.
     """
     return ValueError(
         f"{source}: beside the network under {chosen!r} there are weights that may be parts of it: "
-        f"{', '.join(map(repr, parts))}. Save the whole network's state dict, torch.save(model.state_dict(), PATH); "
+        f"{'; '.join(parts)}. Save the whole network's state dict, torch.save(model.state_dict(), PATH); "
         f"or, if {chosen!r} is all of it, say so with --key {chosen} (in Python key={chosen!r})."
     )
 

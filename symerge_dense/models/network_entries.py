@@ -196,7 +196,11 @@ def _beside(
 ) -> tuple[str, ...]:
     """Remark on the groups that are not read; ValueError where they may be parts of the network."""
     rest = {name or TOP: group for name, group in groups.items() if name not in likely and not _scalars(group)}
-    parts = [name for name, group in rest.items() if any(named_weight(*item) for item in group.items())]
+    parts = [
+        f"{name!r} ({listing(group)})"
+        for name, group in rest.items()
+        if any(named_weight(*item) for item in group.items())
+    ]
     if parts:
         raise part_beside(parts, max(likely, key=lambda name: len(likely[name])) or TOP, source)
     told = [f"{name!r} ({listing(group)})" for name, group in rest.items()]
@@ -209,7 +213,7 @@ def _nameless(content: Any, where: str, source: str) -> tuple[str, ...]:
     averaged = [name for name in found if _words(name) & (AVERAGED | {"shadow"})]
     parts = [name for name in found if name not in averaged and named_weight(name.rpartition(".")[2], found[name])]
     if parts:
-        raise part_beside(parts, where or TOP, source)
+        raise part_beside(list(map(repr, parts)), where or TOP, source)
     rest = [name for name in found if name not in averaged and not says_statistics(name)]
     return (
         *(f"the averaged (EMA) weights under {name!r} have no names, so --ema cannot use them" for name in averaged),
