@@ -30,7 +30,8 @@ WORKERS = 4
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command takes to ``parser``."""
     parser.add_argument(
-        "model", help="a merged model's or an expert's .safetensors, an exported .onnx, or a Hub folder"
+        "model",
+        help="a merged model's or an expert's .safetensors, an exported .onnx, or the folder of a run or of the Hub",
     )
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="images, videos, folders, quoted patterns, or a camera, camera:0"

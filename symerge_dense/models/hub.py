@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from symerge_dense.models.multi_task import MultiTaskModel
 
 WEIGHTS = "model.safetensors"
+MERGED = "merged.safetensors"  # of a run
 CONFIG = ("model", "plugins", "hash", "base_hash", "image_size")  # of the weights' record, repeated in config.json
 
 
@@ -165,9 +166,12 @@ class HubModel(ModelHubMixin):
 
 
 def model_file(path: str | Path) -> Path:
-    """The file of a model: the path itself, or the weights in a folder that ``save_pretrained`` wrote.
+    """The file of a model: the path itself, or that in a folder of ``save_pretrained`` or of a finished run.
 
     Args:
         path: the file or folder.
     """
-    return Path(path) / WEIGHTS if Path(path).is_dir() else Path(path)
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    return path / (MERGED if (path / MERGED).is_file() and not (path / WEIGHTS).exists() else WEIGHTS)

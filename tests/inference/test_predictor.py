@@ -1,5 +1,7 @@
 """Predictor: inputs of every kind, sizes, tiles and mirror images, against passes of the model by hand."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -345,6 +347,13 @@ def test_a_model_of_one_task_works_as_well():
 
 
 # -- other containers -------------------------------------------------------------------------------------------------
+def test_the_folder_of_a_run_stands_for_its_merged_model(path, tmp_path):
+    shutil.copy(path, tmp_path / "merged.safetensors")
+    pixels = picture()
+    for task, values in Predictor(path, device="cpu")(pixels).items():
+        np.testing.assert_array_equal(Predictor(tmp_path, device="cpu")(pixels)[task], values)
+
+
 def test_a_hub_folder_gives_what_the_file_gives(path, tmp_path):
     load_model(path)[0].save_pretrained(tmp_path / "hub")
     found = Predictor(tmp_path / "hub", device="cpu", tasks=["depth", "segmentation"])
