@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from symerge_dense.registry import TASKS
 from symerge_dense.tasks.metric import Metric
 
 Scores = dict[str, dict[str, Metric]]
@@ -54,3 +55,16 @@ def _metric(entry: Mapping[str, Any]) -> Metric:
     if not isinstance(better, bool) or isinstance(value, bool) or not isinstance(value, int | float | None):
         raise TypeError(entry)
     return Metric(math.nan if value is None else float(value), better)
+
+
+def units(tasks: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Units of metrics, for those that have one.
+
+    Args:
+        tasks: metrics by task, as ``scores_to_json`` gives them; the tasks are registered.
+
+    Returns:
+        ``{task: {metric: unit}}``.
+    """
+    found = {task: {name: TASKS[task].metric_unit(name) for name in metrics} for task, metrics in tasks.items()}
+    return {task: {name: unit for name, unit in every.items() if unit} for task, every in found.items()}

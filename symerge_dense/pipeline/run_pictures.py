@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from symerge_dense.report.figures.heatmap import draw_heatmap
 from symerge_dense.report.figures.panels import draw_panels
 
 SINGLE = "panels"  # folder of the single pictures
+SHADES = 16  # of a colour scale, in a record
 
 
 class Panels:
@@ -72,8 +74,8 @@ class Panels:
             folder: of the run. The single pictures go into its folder panels/, at their own size.
 
         Returns:
-            The single pictures as the record lists them: ``{'image': path, 'tasks': {task: {column: path}}}`` of every
-            image, with paths from ``folder``.
+            The single pictures as the record lists them: ``{'image': path, 'tasks': {task: {column: path}},
+            'legends': {task: fields of its Legend}}`` of every image, with paths from ``folder``.
         """
         rows = self._rows()
         draw_panels(folder / "panels.png", rows)
@@ -87,18 +89,18 @@ class Panels:
                     }
                     for place, name in enumerate(self.tasks)
                 },
+                "legends": {name: _legend(self.tasks[name], self._reference(name, number)) for name in self.tasks},
             }
             for number, row in enumerate(rows)
         ]
 
     def _rows(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        first = next(iter(self.columns))
         for i, sample in enumerate(self.samples):
             image = sample["image"].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
             cells = {
                 name: {
-                    title: self._colour(name, column[name][i], self.columns[first][name][i], title != "truth")
+                    title: self._colour(name, column[name][i], self._reference(name, i), title != "truth")
                     for title, column in self.columns.items()
                 }
                 for name in self.tasks
@@ -106,11 +108,21 @@ class Panels:
             rows.append({"image": image, **cells})
         return rows
 
+    def _reference(self, name: str, image: int) -> Any:
+        """What the range of the colours is taken from: the first column, of one image."""
+        return next(iter(self.columns.values()))[name][image]
+
     def _colour(self, name: str, values: Any, reference: Any, predicted: bool) -> np.ndarray:
         """A picture over the range of the first column; black means a pixel without label, which no prediction has."""
         task = self.tasks[name]
         paint = task.colorize_prediction if predicted else task.colorize
         return np.asarray(paint(values, limits=task.limits(reference)))
+
+
+def _legend(task: Any, reference: Any) -> dict[str, Any]:
+    """What the colours of a picture mean, as plain data; of a scale some of its colours."""
+    found = dataclasses.asdict(task.legend(task.limits(reference)))
+    return found if found["names"] else {**found, "colors": found["colors"][:: max(1, len(found["colors"]) // SHADES)]}
 
 
 def _save(folder: Path, name: str, picture: np.ndarray) -> str:

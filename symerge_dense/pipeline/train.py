@@ -19,7 +19,7 @@ from symerge_dense.adaptation.adapt import data_loading
 from symerge_dense.adaptation.method import Adapted
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.evaluation.delta_m import delta_by_task, published_metrics
-from symerge_dense.evaluation.scores import Scores, scores_to_json
+from symerge_dense.evaluation.scores import Scores, scores_to_json, units
 from symerge_dense.fileio import atomic_write
 from symerge_dense.merging.methods.average import Average
 from symerge_dense.merging.methods.task_arithmetic import TaskArithmetic
@@ -204,6 +204,7 @@ class TrainRun:
         self.results |= {
             "coefficients": adapted.coefficients,
             "parameters": parameters(adapted.model),
+            "units": units((self.results if self.labelled else self.results["agreement"]["rows"])["merged"]["tasks"]),
             "timings": self.stages.seconds,
             "peak_memory_mb": peak_memory_mb(),
         }

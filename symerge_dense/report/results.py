@@ -13,10 +13,11 @@
     plugins: {'task saliency': module}                              which packages registered the tasks, if not this one
     agreement: {held_out_images, adapted_images, rows: {row: {tasks}}}   of a run without labels, in place of the rows
                         and of delta_m: metrics with the expert's decision as target (``report.agreement``)
-    panels: [{image: path, tasks: {task: {column: path}}}]          pictures, beside the file
+    units: {task: {metric: unit}}                                   where a metric has one
+    panels: [{image: path, tasks: {task: {column: path}}, legends: {task: legend}}]     pictures, beside the file
 
-Files of earlier versions lack ``delta_m_metrics`` or ``published_metrics``, ``plugins``, ``panels``, ``parameters`` and
-parts. More keys are allowed everywhere: ``task_arithmetic.scale`` is the coefficient of that row.
+Files of earlier versions lack ``delta_m_metrics`` or ``published_metrics``, ``plugins``, ``panels``, ``parameters``,
+``units`` and parts. More keys are allowed everywhere: ``task_arithmetic.scale`` is the coefficient of that row.
 """
 
 from __future__ import annotations

@@ -145,6 +145,15 @@ class DenseTask(Predictions):
             Metrics keyed and ordered as ``metrics``; NaN where nothing was valid.
         """
 
+    @classmethod
+    def metric_unit(cls, metric: str) -> str:
+        """Unit of a metric, as printed beside its name: '%', 'm'; empty where it has none.
+
+        Args:
+            metric: a name of ``metrics``, or of a protocol's.
+        """
+        return ""
+
     def remarks(self, total: Tensor) -> list[str]:
         """Sentences that a reader of the metrics must know; none by default.
 

@@ -48,6 +48,15 @@ class Depth(Positive, BatchMeans, EigenDepth):
             raise ValueError(f"max_median={max_median}: give a positive number of metres.")
         self.max_median = max_median
 
+    @classmethod
+    def metric_unit(cls, metric: str) -> str:
+        """Metres, and percent of pixels within a factor.
+
+        Args:
+            metric: its name.
+        """
+        return cls.unit if metric in ("abs", "rmse") else "%" if metric.startswith("delta") else ""
+
     def implausible(self, target: Array) -> str | None:
         """A median above ``max_median``, millimetres in place of metres; or many different negative numbers.
 

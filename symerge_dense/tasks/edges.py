@@ -99,6 +99,15 @@ class Edges(Probability):
         level = (PAPER + (INK - PAPER) * value[0].nan_to_num().clamp(0, 1)).round().byte()
         return keep_black(level.unsqueeze(-1).repeat(1, 1, 3).numpy(), self.valid(value[None])[0])
 
+    @classmethod
+    def metric_unit(cls, metric: str) -> str:
+        """Percent.
+
+        Args:
+            metric: its name.
+        """
+        return "%"
+
     def legend(self, limits: tuple[float, float] | None = None) -> Legend:
         """Line and paper.
 

@@ -226,6 +226,15 @@ class Normals(BatchMeans):
         """-1..1 as 0..65535 per component; three times 0, which no unit vector has, for 'no label'."""
         return PngStorage("uint16", scale=2 / 65535, offset=-1.0, marker=self.invalid_value)
 
+    @classmethod
+    def metric_unit(cls, metric: str) -> str:
+        """Degrees, and percent of pixels within a limit.
+
+        Args:
+            metric: its name.
+        """
+        return "%" if metric.startswith("within_") else "°"
+
     def legend(self, limits: tuple[float, float] | None = None) -> Legend:
         """Colours of the three axes' directions.
 

@@ -169,6 +169,15 @@ class Probability(DenseTask):
         value = prediction.detach().float().cpu()
         return keep_black(paint_scale(value[0], 0.0, 1.0), ((value >= 0) & value.isfinite()).all(0))
 
+    @classmethod
+    def metric_unit(cls, metric: str) -> str:
+        """Percent of ``f1``.
+
+        Args:
+            metric: its name.
+        """
+        return "%" if metric == "f1" else ""
+
     def legend(self, limits: tuple[float, float] | None = None) -> Legend:
         """The colour scale from 0 to 1.
 

@@ -104,6 +104,15 @@ class Regression(DenseTask):
         value = prediction.detach().float().cpu()
         return paint_scale(value[0], *(limits or self.limits(value) or (0.0, 1.0)))
 
+    @classmethod
+    def metric_unit(cls, metric: str) -> str:
+        """That of the task's values, of an absolute error.
+
+        Args:
+            metric: its name.
+        """
+        return cls.unit if metric == "abs" else ""
+
     def legend(self, limits: tuple[float, float] | None = None) -> Legend:
         """The colour scale.
 

@@ -170,6 +170,15 @@ class Segmentation(MTANTask):
         iou, accuracy = self._shares(total)
         return self._by_class(self.table(float(100 * iou.nanmean()), 100 * accuracy), iou)
 
+    @classmethod
+    def metric_unit(cls, metric: str) -> str:
+        """Percent.
+
+        Args:
+            metric: its name.
+        """
+        return "%"
+
     def _shares(self, total: Tensor) -> tuple[Tensor, float]:
         """Intersection over union of each class (C,), NaN for an absent one, and the fraction of correct pixels."""
         matrix = total.view(self.channels, self.channels).double()

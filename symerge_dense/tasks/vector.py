@@ -166,6 +166,15 @@ class Vector(DenseTask):
         picture: Array = (colors * 255).round().astype(np.uint8)
         return picture
 
+    @classmethod
+    def metric_unit(cls, metric: str) -> str:
+        """That of the task's values.
+
+        Args:
+            metric: its name.
+        """
+        return cls.unit
+
     def legend(self, limits: tuple[float, float] | None = None) -> Legend:
         """Colours of the directions along the first two components.
 

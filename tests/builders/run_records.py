@@ -89,6 +89,7 @@ def with_extras(run, tasks=("segmentation", "depth", "normals"), layers=6):
     run["coefficients"] = {name: [0.1 * place, 0.5, 1.0] for place, name in enumerate(groups)}
     run |= {"timings": {"data": 1.0, "adaptation": 9.0}, "peak_memory_mb": 100.0, "device": "cpu", "commit": "0" * 40}
     run |= {"parameters": {"backbone": 4_000_000, "heads": dict.fromkeys(tasks, 1_000_000)}, "versions": {"torch": "2"}}
+    run["units"] = {"segmentation": {"mIoU": "%"}, "depth": {"abs": "m"}}
     return run
 
 
@@ -105,7 +106,11 @@ def run_folder(folder, run, size=(24, 32)):
     """A finished run on disk, with its curve and one picture per model: of one grey level each, the merged lightest."""
     levels = {"truth": 40, "expert": 90, "task arithmetic": 140, "merged": 220}
     tasks = list(run["config"]["tasks"])
-    run["panels"] = [{"image": "panels/image.png", "tasks": {t: {c: f"panels/{c}.png" for c in levels} for t in tasks}}]
+    pictures = {task: {column: f"panels/{column}.png" for column in levels} for task in tasks}
+    scale = {"names": [], "colors": [[0, 0, 0], [255, 255, 255]], "low": 0.5, "high": 4.25, "unit": "m"}
+    named = {**scale, "names": ["wall", "floor"], "low": None, "high": None, "unit": ""}
+    legends = {task: scale if task == "depth" else named for task in tasks}
+    run["panels"] = [{"image": "panels/image.png", "tasks": pictures, "legends": legends}]
     (folder / "panels").mkdir(parents=True)
     for name, level in {**levels, "image": 10}.items():
         Image.new("RGB", (size[1], size[0]), (level,) * 3).save(folder / "panels" / f"{name}.png")

@@ -112,6 +112,8 @@ def test_the_record_has_classes_sizes_and_single_pictures(home):
     sizes = home.results["parameters"]
     assert set(sizes["heads"]) == set(TASKS)
     assert sizes["backbone"] + sum(sizes["heads"].values()) == sum(weight.numel() for weight in merged.parameters())
+    assert home.results["units"]["depth"] == {"abs": "m", "rmse": "m", "delta1": "%"}
+    assert home.results["units"]["normals"]["mean"] == "°" and home.results["units"]["segmentation"]["mIoU"] == "%"
     assert home.results["plugins"] == {}  # no task comes from another package
 
 
@@ -121,6 +123,8 @@ def test_the_single_pictures_are_those_of_the_composite(home):
     listed = {path for entry in pictures for path in (entry["image"], *columns_of(entry).values())}
     assert listed == {path.relative_to(home.run).as_posix() for path in (home.run / "panels").iterdir()}
     for entry in pictures:
+        assert entry["legends"]["segmentation"]["names"][0] == "bed" and entry["legends"]["depth"]["unit"] == "m"
+        assert 0 < entry["legends"]["depth"]["low"] < entry["legends"]["depth"]["high"]
         assert {column for _, column in columns_of(entry)} == {"truth", "expert", "task arithmetic", "merged"}
         assert {cv2.imread(str(home.run / path)).shape for path in columns_of(entry).values()} == {(32, 48, 3)}
     config = load_config(home.config)

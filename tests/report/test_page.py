@@ -63,6 +63,7 @@ def test_every_part_is_there(runs):
     assert "49.50\N{NO-BREAK SPACE}±0.71" in found.cells
     assert "Δm \N{MINUS SIGN}1.00 %" in text  # seeds that agree have no spread
     assert found.names.count("polyline") == 2 * 2 * 3  # seeds, figures, tasks
+    assert "abs\N{NO-BREAK SPACE}m\N{NO-BREAK SPACE}↓" in found.cells and "0.5<svg" in text and "4.25 m" in text
     assert "emr failed: RuntimeError: no" in text
     config = {"adaptation": {"rounds": 5}}
     other = with_extras(record(0, **config))
@@ -117,6 +118,8 @@ def test_a_picture_outside_the_run_is_not_read(tmp_path, capsys):
         text = page(read_records([folder]))
         assert "no single pictures" in text and "data:image" not in text
     assert "lies outside the folder of the run" in capsys.readouterr().err
+    run["panels"][0] |= {"image": "panels/image.png", "legends": {"depth": {"names": 3}}}
+    assert "no single pictures" in page(read_records([write(folder, "results.json", run)]))
 
 
 def test_runs_of_earlier_versions_have_all_but_what_they_did_not_record(tmp_path):

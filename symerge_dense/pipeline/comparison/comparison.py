@@ -16,7 +16,7 @@ from mmengine.device import get_device
 
 from symerge_dense.adaptation.adapt import data_loading
 from symerge_dense.evaluation.delta_m import delta_by_task, published_metrics
-from symerge_dense.evaluation.scores import Scores
+from symerge_dense.evaluation.scores import Scores, units
 from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import task_plugins
@@ -119,6 +119,7 @@ class Comparison:
             "delta_m_metrics": {task: TASKS[task].headline for task in self.config.tasks},
             "published_metrics": {task: published_metrics(TASKS[task]) for task in self.config.tasks},
             "plugins": task_plugins(self.config.tasks),
+            "units": units(next((row["tasks"] for row in self.rows.values() if "tasks" in row), {})),
             "rows": list(self.rows.values()),
         }
 

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from symerge_dense.report.differences import differences
-from symerge_dense.report.page.grids import Cell, Heading, grid, number_cell, words
+from symerge_dense.report.page.grids import Cell, Heading, grid, number_cell, spaced, words
 from symerge_dense.report.page.markup import Markup, tag
 from symerge_dense.report.page.plots import COLOURS, shares
 from symerge_dense.report.records import Found
@@ -31,16 +31,12 @@ def costs_part(groups: Sequence[Runs]) -> list[Markup]:
         Heading("peak memory", unit="MiB", better="down"),
         Heading("total", "seconds", better="down"),
         Heading("shares", "seconds", better="down"),
-        *(Heading(_spaced(stage), "seconds", better="down") for stage in stages),
+        *(Heading(spaced(stage), "seconds", better="down") for stage in stages),
     ]
     lines = [_costs(title, runs, stages) for title, runs in groups]
-    key = (tag("li", tag("i", class_=f"c{place % COLOURS}"), _spaced(stage)) for place, stage in enumerate(stages))
+    key = (tag("li", tag("i", class_=f"c{place % COLOURS}"), spaced(stage)) for place, stage in enumerate(stages))
     caption = "Wall clock on the machines named below; experts cost what training or loading them took."
     return [grid(caption, heads, lines), tag("ul", key, class_="key")]
-
-
-def _spaced(stage: str) -> str:
-    return stage.replace("_", " ")
 
 
 def _costs(title: str, runs: Sequence[Found], stages: Sequence[str]) -> list[Cell]:
@@ -55,7 +51,7 @@ def _costs(title: str, runs: Sequence[Found], stages: Sequence[str]) -> list[Cel
         number_cell(experts, 1),
         number_cell(max(peaks, default=None), 0),
         number_cell(total, 0),
-        Cell(shares({_spaced(stage): amount for stage, amount in seconds.items()}), total),
+        Cell(shares({spaced(stage): amount for stage, amount in seconds.items()}), total),
         *(number_cell(seconds[stage], 1) for stage in stages),
     ]
 

@@ -85,7 +85,7 @@ def _head(head: Heading) -> Markup:
     said = {"up": "higher is better", "down": "lower is better"}.get(head.better)
     button = tag(
         "button",
-        head.text.replace("_", " "),
+        head.text,
         tag("span", f"\N{NO-BREAK SPACE}{head.unit}", class_="unit") if head.unit else None,
         tag("span", f"\N{NO-BREAK SPACE}{arrow}", class_="arrow", title=said) if arrow else None,
         type="button",
@@ -145,3 +145,12 @@ def number_cell(value: float | None, places: int, sign: str = "", std: float | N
         return Cell(UNDEFINED)
     spread = "" if not std or not math.isfinite(std) else f"{std:.{places}f}"
     return Cell(minus(f"{value:{sign}.{places}f}"), value, spread, best)
+
+
+def spaced(name: str) -> str:
+    """A name of code as words, which can be broken into lines: 'pixel_accuracy' as 'pixel accuracy'.
+
+    Args:
+        name: of a metric or stage.
+    """
+    return name.replace("_", " ")

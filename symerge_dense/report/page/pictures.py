@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from symerge_dense.progress import say
-from symerge_dense.report.page.markup import Markup, tag
+from symerge_dense.report.page.markup import Markup, minus, svg, tag
 from symerge_dense.report.records import Found
 from symerge_dense.report.results import ROWS
 
@@ -45,6 +45,7 @@ def _run(title: str, run: Found, place: int, room: int) -> Markup:
         "div",
         heading,
         _choice(others, place),
+        scenes[0]["names"],
         tag("div", (_scene(number, scene, others) for number, scene in enumerate(scenes, 1)), class_="scenes"),
         class_="pictures",
     )
@@ -59,7 +60,9 @@ def _scenes(run: Found, room: int) -> list[dict[str, Any]]:
                 task: {name: _embedded(run.folder, path) for name, path in columns.items()}
                 for task, columns in entry["tasks"].items()
             }
-            scene = {"image": _embedded(run.folder, entry["image"]), "tasks": tasks}
+            scene: dict[str, Any] = {"image": _embedded(run.folder, entry["image"]), "tasks": tasks}
+            legends = {task: legend for task, legend in entry.get("legends", {}).items() if task in tasks}
+            scene |= {"names": _names(legends), "scales": {task: _scale(legend) for task, legend in legends.items()}}
             room -= len(scene["image"]) + sum(len(uri) for columns in tasks.values() for uri in columns.values())
             if found and room < 0:
                 break
@@ -103,7 +106,9 @@ def _choice(others: Sequence[str], place: int) -> Markup:
 
 def _scene(number: int, scene: Mapping[str, Any], others: Sequence[str]) -> Markup:
     photo = tag("img", src=scene["image"], alt=f"image {number}", decoding="async")
-    figures = (_slider(number, task, columns, others) for task, columns in scene["tasks"].items())
+    figures = (
+        _slider(number, task, columns, others, scene["scales"].get(task)) for task, columns in scene["tasks"].items()
+    )
     return tag(
         "div",
         tag("figure", tag("div", photo, class_="stage photo"), tag("figcaption", f"image {number}")),
@@ -112,7 +117,36 @@ def _scene(number: int, scene: Mapping[str, Any], others: Sequence[str]) -> Mark
     )
 
 
-def _slider(number: int, task: str, columns: Mapping[str, str], others: Sequence[str]) -> Markup:
+def _names(legends: Mapping[str, Any]) -> Markup | None:
+    """The colours that have names, such as those of classes."""
+    named = {task: legend for task, legend in legends.items() if legend["names"]}
+    lists = (
+        tag("li", tag("b", task), (_swatch(name, color) for name, color in zip(of["names"], of["colors"], strict=True)))
+        for task, of in named.items()
+    )
+    return tag("details", tag("summary", "Colours"), tag("ul", lists, class_="colours")) if named else None
+
+
+def _swatch(name: str, color: Sequence[int]) -> Markup:
+    return tag("span", svg(tag("rect", width=10, height=10, fill=_hex(color)), width=10, height=10), name)
+
+
+def _hex(color: Sequence[int]) -> str:
+    red, green, blue = (min(255, max(0, int(part))) for part in color)
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _scale(legend: Mapping[str, Any]) -> Markup | None:
+    """A scale of colours between its ends; nothing for colours with names."""
+    if legend["names"] or legend["low"] is None or legend["high"] is None:
+        return None
+    low, high = (minus(f"{float(legend[end]):.3g}") for end in ("low", "high"))
+    bars = (tag("rect", x=x, width=1.02, height=1, fill=_hex(color)) for x, color in enumerate(legend["colors"]))
+    drawing = svg(bars, viewBox=f"0 0 {len(legend['colors'])} 1", preserveAspectRatio="none")
+    return tag("span", low, drawing, f"{high} {legend['unit']}".rstrip(), class_="scale")
+
+
+def _slider(number: int, task: str, columns: Mapping[str, str], others: Sequence[str], scale: Markup | None) -> Markup:
     """The merged model's picture under the other models', of which one is shown left of a line that can be moved."""
     over = (
         tag("img", src=columns[name], alt="", data_model=name, class_="over", hidden=name != others[0])
@@ -121,6 +155,6 @@ def _slider(number: int, task: str, columns: Mapping[str, str], others: Sequence
     label = f"{task} of image {number}: place of the line, {others[0]} at its left, {TITLES[MERGED]} at its right"
     handle = tag("input", type="range", min=0, max=100, value=50, step=1, aria_label=label)
     under = tag("img", src=columns[MERGED], alt=f"{task} of image {number}, {TITLES[MERGED]}")
-    caption = [task, tag("span", [tag("span", others[0], class_="left"), f" │ {TITLES[MERGED]}"], class_="quiet")]
+    sides = tag("span", tag("span", others[0], class_="left"), f" │ {TITLES[MERGED]}", class_="quiet")
     stage = tag("div", under, over, tag("span", class_="line", aria_hidden="true"), handle, class_="stage slider")
-    return tag("figure", stage, tag("figcaption", caption))
+    return tag("figure", stage, tag("figcaption", task, scale, sides))

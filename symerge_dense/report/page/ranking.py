@@ -7,7 +7,7 @@ from typing import Any
 
 from symerge_dense.report.comparison_files import COSTS, blocks, columns, preamble, transfers
 from symerge_dense.report.figures.ranking import WORST
-from symerge_dense.report.page.grids import Cell, Heading, decimals, grid, number_cell, words
+from symerge_dense.report.page.grids import Cell, Heading, decimals, grid, number_cell, spaced, words
 from symerge_dense.report.page.markup import Markup, minus, tag
 from symerge_dense.report.page.plots import bar
 from symerge_dense.report.records import Found
@@ -71,7 +71,7 @@ def _table(record: Mapping[str, Any], rows: Sequence[tuple[str, Row]]) -> Markup
     measured = [row for _, row in rows if "tasks" in row]
     for task, metric, up in columns(record):
         unit = ((record.get("units") or {}).get(task) or {}).get(metric, "")
-        heads.append(Heading(metric, task, unit, "up" if up else "down"))
+        heads.append(Heading(spaced(metric), task, unit, "up" if up else "down"))
         shown.append(_cells(measured, task, metric, up))
     heads += [Heading(title, "costs", UNITS.get(key, ""), number=key != "data") for key, title in COSTS.items()]
     heads.append(Heading("kind", number=False))

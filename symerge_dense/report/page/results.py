@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from symerge_dense.report.agreement import AGREEMENT_ROWS
-from symerge_dense.report.page.grids import Cell, Heading, decimals, grid, number_cell, words
+from symerge_dense.report.page.grids import Cell, Heading, decimals, grid, number_cell, spaced, words
 from symerge_dense.report.page.markup import Markup, minus, tag
 from symerge_dense.report.records import Found
 from symerge_dense.report.results import MERGED_ROWS, ROWS
@@ -134,7 +134,7 @@ def _table(groups: Sequence[Group]) -> Markup:
     names = [Heading("model", number=False), *([Heading("run", number=False)] if several else [])]
 
     def line(one: Group, row: str, run: str = "") -> list[Cell]:
-        names = [row_title(one.mean, row), *([run or one.title] if several else [])]
+        names = [row_title(one.mean, row), *([run or short(one.title)] if several else [])]
         return [*map(words, names), *(cells[one.title, row] for _, cells in columns)]
 
     caption = [f"{about_data(_data(groups[0]))}; protocol {protocol(first)}. ", _LEGEND]
@@ -154,12 +154,22 @@ _LEGEND = tag(
 Column = tuple[Heading, dict[tuple[str, str], Cell]]
 
 
+def short(title: str) -> str:
+    """The part of a group's name that says how it differs from others of its config, where there is one.
+
+    Args:
+        title: of the group.
+    """
+    _, mark, inner = title.partition(" (")
+    return inner.removesuffix(")") if mark else title
+
+
 def _metric(groups: Sequence[Group], task: str, metric: str) -> Column:
     """A metric of a task: {(group, row): cell}; the best merged rows are marked."""
     entries = {(one.title, row): one.mean[row]["tasks"][task][metric] for one in groups for row in ROWS}
     up = next(iter(entries.values()))["higher_is_better"]
     unit = ((groups[0].mean.get("units") or {}).get(task) or {}).get(metric, "")
-    return Heading(metric, task, str(unit), "up" if up else "down"), _cells(entries, up)
+    return Heading(spaced(metric), task, str(unit), "up" if up else "down"), _cells(entries, up)
 
 
 def _change(groups: Sequence[Group], task: str) -> Column:
@@ -204,7 +214,7 @@ def _agreement(run: Found) -> Markup:
     for task, metrics in next(iter(rows.values())).items():
         for metric, entry in metrics.items():
             up = entry["higher_is_better"]
-            heads.append(Heading(metric, task, better="up" if up else "down"))
+            heads.append(Heading(spaced(metric), task, better="up" if up else "down"))
             columns.append(_cells({("", row): rows[row][task][metric] for row in rows}, up))
     lines = [[words(ROWS[row]), *(column["", row] for column in columns)] for row in rows]
     name = (run.content["config"] or {}).get("name", "run")
