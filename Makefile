@@ -10,8 +10,8 @@ DOCS_STAMP := .venv/.docs-stamp
 ARGS ?=
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
 WORKERS ?= $(if $(filter 1,$(CORES)),0,2)
-# A file's tests stay in one process, so that what they share is made once.
-PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+# A file's tests stay in one process, so that what they share is made once. Files go in their order: the longest come early.
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # mmcv asks for opencv-python, albumentations for opencv-python-headless: they install the same files. The latter stays.
 ONE_OPENCV := $(BIN)/python -m pip install -q --force-reinstall --no-deps -c constraints.txt opencv-python-headless
 
