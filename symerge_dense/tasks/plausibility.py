@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from symerge_dense.datasets.targets import SHORTEST_NORMAL
 
 Array = NDArray[Any]
-ENOUGH = 20_000  # evenly spaced pixels show a wrong unit
+ENOUGH = 4_000  # evenly spaced pixels show a wrong unit; every label that is read is looked at, so few of them
 UNIT_TOLERANCE = 0.2  # of a length; resampled normals are a little shorter than 1
 COLOUR_TOLERANCE = 0.05  # where no number is negative: colours 0..1 have lengths around 1 too
 MOST_NEGATIVE = 0.01  # share of pixels; resampling mixes a marker with depth along edges
@@ -45,8 +45,9 @@ def too_far(target: Array, limit: float) -> str | None:
         target: metres, (H,W) or (H,W,1); not positive or not finite where unknown.
         limit: highest possible median.
     """
-    known = target[np.isfinite(target) & (target > 0)]
-    median = float(np.median(known[:: max(known.size // ENOUGH, 1)])) if known.size else 0.0
+    known = _some(target)
+    known = known[np.isfinite(known) & (known > 0)]
+    median = float(np.median(known)) if known.size else 0.0
     if median <= limit:
         return None
     return (
@@ -61,8 +62,8 @@ def negative(target: Array) -> str | None:
     Args:
         target: metres, (H,W) or (H,W,1).
     """
-    known = target[np.isfinite(target)]
-    known = known[:: max(known.size // ENOUGH, 1)]
+    known = _some(target)
+    known = known[np.isfinite(known)]
     found, counts = np.unique(known[known < 0], return_counts=True)
     share = (counts.sum() - counts.max()) / known.size if found.size else 0.0
     if share <= MOST_NEGATIVE:
@@ -118,3 +119,9 @@ def outside_unit_interval(target: Array, invalid_value: float) -> str | None:
         f"{known.min():.4g}..{known.max():.4g}: values must be in 0..1; divide them by their highest possible value "
         f"(such as scale=1/{white} of a FolderDataset)."
     )
+
+
+def _some(target: Array) -> Array:
+    """Evenly spaced numbers of a label of one channel."""
+    numbers = target.reshape(-1)
+    return numbers[:: max(numbers.size // ENOUGH, 1)]
