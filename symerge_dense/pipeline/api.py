@@ -62,12 +62,12 @@ def given_config(
     if images is not None:
         kept = {"train": values["data"]["train"]} if "train" in values.get("data", {}) else {}
         values["data"] = {**kept, "unlabelled": {**_images_spec(images), **({"size": tuple(size)} if size else {})}}
-    if path is None:
+    if path is None or experts or base is not None or images is not None:  # single values stand above whole sections
         merged = Config(values)
         merged.merge_from_dict(dict(overrides))
         values = {key: plain(value) for key, value in merged.items()}
-        if "base" not in values:
-            raise ValueError(_base_is_missing(values["experts"]["checkpoints"]))
+    if path is None and "base" not in values:
+        raise ValueError(_base_is_missing(values["experts"]["checkpoints"]))
     return config_of(
         NAME if path is None else Path(path).stem, values, seed, "the config" if path is None else str(path)
     )

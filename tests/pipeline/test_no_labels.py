@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from symerge_dense.adaptation.symerge_model import load_expert
 from symerge_dense.datasets.image_files import read_image
 from symerge_dense.models.checkpoint import load_model, read_metadata, save_model, state_hash
+from symerge_dense.pipeline.api import given_config
 from symerge_dense.pipeline.config import load_config
+from symerge_dense.pipeline.config_files import find_config
 from symerge_dense.pipeline.train import train
 from symerge_dense.report.agreement import read_record
 from symerge_dense.report.results import ROWS, read_results
@@ -75,6 +77,17 @@ def words(home, *experts):
 
 
 # -- what a run leaves -------------------------------------------------------------------------------------------------
+def test_single_values_stand_above_the_images_and_the_base_of_the_command_line(home):
+    overrides = {"data.unlabelled.limit": 8, "adaptation.rounds": 2}
+    config = given_config(home.config, overrides, images=[home.folder / "photos"], size=(32, 48), base="other.pth")
+    assert config.data["unlabelled"]["limit"] == 8 and config.data["unlabelled"]["size"] == (32, 48)
+    assert config.base == {"checkpoint": "other.pth"} and config.options.rounds == 2
+    assert given_config(home.config, {"base.key": "teacher"}, base="other.pth").base["key"] == "teacher"
+    shipped = find_config("rooms_symerge")  # in which types are classes
+    rooms = given_config(shipped, {"adaptation.rounds": 2}, images=[home.folder / "photos"])
+    assert rooms.options.rounds == 2 and set(rooms.data) == {"train", "unlabelled"}
+
+
 def test_a_config_of_experts_a_base_and_photos_is_enough(home):
     config = load_config(home.config)
     assert list(config.tasks) == ["segmentation", "depth"] and config.tasks["segmentation"]["classes"] == 4
