@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
 from symerge_dense.fileio import write_text
 from symerge_dense.pipeline.config import RunConfig, by_name
+from symerge_dense.report.differences import leaves
 
 ROOT = Path("work_dirs")
 RECIPES = ("experts.recipe.", "experts.recipes.", "base.train.recipe.")
@@ -103,7 +104,7 @@ def open_run(folder: Path, config: RunConfig, resume: bool) -> Path:
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Dotted names of what differs and may change a result, with both values where they are short."""
-    then, asked = dict(_leaves(before)), dict(_leaves(now))
+    then, asked = dict(leaves(before)), dict(leaves(now))
     found = []
     for name in sorted(then.keys() | asked.keys()):
         workers = name.endswith(".num_workers") and name.startswith(RECIPES)
@@ -114,15 +115,6 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         told = f" ({values[0]}, now {values[1]})" if max(map(len, values)) <= LONGEST else ""
         found.append(f"{name}{told}")
     return found
-
-
-def _leaves(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of all that is no dict."""
-    for key, value in record.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def began_with(folder: Path, config: RunConfig) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 from . import figures as figures
 from . import page as page
-from .agreement import agreement_table as agreement_table
 from .agreement import has_labels as has_labels
 from .agreement import print_record as print_record
 from .agreement import read_record as read_record
@@ -15,7 +14,6 @@ from .paper_numbers import PublishedTable as PublishedTable
 from .paper_tables import beside_paper as beside_paper
 from .records import read_records as read_records
 from .results import check_results as check_results
-from .results import read_results as read_results
 from .results import write_results as write_results
 from .run_tables import seeds_table as seeds_table
 from .table import Column as Column

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from rich.box import MINIMAL
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from symerge_dense.report.results import MERGED_ROWS, ROWS, RUN_KEYS, check_results, read_json
+from symerge_dense.report.results import ROWS, RUN_KEYS, check_results, read_json
 from symerge_dense.report.run_tables import markdown
-from symerge_dense.report.table import Column, print_results
+from symerge_dense.report.table import Column, finite, print_columns, print_results
 
 AGREEMENT_ROWS = ("average", "initial", "merged")
 """Rows of ``agreement`` in results.json, in order; titles are those of ``ROWS``."""
@@ -78,36 +73,9 @@ def agreement_columns(results: Mapping[str, Any]) -> list[Column]:
     found = []
     for task, metrics in rows["merged"]["tasks"].items():
         for metric, entry in metrics.items():
-            values = {row: _number(rows[row]["tasks"][task][metric]["value"]) for row in AGREEMENT_ROWS}
-            every = {row: values.get(row) for row in MERGED_ROWS}
-            found.append(Column(task, metric, entry["higher_is_better"], every))
+            values = {row: finite(rows[row]["tasks"][task][metric]["value"]) for row in AGREEMENT_ROWS}
+            found.append(Column(task, metric, entry["higher_is_better"], values))
     return found
-
-
-def _number(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def agreement_table(results: Mapping[str, Any]) -> Table:
-    """The table for a terminal; what agrees best is bold.
-
-    Args:
-        results: record of a run without labels.
-
-    Raises:
-        ValueError: the record lacks a required key.
-    """
-    count = results["agreement"]["held_out_images"]
-    title = f"agreement with the experts on {count} held-out image{'s' if count != 1 else ''} (not accuracy: no labels)"
-    table = Table(box=MINIMAL, pad_edge=False, title=title)
-    table.add_column("", no_wrap=True)
-    groups = [list(group) for _, group in groupby(agreement_columns(results), key=lambda column: column.task)]
-    for group in groups:
-        heading = "  ".join(column.heading.rjust(_width(column)) for column in group)
-        table.add_column(Text(f"{group[0].task}\n{heading}"), justify="right", no_wrap=True)
-    for row in AGREEMENT_ROWS:
-        table.add_row(ROWS[row], *(_cell(group, row) for group in groups))
-    return table
 
 
 def markdown_agreement(results: Mapping[str, Any]) -> str:
@@ -129,17 +97,8 @@ def markdown_agreement(results: Mapping[str, Any]) -> str:
     )
 
 
-def _cell(group: list[Column], row: str) -> Text:
-    styled = (("bold green" if row in column.best else "", column) for column in group)
-    return Text("  ").join([Text(column.text(row).rjust(_width(column)), style=style) for style, column in styled])
-
-
-def _width(column: Column) -> int:
-    return max(len(column.heading), *(len(column.text(row)) for row in AGREEMENT_ROWS))
-
-
 def print_record(results: Mapping[str, Any], console: Console) -> None:
-    """Print the table of a run with labels or without.
+    """Print the table of a run with labels or without; what is best, or agrees best, is bold.
 
     Args:
         results: record of the run.
@@ -151,4 +110,7 @@ def print_record(results: Mapping[str, Any], console: Console) -> None:
     if has_labels(results):
         print_results(results, console)
     else:
-        console.print(agreement_table(results))
+        shown, count = agreement_columns(results), results["agreement"]["held_out_images"]
+        heading = f"agreement with the experts on {count} held-out image{'s' if count != 1 else ''}"
+        titles = {row: ROWS[row] for row in AGREEMENT_ROWS}
+        print_columns(titles, shown, None, console, f"{heading} (not accuracy: no labels)")

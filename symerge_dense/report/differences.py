@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,28 @@ def flat(config: Mapping[str, Any] | None) -> dict[str, str]:
     Args:
         config: of results.json or compare.json; None has no keys.
     """
-    found: dict[str, str] = {}
-    for key, value in (config or {}).items():
-        if key not in ("seed", "name"):
-            _flatten(str(key), value, found)
-    return found
+    kept = {key: value for key, value in (config or {}).items() if key not in ("seed", "name")}
+    return {key: _as_text(key, value) for key, value in leaves(kept)}
 
 
-def _flatten(key: str, value: Any, found: dict[str, str]) -> None:
-    if isinstance(value, Mapping) and value:
-        for inner, item in value.items():
-            _flatten(f"{key}.{inner}", item, found)
-    elif isinstance(value, str):
-        found[key] = value.rsplit(".", 1)[-1] if key.rsplit(".", 1)[-1] == "type" else value
-    else:
-        found[key] = json.dumps(value)
+def _as_text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        return json.dumps(value)
+    return value.rsplit(".", 1)[-1] if key.rsplit(".", 1)[-1] == "type" else value
+
+
+def leaves(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of all in a record that is no dict, or an empty one.
+
+    Args:
+        record: nested dicts.
+        above: beginning of the keys.
+    """
+    for key, value in record.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def differences(configs: Sequence[Mapping[str, Any] | None]) -> dict[str, list[str]]:

@@ -83,7 +83,7 @@ def beside_paper(own: Measured, paper: PublishedTable) -> str:
     Raises:
         ValueError: the numbers are of another data set or split than the paper's, or lack one of its metrics.
     """
-    told = differences(own, paper)
+    told = departures(own, paper)
     for column in paper.columns:
         if column.metric not in own.pooled["experts"].get(column.task, {}):
             raise ValueError(
@@ -101,7 +101,7 @@ def beside_paper(own: Measured, paper: PublishedTable) -> str:
     return f"{head}{warning}\n\n{markdown(lines)}"
 
 
-def differences(own: Measured, paper: PublishedTable) -> list[str]:
+def departures(own: Measured, paper: PublishedTable) -> list[str]:
     """How numbers were measured otherwise than a paper's; what a record does not say is taken to be the paper's.
 
     Args:

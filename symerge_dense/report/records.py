@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from symerge_dense.progress import say
 from symerge_dense.report.agreement import has_labels, read_record
+from symerge_dense.report.results import read_json
 
 RUN, COMPARISON = "results.json", "compare.json"
 KEYS = {"config": Mapping, "blocks": Mapping, "rows": list, "seeds": int, "tuning": str, "delta_m_metrics": Mapping}
@@ -25,6 +25,10 @@ class Found(NamedTuple):
 
     folder: Path
     content: dict[str, Any]
+
+
+Runs = tuple[str, Sequence[Found]]
+"""A title, and runs that differ in their seed."""
 
 
 class Records(NamedTuple):
@@ -79,10 +83,7 @@ def read_comparison(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is no JSON or lacks a required key.
     """
-    try:
-        record = json.loads(Path(path).read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON file ({error}); give the compare.json that a comparison wrote.") from None
+    record = read_json(path, "compare.json that a comparison")
     given = record if isinstance(record, Mapping) else {}
     wrong = [key for key, kind in KEYS.items() if not isinstance(given.get(key), kind)]
     if not wrong:

@@ -67,25 +67,12 @@ def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
     write_text(path, text + "\n")
 
 
-def read_results(path: str | Path) -> dict[str, Any]:
-    """Read what ``write_results`` wrote.
-
-    Args:
-        path: the file.
-
-    Raises:
-        ValueError: the file is no JSON or lacks a required key.
-    """
-    results = read_json(path)
-    check_results(results, str(path))
-    return dict(results)
-
-
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, what: str = "results.json that a run") -> Any:
     """The content of a record's file, not checked.
 
     Args:
         path: the file.
+        what: file to give in its place and who wrote it, for the error.
 
     Raises:
         ValueError: the file is no JSON.
@@ -93,7 +80,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON file ({error}); give the results.json that a run wrote.") from None
+        raise ValueError(f"{path} is no JSON file ({error}); give the {what} wrote.") from None
 
 
 def check_results(results: Any, source: str = "the results") -> None:
@@ -119,6 +106,17 @@ def check_results(results: Any, source: str = "the results") -> None:
     missing += [f"delta_m.{row}.mean" for row in MERGED_ROWS if _at(results, "delta_m", row, "mean") is KeyError]
     if missing:
         raise ValueError(f"{source} lack {', '.join(missing)}; run the experiment again to write them all.")
+
+
+def unit_of(record: Mapping[str, Any], task: str, metric: str) -> str:
+    """The unit of a metric; empty where it has none, or the record does not say.
+
+    Args:
+        record: of a run or a comparison.
+        task: name of the task.
+        metric: of the task.
+    """
+    return str(((record.get("units") or {}).get(task) or {}).get(metric, ""))
 
 
 def _missing_in_row(results: Mapping[str, Any], row: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from symerge_dense.models.plugins import origin
 from symerge_dense.registry import TASKS
 from symerge_dense.report.results import ROWS
 from symerge_dense.report.seeds import Results, pooled, spread
-from symerge_dense.report.table import UNDEFINED, row_title
+from symerge_dense.report.table import UNDEFINED, decimals, row_title
 
 Tasks = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -67,18 +67,18 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in cells) + "\n"
 
 
-def number(entry: Mapping[str, Any], decimals: int | None = None, sign: str = "") -> str:
+def number(entry: Mapping[str, Any], places: int | None = None, sign: str = "") -> str:
     """A value with its standard deviation as text, '43.20 ± 0.10'; a dash where it is undefined.
 
     Args:
         entry: ``value`` (None: undefined) and, with several runs, ``std``.
-        decimals: None for 4 below 1, 3 below 10, else 2.
+        places: decimals; None for as many as ``decimals`` gives the value.
         sign: '+' to print the sign of positive values as well.
     """
     value = entry["value"]
     if value is None or not math.isfinite(value):
         return UNDEFINED
-    places = decimals if decimals is not None else 4 if abs(value) < 1 else 3 if abs(value) < 10 else 2
+    places = decimals([value]) if places is None else places
     text = f"{value:{sign}.{places}f}"
     return f"{text} ± {entry['std']:.{places}f}" if "std" in entry else text
 

@@ -1,9 +1,9 @@
-"""The table of a run for a terminal: a row per model, a column per metric, the best merged model of each bold."""
+"""Tables for a terminal: a row per model, a column per metric, the best merged model of each bold."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -41,21 +41,18 @@ class Column(NamedTuple):
     def best(self) -> set[str]:
         """The merged rows with the best printed value: several on a tie."""
         sign = 1 if self.higher_is_better else -1
-        scores = {row: sign * float(self.text(row)) for row in MERGED_ROWS if self.values[row] is not None}
+        known = [row for row, value in self.values.items() if row != "experts" and value is not None]
+        scores = {row: sign * float(self.text(row)) for row in known}
         return {row for row, score in scores.items() if score == max(scores.values())}
 
     def text(self, row: str) -> str:
-        """A value as text. The largest value of the column decides the decimals: 4 below 1, 3 below 10, else 2.
+        """A value as text; all values of the column have the same decimals.
 
         Args:
             row: key in results.json.
         """
         value = self.values[row]
-        if value is None:
-            return UNDEFINED
-        largest = max(abs(number) for number in self.values.values() if number is not None)
-        decimals = 4 if largest < 1 else 3 if largest < 10 else 2
-        return f"{value:.{decimals}f}"
+        return UNDEFINED if value is None else f"{value:.{decimals(self.values.values())}f}"
 
 
 class DeltaColumn(Column):
@@ -69,6 +66,25 @@ class DeltaColumn(Column):
         """
         value = self.values[row]
         return UNDEFINED if value is None else f"{value:+.2f}"
+
+
+def decimals(values: Iterable[float | None]) -> int:
+    """Decimals of a column, by its largest number: 4 below 1, 3 below 10, else 2.
+
+    Args:
+        values: of the column; None is undefined.
+    """
+    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    return 4 if largest < 1 else 3 if largest < 10 else 2
+
+
+def finite(value: float | None) -> float | None:
+    """None for NaN, which a record in memory has where the file has null.
+
+    Args:
+        value: of a metric.
+    """
+    return value if value is not None and math.isfinite(value) else None
 
 
 def task_names(results: Mapping[str, Any]) -> list[str]:
@@ -94,9 +110,9 @@ def columns(results: Mapping[str, Any], tasks: Sequence[str] | None = None) -> l
     found = []
     for task in task_names(results) if tasks is None else tasks:
         for metric, entry in results["experts"]["tasks"][task].items():
-            values = {row: _number(results[row]["tasks"][task][metric]["value"]) for row in ROWS}
+            values = {row: finite(results[row]["tasks"][task][metric]["value"]) for row in ROWS}
             found.append(Column(task, metric, entry["higher_is_better"], values))
-    means = {row: _number(results["delta_m"][row]["mean"]) for row in MERGED_ROWS}
+    means = {row: finite(results["delta_m"][row]["mean"]) for row in MERGED_ROWS}
     return [*found, DeltaColumn("mean", "Δm %", True, {"experts": None, **means})]
 
 
@@ -124,20 +140,35 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
         ValueError: the record lacks a required key.
     """
     *metrics, delta = columns(results)
+    print_columns({row: row_title(results, row) for row in ROWS}, metrics, delta, console)
+
+
+def print_columns(
+    titles: Mapping[str, str],
+    metrics: Sequence[Column],
+    last: Column | None,
+    console: Console,
+    heading: str | None = None,
+) -> None:
+    """Print columns as a table, or as several where the console is too narrow for one.
+
+    Args:
+        titles: {row: its title}; the experts, which the others are measured against, are dim.
+        metrics: columns; neighbours of one task share a heading.
+        last: column at the end of every part; None: no such column.
+        console: where it is printed.
+        heading: above the first part.
+    """
+    end = [last] if last is not None else []
     part: list[Column] = []
     for group in _groups(metrics):
-        whole = _fits(_table(results, [*group, delta]), console)
+        whole = _fits(_table(titles, [*group, *end]), console)
         for piece in [group] if whole else [[column] for column in group]:
-            if part and not _fits(_table(results, [*part, *piece, delta]), console):
-                console.print(_table(results, [*part, delta]))
-                part = []
+            if part and not _fits(_table(titles, [*part, *piece, *end]), console):
+                console.print(_table(titles, [*part, *end], heading))
+                part, heading = [], None
             part += piece
-    console.print(_table(results, [*part, delta]))
-
-
-def _number(value: float | None) -> float | None:
-    """None for NaN, which a record in memory has where the file has null."""
-    return value if value is not None and math.isfinite(value) else None
+    console.print(_table(titles, [*part, *end], heading))
 
 
 def _groups(shown: Sequence[Column]) -> list[list[Column]]:
@@ -145,17 +176,17 @@ def _groups(shown: Sequence[Column]) -> list[list[Column]]:
     return [list(group) for _, group in groupby(shown, key=lambda column: column.task)]
 
 
-def _table(results: Mapping[str, Any], shown: Sequence[Column]) -> Table:
+def _table(titles: Mapping[str, str], shown: Sequence[Column], heading: str | None = None) -> Table:
     """A table with one column per task that holds the task's metrics side by side, padded to line up."""
-    table = Table(box=MINIMAL, pad_edge=False)
+    table = Table(box=MINIMAL, pad_edge=False, title=heading)
     table.add_column("", no_wrap=True)
     groups = _groups(shown)
     for group in groups:
-        heading = "  ".join(column.heading.rjust(_width(column)) for column in group)
-        table.add_column(Text(f"{group[0].task}\n{heading}"), justify="right", no_wrap=True)
-    for row in ROWS:
+        names = "  ".join(column.heading.rjust(_width(column)) for column in group)
+        table.add_column(Text(f"{group[0].task}\n{names}"), justify="right", no_wrap=True)
+    for row, title in titles.items():
         style = "dim" if row == "experts" else ""
-        table.add_row(Text(row_title(results, row), style=style), *(_cell(group, row, style) for group in groups))
+        table.add_row(Text(title, style=style), *(_cell(group, row, style) for group in groups))
     return table
 
 
@@ -166,7 +197,7 @@ def _cell(group: Sequence[Column], row: str, style: str) -> Text:
 
 
 def _width(column: Column) -> int:
-    return max(len(column.heading), *(len(column.text(row)) for row in ROWS))
+    return max(len(column.heading), *(len(column.text(row)) for row in column.values))
 
 
 def _fits(table: Table, console: Console) -> bool:

@@ -16,7 +16,7 @@ from symerge_dense.models.checkpoint import load_model
 from symerge_dense.models.multi_task import NonFiniteLoss, check_finite
 from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.train import train
-from symerge_dense.report.results import read_results
+from symerge_dense.report.agreement import read_record
 
 TORCHRUN = [
     sys.executable,
@@ -77,13 +77,13 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize("row", ["experts", "average", "task_arithmetic", "initial"])
 def test_what_is_not_learned_scores_the_same(runs, row):
-    one, two = (values(read_results(run / "results.json")[row]) for run in (runs.one, runs.two))
+    one, two = (values(read_record(run / "results.json")[row]) for run in (runs.one, runs.two))
     assert set(one) == set(two) and {task for task, _ in one} == set(TASKS)
     assert two == pytest.approx(one, rel=1e-6, abs=1e-6)
 
 
 def test_what_is_learned_differs_by_rounding_only(runs):
-    one, two = (read_results(run / "results.json") for run in (runs.one, runs.two))
+    one, two = (read_record(run / "results.json") for run in (runs.one, runs.two))
     # gradients are averaged over processes: sums in another order; a pixel at a tie may change its class
     assert values(two["merged"]) == pytest.approx(values(one["merged"]), rel=1e-4, abs=0.02)
     for name, coefficients in one["coefficients"].items():

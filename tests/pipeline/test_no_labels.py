@@ -20,7 +20,7 @@ from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.config_files import find_config
 from symerge_dense.pipeline.train import train
 from symerge_dense.report.agreement import read_record
-from symerge_dense.report.results import ROWS, read_results
+from symerge_dense.report.results import ROWS, check_results
 
 CONFIG = """
 experts = dict(checkpoints=dict(segmentation=_home + "/segmentation.safetensors", depth=_home + "/depth.safetensors"))
@@ -107,7 +107,7 @@ def test_the_record_has_agreement_and_no_labelled_rows(home):
         assert list(row["tasks"]) == ["segmentation", "depth"]
         assert 0 <= row["tasks"]["segmentation"]["pixel_accuracy"]["value"] <= 100
     with pytest.raises(ValueError, match=r"without labels.*no accuracy.*data\.test"):
-        read_results(home.run / "results.json")
+        check_results(record)
 
 
 def test_agreement_is_the_metric_with_the_experts_decision_as_target(home):

@@ -22,7 +22,8 @@ from symerge_dense.pipeline import run_dir as workdir
 from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.data import dataset
 from symerge_dense.pipeline.train import train
-from symerge_dense.report.results import MERGED_ROWS, ROWS, RUN_KEYS, read_results
+from symerge_dense.report.agreement import read_record
+from symerge_dense.report.results import MERGED_ROWS, ROWS, RUN_KEYS
 
 PICTURES = ("panels.png", "coefficients.png", "curves.png")
 CLOCKS = ("timings", "peak_memory_mb")
@@ -84,7 +85,7 @@ def test_everything_is_written_and_nothing_else(home, stock):
 
 
 def test_the_record_is_complete_and_every_number_is_one(home):
-    record = read_results(home.run / "results.json")
+    record = read_record(home.run / "results.json")
     assert {*RUN_KEYS, *ROWS, "delta_m", "coefficients"} <= set(record)
     assert record["delta_m_metrics"]["depth"] == "abs" and record["published_metrics"]["depth"] == ["abs", "rel"]
     assert record["seed"] == 0 and record["config"] == json.loads((home.run / "run.json").read_text())
@@ -174,8 +175,8 @@ def test_a_second_run_trains_nothing_and_ends_the_same(home, monkeypatch, capsys
     output = capsys.readouterr()
     assert files(home.folder / "experts") | files(home.folder / "rooms") == kept
     assert "SyMerge" in output.out and "training it" not in output.out and output.err == ""
-    again = read_results(home.folder / "again" / "results.json")
-    assert without_clocks(again) == without_clocks(read_results(home.run / "results.json"))
+    again = read_record(home.folder / "again" / "results.json")
+    assert without_clocks(again) == without_clocks(read_record(home.run / "results.json"))
     merged = [load_model(home.folder / run / "merged.safetensors")[0].state_dict() for run in ("run", "again")]
     assert all(torch.equal(value, merged[1][name]) for name, value in merged[0].items())
 
@@ -221,7 +222,7 @@ def test_a_run_killed_while_adapting_and_resumed_ends_like_an_unbroken_one(home)
     process.wait()
     assert (killed / "run.json").exists() and not (killed / "results.json").exists()
     assert tool("train.py", home.config, "--work-dir", killed, "--resume", *options) == 0
-    resumed = read_results(killed / "results.json")
+    resumed = read_record(killed / "results.json")
     assert resumed["coefficients"] == unbroken["coefficients"] and resumed["merged"] == unbroken["merged"]
     assert read_history(killed / "history.jsonl") == read_history(home.folder / "unbroken" / "history.jsonl")
 

@@ -5,7 +5,7 @@ from builders.pipeline_tiny import tool
 from builders.run_records import MINE, PAPER, cells, comparison, record, write
 
 from symerge_dense.report.paper_numbers import PUBLISHED
-from symerge_dense.report.paper_tables import beside_paper, differences, of_comparison, of_runs
+from symerge_dense.report.paper_tables import beside_paper, departures, of_comparison, of_runs
 from symerge_dense.report.results import ROWS
 
 FACTORS = {("depth", "abs"): 100, ("depth", "rel"): 100}
@@ -63,7 +63,7 @@ def test_what_differs_from_the_papers_setting_stands_above_the_table():
         "backbone": {"name": "resnet50.tv_in1k"},
         "tasks": {"segmentation": {"classes": 13}},
     }
-    assert differences(of_runs("run", [record(**same)]), PAPER) == []
+    assert departures(of_runs("run", [record(**same)]), PAPER) == []
     assert "Not the paper's setting" not in beside_paper(of_runs("run", [record(**same)]), PAPER)
     other = {
         "data": {"test": {**TEST, "size": [144, 192]}},
@@ -80,8 +80,8 @@ def test_what_differs_from_the_papers_setting_stands_above_the_table():
         "classes 40 (paper: 13)",
         "merged together with edges",
     }
-    assert set(differences(of_runs("run", [run]), PAPER)) == told
-    fusionbench = set(differences(of_runs("run", [run]), PUBLISHED["nyuv2-fusionbench"]))
+    assert set(departures(of_runs("run", [run]), PAPER)) == told
+    fusionbench = set(departures(of_runs("run", [run]), PUBLISHED["nyuv2-fusionbench"]))
     assert fusionbench - told == {"protocol mtan (paper: libmtl)"}
     text = beside_paper(of_runs("run", [run]), PAPER)
     assert text.index("Not the paper's setting: backbone vit_small") < text.index("| mIoU")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from symerge_dense.fileio import atomic_write
-from symerge_dense.report.results import MERGED_ROWS, ROWS, RUN_KEYS, check_results, read_results, write_results
+from symerge_dense.report.agreement import read_record
+from symerge_dense.report.results import MERGED_ROWS, ROWS, RUN_KEYS, check_results, write_results
 
 
 def example():
@@ -26,12 +27,12 @@ def example():
 
 def test_what_is_written_is_read_back(tmp_path):
     write_results(tmp_path / "deep" / "results.json", example())
-    assert read_results(tmp_path / "deep" / "results.json") == example()
+    assert read_record(tmp_path / "deep" / "results.json") == example()
 
 
 def test_keys_keep_their_order(tmp_path):
     write_results(tmp_path / "results.json", example())
-    assert list(read_results(tmp_path / "results.json")["merged"]["tasks"]) == ["segmentation", "depth"]
+    assert list(read_record(tmp_path / "results.json")["merged"]["tasks"]) == ["segmentation", "depth"]
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -np.inf, np.float32("nan"), torch.tensor(float("nan"))])
@@ -41,7 +42,7 @@ def test_what_is_no_number_becomes_null(tmp_path, number):
     write_results(tmp_path / "results.json", results)
     text = (tmp_path / "results.json").read_text()
     assert "NaN" not in text and "Infinity" not in text
-    read = read_results(tmp_path / "results.json")
+    read = read_record(tmp_path / "results.json")
     assert read["peak_memory_mb"] is None and read["merged"]["tasks"]["depth"]["abs"]["value"] is None
 
 
@@ -109,7 +110,7 @@ def without(tree, *keys):
 def test_a_missing_key_is_named(tmp_path, keys):
     (tmp_path / "r.json").write_text(json.dumps(without(example(), *keys)))
     with pytest.raises(ValueError) as error:
-        read_results(tmp_path / "r.json")
+        read_record(tmp_path / "r.json")
     assert ".".join(keys) in str(error.value) and "r.json" in str(error.value)
 
 
@@ -125,11 +126,11 @@ def test_all_that_is_missing_is_listed_at_once():
 def test_a_file_of_another_kind_is_refused(tmp_path, content):
     (tmp_path / "r.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"r\.json (hold|lack)"):
-        read_results(tmp_path / "r.json")
+        read_record(tmp_path / "r.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00"])
 def test_a_file_that_is_no_json_is_refused(tmp_path, content):
     (tmp_path / "r.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"r\.json is no JSON file"):
-        read_results(tmp_path / "r.json")
+        read_record(tmp_path / "r.json")

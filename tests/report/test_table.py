@@ -7,6 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
+from symerge_dense.report.agreement import AGREEMENT_ROWS, print_record
 from symerge_dense.report.results import MERGED_ROWS, ROWS
 from symerge_dense.report.table import columns, print_results, row_title
 
@@ -150,3 +151,23 @@ def test_incomplete_results_are_refused(results):
     del broken["merged"]
     with pytest.raises(ValueError, match=r"merged\.tasks"):
         print_results(broken, Console())
+
+
+@pytest.mark.parametrize("width", [80, 300])
+def test_a_run_without_labels_shows_every_metric_of_four_tasks_on_any_console(results, width):
+    every = {**METRICS, "edges": {"precision": True, "recall": True}}
+    entry = {"value": 12.5, "higher_is_better": True}
+    rows = {
+        row: {"tasks": {task: {metric: dict(entry) for metric in metrics} for task, metrics in every.items()}}
+        for row in AGREEMENT_ROWS
+    }
+    run = {key: value for key, value in results.items() if key not in (*ROWS, "delta_m")}
+    run["agreement"] = {"held_out_images": 7, "rows": rows}
+    console = Console(file=io.StringIO(), width=width)
+    print_record(run, console)
+    text = console.file.getvalue()
+    assert all(len(line) <= width for line in text.splitlines()) and "…" not in text
+    assert text.count("agreement with the experts on 7 held-out images") == 1
+    metrics = [f"{metric} ↑" for metrics in every.values() for metric in metrics]
+    assert re.findall(r"(\S+ ↑)", text) == metrics and text.count("12.50") == len(AGREEMENT_ROWS) * len(metrics)
+    assert "task arithmetic" not in text and "Δm" not in text

@@ -10,11 +10,8 @@ from symerge_dense.report.differences import differences
 from symerge_dense.report.page.grids import Cell, Heading, grid, number_cell, spaced, words
 from symerge_dense.report.page.markup import Markup, tag
 from symerge_dense.report.page.plots import COLOURS, shares
-from symerge_dense.report.records import Found
+from symerge_dense.report.records import Found, Runs
 from symerge_dense.report.table import UNDEFINED
-
-Runs = tuple[str, Sequence[Found]]
-"""A title, and runs that differ in their seed."""
 
 
 def costs_part(groups: Sequence[Runs]) -> list[Markup]:

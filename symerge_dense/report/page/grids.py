@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from symerge_dense.report.page.markup import Markup, joined, minus, tag
-from symerge_dense.report.table import UNDEFINED
+from symerge_dense.report.table import UNDEFINED, decimals, finite
 
 LONG = 44  # characters of a text that is broken into lines
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Heading(NamedTuple):
@@ -121,16 +122,6 @@ def words(text: Any) -> Cell:
     return Cell(text, str(text))
 
 
-def decimals(values: Iterable[float | None]) -> int:
-    """Decimals of a column, by its largest number: 4 below 1, 3 below 10, else 2.
-
-    Args:
-        values: of the column; None is undefined.
-    """
-    largest = max((abs(value) for value in values if value is not None), default=0.0)
-    return 4 if largest < 1 else 3 if largest < 10 else 2
-
-
 def number_cell(value: float | None, places: int, sign: str = "", std: float | None = None, best: bool = False) -> Cell:
     """A cell of a number; a dash where it is undefined.
 
@@ -145,6 +136,35 @@ def number_cell(value: float | None, places: int, sign: str = "", std: float | N
         return Cell(UNDEFINED)
     spread = "" if not std or not math.isfinite(std) else f"{std:.{places}f}"
     return Cell(minus(f"{value:{sign}.{places}f}"), value, spread, best)
+
+
+def marked(
+    entries: Mapping[Key, Mapping[str, Any]],
+    compared: Collection[Key],
+    up: bool,
+    places: int | None = None,
+    sign: str = "",
+) -> dict[Key, Cell]:
+    """Cells of a metric; those with the best printed number are marked.
+
+    Args:
+        entries: {row: its ``value`` (None or NaN: undefined) and, with several runs, ``std``}.
+        compared: the rows that may be marked.
+        up: whether higher is better.
+        places: decimals; None for as many as ``decimals`` gives the column.
+        sign: '+' prints the sign of positive numbers.
+    """
+    values = {key: finite(entry["value"]) for key, entry in entries.items()}
+    if places is None:
+        places = decimals(values.values())
+    cells = {key: number_cell(values[key], places, sign, entry.get("std")) for key, entry in entries.items()}
+    scores = {
+        key: round(value, places) * (1 if up else -1)
+        for key, value in values.items()
+        if key in compared and value is not None
+    }
+    best = max(scores.values(), default=0.0)
+    return {key: cell._replace(best=scores.get(key) == best) for key, cell in cells.items()}
 
 
 def spaced(name: str) -> str:

@@ -12,11 +12,8 @@ from symerge_dense.report.figures.heatmap import layer_labels
 from symerge_dense.report.page.grids import Cell, Heading, grid, number_cell, words
 from symerge_dense.report.page.markup import Markup, tag
 from symerge_dense.report.page.plots import curves, dots, heat_map
-from symerge_dense.report.records import Found
-from symerge_dense.report.results import MERGED_ROWS, ROWS
-
-Runs = tuple[str, Sequence[Found]]
-"""A title, and runs that differ in their seed."""
+from symerge_dense.report.records import Found, Runs
+from symerge_dense.report.results import MERGED_ROWS, ROWS, unit_of
 
 
 # -- classes ----------------------------------------------------------------------------------------------------------
@@ -33,7 +30,7 @@ def classes_part(means: Mapping[str, Mapping[str, Any]]) -> list[Markup]:
                 rows = {row: mean[row]["tasks"][task][metric].get("parts") for row in ROWS}
                 if entry.get("parts") and all(rows.values()):
                     caption = [tag("b", title), ": "] if len(means) > 1 else []
-                    unit = ((mean.get("units") or {}).get(task) or {}).get(metric, "")
+                    unit = unit_of(mean, task, metric)
                     found.append(_classes([*caption, f"{task}, {metric} by class. "], rows, unit))
     return found
 

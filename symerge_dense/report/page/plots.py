@@ -20,14 +20,13 @@ LETTER = 0.0125  # width of a letter beside the map at its narrowest
 Histories = Sequence[Sequence[Mapping[str, Any]]]
 
 
-def curves(title: str, histories: Histories, keys: Mapping[str, str], floor: float | None = 0.0) -> Markup | None:
-    """Lines of several quantities over the iterations, one per run and quantity.
+def curves(title: str, histories: Histories, keys: Mapping[str, str]) -> Markup | None:
+    """Lines of several quantities over the iterations, one per run and quantity, on an axis that has zero.
 
     Args:
         title: what they are.
         histories: rows of history.jsonl of each run.
         keys: {name: its key in the rows}.
-        floor: lowest value of the axis, if no value is below; None: the lowest value.
 
     Returns:
         The figure; None if no run has such a quantity.
@@ -41,8 +40,7 @@ def curves(title: str, histories: Histories, keys: Mapping[str, str], floor: flo
     if not lines:
         return None
     right = max(float(steps[-1]) for *_, steps, _ in lines) or 1.0
-    low = min(float(values.min()) for *_, values in lines)
-    low = min(low, floor) if floor is not None else low
+    low = min(0.0, *(float(values.min()) for *_, values in lines))
     high = max(float(values.max()) for *_, values in lines)
     high = high if high > low else low + 1.0
     paths = [_path(place, steps / right, (values - low) / (high - low)) for place, _, steps, values in lines]
@@ -203,7 +201,7 @@ def dots(places: Mapping[str, float | None]) -> Markup:
     return svg(drawn, class_="dots")
 
 
-def bar(value: float, low: float, high: float, std: float | None = None, style: str = "c0") -> Markup:
+def bar(value: float, low: float, high: float, std: float | None, style: str) -> Markup:
     """A bar from zero to a value on an axis from ``low`` to ``high``, with its standard deviation as a whisker.
 
     Args:

@@ -7,10 +7,11 @@ from typing import Any
 
 from symerge_dense.report.comparison_files import COSTS, blocks, columns, preamble, transfers
 from symerge_dense.report.figures.ranking import WORST
-from symerge_dense.report.page.grids import Cell, Heading, decimals, grid, number_cell, spaced, words
+from symerge_dense.report.page.grids import Cell, Heading, grid, marked, number_cell, spaced, words
 from symerge_dense.report.page.markup import Markup, minus, tag
 from symerge_dense.report.page.plots import bar
 from symerge_dense.report.records import Found
+from symerge_dense.report.results import unit_of
 from symerge_dense.report.table import UNDEFINED
 
 Row = Mapping[str, Any]
@@ -70,9 +71,9 @@ def _table(record: Mapping[str, Any], rows: Sequence[tuple[str, Row]]) -> Markup
     shown: list[dict[str, Cell]] = []
     measured = [row for _, row in rows if "tasks" in row]
     for task, metric, up in columns(record):
-        unit = ((record.get("units") or {}).get(task) or {}).get(metric, "")
-        heads.append(Heading(spaced(metric), task, unit, "up" if up else "down"))
-        shown.append(_cells(measured, task, metric, up))
+        heads.append(Heading(spaced(metric), task, unit_of(record, task, metric), "up" if up else "down"))
+        entries = {row["method"]: row["tasks"][task][metric] for row in measured}
+        shown.append(marked(entries, [row["method"] for row in measured if row.get("delta_m")], up))
     heads += [Heading(title, "costs", UNITS.get(key, ""), number=key != "data") for key, title in COSTS.items()]
     heads.append(Heading("kind", number=False))
     lines: tuple[list[list[Cell]], list[list[Cell]]] = ([], [])
@@ -88,16 +89,6 @@ def _change(row: Row) -> Cell:
     if "error" in row:
         return Cell("failed")
     return number_cell(_mean(row), 2, "+", row["delta_m"].get("mean", {}).get("std"))
-
-
-def _cells(rows: Sequence[Row], task: str, metric: str, up: bool) -> dict[str, Cell]:
-    entries = {row["method"]: row["tasks"][task][metric] for row in rows}
-    places = decimals(entry["value"] for entry in entries.values())
-    cells = {name: number_cell(entry["value"], places, "", entry.get("std")) for name, entry in entries.items()}
-    own = [row["method"] for row in rows if row.get("delta_m") and row["tasks"][task][metric]["value"] is not None]
-    scores = {name: round(entries[name]["value"], places) * (1 if up else -1) for name in own}
-    best = max(scores.values(), default=0.0)
-    return {name: cell._replace(best=scores.get(name) == best) for name, cell in cells.items()}
 
 
 def _cost(key: str, value: Any) -> Cell:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from symerge_dense.report.agreement import AGREEMENT_ROWS
-from symerge_dense.report.page.grids import Cell, Heading, decimals, grid, number_cell, spaced, words
+from symerge_dense.report.page.grids import Cell, Heading, grid, marked, number_cell, spaced, words
 from symerge_dense.report.page.markup import Markup, minus, tag
 from symerge_dense.report.records import Found
-from symerge_dense.report.results import MERGED_ROWS, ROWS
+from symerge_dense.report.results import MERGED_ROWS, ROWS, unit_of
 from symerge_dense.report.run_tables import number, protocol, seeds
 from symerge_dense.report.seeds import group, pooled, spread
 from symerge_dense.report.table import row_title
@@ -168,34 +168,20 @@ def _metric(groups: Sequence[Group], task: str, metric: str) -> Column:
     """A metric of a task: {(group, row): cell}; the best merged rows are marked."""
     entries = {(one.title, row): one.mean[row]["tasks"][task][metric] for one in groups for row in ROWS}
     up = next(iter(entries.values()))["higher_is_better"]
-    unit = ((groups[0].mean.get("units") or {}).get(task) or {}).get(metric, "")
-    return Heading(spaced(metric), task, str(unit), "up" if up else "down"), _cells(entries, up)
+    unit = unit_of(groups[0].mean, task, metric)
+    return Heading(spaced(metric), task, unit, "up" if up else "down"), _marked(entries, up)
 
 
 def _change(groups: Sequence[Group], task: str) -> Column:
     entries = {(one.title, row): one.mean["delta_m"][row][task] for one in groups for row in MERGED_ROWS}
-    cells = _cells(entries, True, places=2, sign="+")
+    cells = _marked(entries, True, places=2, sign="+")
     return Heading(task, "Δm", "%", "up"), {**{(one.title, "experts"): number_cell(None, 0) for one in groups}, **cells}
 
 
-def _cells(
+def _marked(
     entries: Mapping[tuple[str, str], Entry], up: bool, places: int | None = None, sign: str = ""
 ) -> dict[tuple[str, str], Cell]:
-    if places is None:
-        places = decimals(_finite(entry) for entry in entries.values())
-    cells = {key: number_cell(_finite(entry), places, sign, entry.get("std")) for key, entry in entries.items()}
-    scores = {
-        key: round(float(cell.value), places) * (1 if up else -1)
-        for key, cell in cells.items()
-        if key[1] != "experts" and cell.value is not None
-    }
-    best = max(scores.values(), default=0.0)
-    return {key: cell._replace(best=scores.get(key) == best) for key, cell in cells.items()}
-
-
-def _finite(entry: Entry) -> float | None:
-    value = entry["value"]
-    return None if value is None or value != value else float(value)
+    return marked(entries, [key for key in entries if key[1] != "experts"], up, places, sign)
 
 
 def agreement_part(runs: Sequence[Found]) -> list[Markup]:
@@ -215,7 +201,7 @@ def _agreement(run: Found) -> Markup:
         for metric, entry in metrics.items():
             up = entry["higher_is_better"]
             heads.append(Heading(spaced(metric), task, better="up" if up else "down"))
-            columns.append(_cells({("", row): rows[row][task][metric] for row in rows}, up))
+            columns.append(_marked({("", row): rows[row][task][metric] for row in rows}, up))
     lines = [[words(ROWS[row]), *(column["", row] for column in columns)] for row in rows]
     name = (run.content["config"] or {}).get("name", "run")
     count = found.get("held_out_images")
