@@ -8,10 +8,10 @@ from .class_names import NYU13 as NYU13
 from .class_names import NYU40 as NYU40
 from .class_names import NYU40_TO_13 as NYU40_TO_13
 from .folder_dataset import FolderDataset as FolderDataset
-from .image_files import checked_size as checked_size
 from .image_files import find_images as find_images
 from .image_files import image_size as image_size
 from .image_files import read_image as read_image
+from .image_files import size_if_whole as size_if_whole
 from .image_folder import ImageFolder as ImageFolder
 from .image_list import ImageList as ImageList
 from .label_files import read_label as read_label

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from symerge_dense.datasets.base import Array, DenseDataset, source_of
 from symerge_dense.datasets.folder_files import FoundImage, find, names_of_split
-from symerge_dense.datasets.image_files import checked_size, image_size, read_image
+from symerge_dense.datasets.image_files import image_size, read_image, size_if_whole
 from symerge_dense.datasets.label_files import read_label
 from symerge_dense.datasets.label_values import LabelSpec, class_numbers, label_spec, quantity
 from symerge_dense.datasets.transforms import Augment, TargetRule
@@ -78,6 +78,8 @@ class FolderDataset(DenseDataset):
         found = self._without_labels(find(self.root, images.replace("{split}", self.folder)))
         self.found = found if split is None or by_folder else names_of_split(self.root, found, split)
         self.classes = getattr(self.tasks.get("segmentation"), "class_names", None)
+        self._rules = dict[str, Any]()  # of targets without a task here
+        self._last: tuple[int, tuple[int, int]] | None = None  # the image seen last, and its size
         if self.tasks:
             self._check_pairs()
 
@@ -114,7 +116,9 @@ class FolderDataset(DenseDataset):
         Args:
             index: image number, from 0.
         """
-        return read_image(self.found[index].path)
+        image = read_image(self.found[index].path)
+        self._last = index, (image.shape[0], image.shape[1])
+        return image
 
     def image_name(self, index: int) -> str:
         """Path of the image.
@@ -130,7 +134,7 @@ class FolderDataset(DenseDataset):
         Args:
             index: image number, from 0.
         """
-        return checked_size(self.found[index].path)
+        return size_if_whole(self.found[index].path)
 
     def target_name(self, index: int, name: str) -> str:
         """Path of the label file.
@@ -147,7 +151,22 @@ class FolderDataset(DenseDataset):
         Args:
             index: image number, from 0.
         """
-        return self.size or image_size(self.found[index].path)
+        return self.size or self._frame(index)
+
+    def _frame(self, index: int) -> tuple[int, int]:
+        """(H, W) of the image; its file is opened only if another image was the last one: a sample asks per task."""
+        last = self._last
+        if last is None or last[0] != index:
+            self._last = last = index, image_size(self.found[index].path)
+        return last[1]
+
+    def _rule(self, name: str) -> Any:
+        """The task of a target, built once; None for a target that only other tasks are made from."""
+        if name in self.tasks:
+            return self.tasks[name]
+        if name not in self._rules:
+            self._rules[name] = TASKS.get(name)() if name in TASKS else None
+        return self._rules[name]
 
     def target(self, index: int, name: str) -> Array:
         """Label at its own resolution: int64 (H,W) class numbers, else float32 (H,W) or (H,W,C).
@@ -162,8 +181,8 @@ class FolderDataset(DenseDataset):
         image, spec = self.found[index], self.specs[name]
         path = self._file(image, name)
         stored = read_label(path, spec.key and image.fill(spec.key, f"targets[{name!r}].key"))
-        rule: Any = self.tasks.get(name) or (TASKS.get(name)() if name in TASKS else None)
-        if rule is None:  # a target that only other tasks are made from
+        rule = self._rule(name)
+        if rule is None:
             ids = stored.dtype.kind in "biu" and spec.scale is None
             channels = 1 if stored.ndim == 2 else stored.shape[2]
             rule = SimpleNamespace(name=name, class_map=ids, channels=channels, invalid_value=float("nan"))
@@ -172,19 +191,18 @@ class FolderDataset(DenseDataset):
             if getattr(rule, "class_map", False)
             else quantity(stored, spec, path, rule)
         )
-        self._check_frame(image.path, path, (values.shape[0], values.shape[1]))
+        self._check_frame(index, path, (values.shape[0], values.shape[1]))
         return values
 
-    @staticmethod
-    def _check_frame(image: Path, label: Path, size: tuple[int, int]) -> None:
-        (height, width), frame = size, image_size(image)
+    def _check_frame(self, index: int, label: Path, size: tuple[int, int]) -> None:
+        (height, width), frame = size, self._frame(index)
         if _same_frame(size, frame):
             return
         turned = "the photo is turned by its EXIF orientation and the label is not: turn the label"
         remedy = turned if _same_frame((width, height), frame) else "cut or export the label to the frame of its image"
         raise ValueError(
-            f"{label} is {height} x {width} pixels (height x width), but its image {image} is {frame[0]} x {frame[1]}; "
-            f"{remedy}."
+            f"{label} is {height} x {width} pixels (height x width), but its image {self.image_name(index)} is "
+            f"{frame[0]} x {frame[1]}; {remedy}."
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from symerge_dense.datasets.image_files import SUFFIXES, is_hidden, what_is_there
+from symerge_dense.datasets.image_files import SUFFIXES, is_hidden, matching, what_is_there
 
 WILDCARD = re.compile(r"(\*\*/|\*|\?|\[[^\]]+\])")
 AS_REGEX = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
@@ -67,10 +67,10 @@ def find(root: Path, images: str) -> list[FoundImage]:
     images = Path(images).as_posix()
     if not WILDCARD.search(images) and (root / images).is_dir():
         images += "/*"
-    matched = [path for path in root.glob(images) if path.is_file() and not is_hidden(path.relative_to(root))]
-    paths = sorted(path for path in matched if path.suffix.lower() in SUFFIXES)
+    paths, others = matching(root, images)
     if not paths:
-        raise ValueError(f"{_nothing(root, images, matched)}; give images= a pattern such as 'photos/*.jpg'.")
+        nothing = _nothing(root, images, [path for path in others if path.is_file()])
+        raise ValueError(f"{nothing}; give images= a pattern such as 'photos/*.jpg'.")
     regex = _regex(images)
     return [_found(path, path.relative_to(root).as_posix(), regex) for path in paths]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +19,9 @@ from PIL import Image
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm")
 ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 NUMBERS = ("F", "I")  # Pillow's names of float and 32-bit images, which have no known white
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+"""What Pillow raises for a file that it cannot read."""
 ORIENTATION = 0x0112  # the EXIF tag
-DAMAGE = (OSError, ValueError, SyntaxError, EOFError)  # what Pillow raises for a file that it cannot read
 SWAPS_SIDES = (5, 6, 7, 8)  # values of it
 Pixels = NDArray[np.uint8]
 
@@ -35,6 +38,19 @@ def is_hidden(path: str | Path) -> bool:
     )
 
 
+def matching(folder: Path, pattern: str) -> tuple[list[Path], list[Path]]:
+    """What a pattern matches in a folder and is not hidden: image files, sorted by path, and all else.
+
+    Args:
+        folder: where to look.
+        pattern: as of ``Path.glob``.
+    """
+    found = [path for path in folder.glob(pattern) if not is_hidden(path.relative_to(folder))]
+    images = sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
+    known = set(images)
+    return images, [path for path in found if path not in known]
+
+
 def find_images(folder: str | Path, recursive: bool = False) -> list[Path]:
     """The image files of a folder, sorted by path; hidden files are skipped.
 
@@ -48,11 +64,10 @@ def find_images(folder: str | Path, recursive: bool = False) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give the folder that holds your images.")
-    paths = [path for path in folder.glob("**/*" if recursive else "*") if not is_hidden(path.relative_to(folder))]
-    images = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file())
+    images, others = matching(folder, "**/*" if recursive else "*")
     if not images:
         raise ValueError(
-            f"{folder}: no image in this folder{'' if recursive else ' itself'}{what_is_there(paths)}; put "
+            f"{folder}: no image in this folder{'' if recursive else ' itself'}{what_is_there(others)}; put "
             f"{', '.join(SUFFIXES)} files {'into it' if recursive else 'directly into it, or give recursive=True'}."
         )
     return images
@@ -68,8 +83,8 @@ def passed_over(folders: Sequence[str | Path], recursive: bool = False) -> str:
     others = [
         path
         for folder in map(Path, folders)
-        for path in folder.glob("**/*" if recursive else "*")
-        if path.is_file() and path.suffix.lower() not in SUFFIXES and not is_hidden(path.relative_to(folder))
+        for path in matching(folder, "**/*" if recursive else "*")[1]
+        if path.is_file()
     ]
     if not others:
         return ""
@@ -89,14 +104,22 @@ def what_is_there(paths: Sequence[Path]) -> str:
     return f" (it holds {found})" if found else ""
 
 
-def _opened(path: Path, source: Path | io.BytesIO) -> Image.Image | None:
-    """Pillow's view of a file, nothing decoded; None where Pillow does not know the format."""
+def opened(path: Path, source: Path | io.BytesIO) -> Image.Image | None:
+    """Pillow's view of a file, nothing decoded; None where Pillow does not know the format.
+
+    Args:
+        path: the file, for the message.
+        source: the file, or its bytes.
+
+    Raises:
+        ValueError: it says that it has more pixels than any picture; the cause is Pillow's error.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large photo is no attack
         try:
             return Image.open(source)
         except Image.DecompressionBombError as error:
-            raise ValueError(f"{path}: {error}; make the image smaller.") from None
+            raise ValueError(f"{path}: {error}; make the image smaller.") from error
         except DAMAGE:
             return None
 
@@ -107,7 +130,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         found = Image.Image.getexif(image).get(ORIENTATION, 1)  # the PNG class's own method would decode the image
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError):  # a broken EXIF block says nothing of the pixels
+    except (*DAMAGE, KeyError, TypeError):  # a broken EXIF block says nothing of the pixels
         return 1
     return found if found in range(1, 9) else 1
 
@@ -139,7 +162,17 @@ def _cut_off(data: bytes) -> bool:
     return False
 
 
-def _over_white(image: Image.Image) -> Pixels:
+def to_rgb(image: Image.Image) -> Pixels:
+    """Any picture of Pillow's as RGB, not turned; transparent pixels are laid over white.
+
+    Args:
+        image: of any mode but the numbers 'F', 'I' and 'I;16', which have no known white.
+
+    Returns:
+        uint8 (H,W,3).
+    """
+    if image.mode not in ALPHA and "transparency" not in image.info:
+        return np.asarray(image.convert("RGB"))
     pixels = np.asarray(image.convert("RGBA"))
     colours, alpha = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
     return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
@@ -171,17 +204,17 @@ def read_image(path: str | Path) -> Pixels:
     """
     path = Path(path)
     data = _data(path)
-    header = _opened(path, io.BytesIO(data))
+    header = opened(path, io.BytesIO(data))
     if header is not None and header.mode in NUMBERS and header.format == "TIFF":
         raise ValueError(f"{path}: holds 32-bit numbers, which are no colours; save it with 8 or 16 bits a channel.")
     pixels: Pixels | None = None
     try:
         if header is not None and (header.mode in ALPHA or "transparency" in header.info):
-            pixels = _over_white(header)
+            pixels = to_rgb(header)
         elif not _cut_off(data):
             pixels = _by_opencv(data, header)
             if pixels is None and header is not None:
-                pixels = np.asarray(header.convert("RGB"))
+                pixels = to_rgb(header)
     except DAMAGE:
         pixels = None
     if pixels is None:
@@ -201,7 +234,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give an image file.")
-    header = _opened(path, path)
+    header = opened(path, path)
     if header is None:  # a format that OpenCV alone knows
         height, width = read_image(path).shape[:2]
         return height, width
@@ -209,7 +242,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return _upright_size(header)
 
 
-def checked_size(path: str | Path) -> tuple[int, int]:
+def size_if_whole(path: str | Path) -> tuple[int, int]:
     """``image_size`` of a file that is whole: JPEG and PNG files are looked over without decoding, others decoded.
 
     Args:
@@ -220,7 +253,7 @@ def checked_size(path: str | Path) -> tuple[int, int]:
     """
     path = Path(path)
     data = _data(path)
-    header = _opened(path, io.BytesIO(data))
+    header = opened(path, io.BytesIO(data))
     if header is None or header.format not in ("JPEG", "MPO", "PNG"):
         height, width = read_image(path).shape[:2]
         return height, width

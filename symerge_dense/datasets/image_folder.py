@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from symerge_dense.datasets.base import Array, DenseDataset
-from symerge_dense.datasets.image_files import checked_size, find_images, passed_over, read_image
+from symerge_dense.datasets.image_files import find_images, passed_over, read_image, size_if_whole
 from symerge_dense.datasets.transforms import Augment, TargetRule
 from symerge_dense.registry import DATASETS
 
@@ -84,7 +84,7 @@ class ImageFolder(DenseDataset):
         Raises:
             ValueError: the file is not a readable image.
         """
-        return checked_size(self.files[index])
+        return size_if_whole(self.files[index])
 
     def target(self, index: int, name: str) -> Array:
         """There is no target; always raises.

@@ -9,9 +9,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
 from symerge_dense.datasets.base import Array, DenseDataset
-from symerge_dense.datasets.image_files import checked_size, find_images, passed_over, read_image
+from symerge_dense.datasets.image_files import (
+    DAMAGE,
+    NUMBERS,
+    find_images,
+    passed_over,
+    read_image,
+    size_if_whole,
+    to_rgb,
+)
 from symerge_dense.datasets.transforms import Augment, TargetRule
 from symerge_dense.registry import DATASETS
 
@@ -33,7 +42,8 @@ class ImageList(DenseDataset):
 
     Args:
         images: a folder or an image file, or a list of both; an array (N,H,W,3) or a tensor (N,3,H,W), RGB in 0..255;
-            or a data set, whose items are images, tuples that begin with one, or dicts with 'image'.
+            or a data set, whose items are images (PIL's of any mode too), tuples that begin with one, or dicts with
+            'image'.
         size: (H, W) to resize to. Give it where the images differ in size: a batch needs equal ones.
         tasks: must be empty.
         augment: as in ``DenseDataset``.
@@ -110,7 +120,7 @@ class ImageList(DenseDataset):
         Raises:
             ValueError: it is not a readable image.
         """
-        return super().image_size(index) if self.files is None else checked_size(self.files[index])
+        return super().image_size(index) if self.files is None else size_if_whole(self.files[index])
 
     def target(self, index: int, name: str) -> Array:
         """There is no target; always raises.
@@ -140,22 +150,37 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
+def _of_pillow(image: Image.Image, index: int) -> Array:
+    """A picture of Pillow's as a file of it is read: upright, over white, RGB."""
+    if image.mode in NUMBERS or image.mode.startswith("I;16"):
+        raise ValueError(
+            f"image {index} has Pillow's mode {image.mode}, numbers without a known white; scale it to 0..255 and give "
+            "image.convert('RGB')."
+        )
+    try:
+        return np.ascontiguousarray(to_rgb(ImageOps.exif_transpose(image)))
+    except DAMAGE as error:
+        raise ValueError(f"image {index} is not a readable picture ({error}); replace it.") from error
+
+
 def _pixels(item: Any, index: int) -> Array:
     """The image of an item of a data set or a batch, as (H,W,3)."""
     found = item.get("image") if isinstance(item, Mapping) else item
     found = found[0] if isinstance(found, tuple | list) and len(found) else found
+    if isinstance(found, Image.Image):
+        return _of_pillow(found, index)
     tensor = isinstance(found, torch.Tensor)
     pixels = found.detach().cpu().numpy() if isinstance(found, torch.Tensor) else np.asarray(found)
     if tensor and pixels.ndim == 3 and pixels.shape[0] == 3:
         pixels = pixels.transpose(1, 2, 0)
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype.kind not in "uf":
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size or pixels.dtype.kind not in "uf":
         raise ValueError(
             f"image {index} is {pixels.dtype} {pixels.shape}; give RGB in 0..255, uint8 or float: an array "
             "(H,W,3) or a tensor (3,H,W)."
         )
     if pixels.dtype.kind == "f":
         pixels = pixels.astype(np.float32)
-        if not np.isfinite(pixels).all() or (pixels.size and 0 < pixels.max() <= ONE_SCALE) or pixels.min() < 0:
+        if not np.isfinite(pixels).all() or 0 < pixels.max() <= ONE_SCALE or pixels.min() < 0:
             raise ValueError(
                 f"image {index} has values {pixels.min():g}..{pixels.max():g}; images are RGB in 0..255: multiply "
                 "fractions by 255, and undo any normalisation."

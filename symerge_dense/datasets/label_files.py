@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import struct
 import tokenize
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from symerge_dense.datasets.image_files import DAMAGE
+from symerge_dense.datasets.image_files import DAMAGE, opened
 from symerge_dense.fileio import optional_import
 
 Array = NDArray[Any]
@@ -27,12 +25,15 @@ UNREADABLE = (
     RuntimeError,
     KeyError,
     cv2.error,
-    struct.error,
-    zlib.error,
     zipfile.BadZipFile,
     tokenize.TokenError,
 )
 NUMBERS = "biuf"  # NumPy's kinds: truth values, whole numbers, floats
+TOLD = (ImportError, Image.DecompressionBombError)  # causes that an error's own words explain
+
+
+class _Explained(ValueError):
+    """An error that names the file and the remedy already, unlike those of the libraries."""
 
 
 def read_label(path: str | Path, key: str | None = None) -> Array:
@@ -62,9 +63,7 @@ def read_label(path: str | Path, key: str | None = None) -> Array:
     try:
         array = reader(path, key)
     except UNREADABLE as error:
-        if isinstance(error, ValueError) and str(error).startswith(
-            (f"{path}: ", "h5py is needed", "OpenEXR is needed")
-        ):
+        if isinstance(error, _Explained) or isinstance(error.__cause__, TOLD):
             raise
         raise ValueError(f"{path}: not a readable label file ({_first_line(error)}); replace it.") from error
     if array.dtype.kind not in NUMBERS or array.ndim not in (2, 3) or not array.size:
@@ -80,41 +79,46 @@ def _first_line(error: BaseException) -> str:
 
 def _picture(path: Path, key: str | None) -> Array:
     data = path.read_bytes()
-    try:
-        header = Image.open(io.BytesIO(data))
-        if header.mode in PALETTES:
-            return np.array(header)
-    except DAMAGE:
-        header = None
+    header = opened(path, io.BytesIO(data))
+    if header is not None and header.mode in PALETTES:
+        return np.array(header)
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if stored is not None:
         colours = stored.ndim == 3 and stored.shape[2] >= 3
         return np.ascontiguousarray(stored[..., [2, 1, 0, *range(3, stored.shape[2])]] if colours else stored)
     if header is None:
-        raise ValueError(f"{path}: not a readable picture; replace it.")
+        raise _Explained(f"{path}: not a readable picture; replace it.")
     return np.array(header)
 
 
 def _npy(path: Path, key: str | None) -> Array:
     array = np.load(path, allow_pickle=False)
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path}: is a .npz file; name it so.")
+        array.close()
+        raise _Explained(f"{path}: is a .npz file; name it so.")
     return array
 
 
 def _npz(path: Path, key: str | None) -> Array:
-    with np.load(path, allow_pickle=False) as archive:
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError(f"{path}: is a .npy file; name it so.")
+    archive = np.load(path, allow_pickle=False)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise _Explained(f"{path}: is a .npy file; name it so.")
+    with archive:
         return np.asarray(archive[_chosen(path, key, list(archive.files))])
 
 
 def _hdf5(path: Path, key: str | None) -> Array:
     h5py = optional_import("h5py", path.name)
     with h5py.File(path, "r") as file:
-        names: list[str] = []
-        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        return np.asarray(file[_chosen(path, key, names)][()])
+        found: Any = file
+        for name in (key or "").strip("/").split("/"):  # links are not followed: they lead to other files
+            hard = isinstance(found, h5py.Group) and name and isinstance(found.get(name, getlink=True), h5py.HardLink)
+            found = found[name] if hard else None
+        if not isinstance(found, h5py.Dataset):
+            names: list[str] = []  # of the whole file, which may take long
+            file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+            found = file[_chosen(path, key, names)]
+        return np.asarray(found[()])
 
 
 def _exr(path: Path, key: str | None) -> Array:
@@ -135,7 +139,7 @@ def _chosen(path: Path, key: str | None, names: list[str]) -> str:
     if wanted is None or wanted not in names:
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         found = "no array" if not names else shown
-        raise ValueError(f"{path}: holds {found}; {'give' if key is None else f'there is no {key!r}: give'} key= one.")
+        raise _Explained(f"{path}: holds {found}; {'give' if key is None else f'there is no {key!r}: give'} key= one.")
     return wanted
 
 

@@ -51,10 +51,10 @@ class LabelSpec:
             raise ValueError(f"invalid={self.invalid!r}: give a stored number, or a list of them.")
         if not isinstance(self.path, str) or not self.path:
             raise ValueError(f"path={self.path!r}: give a pattern such as 'depth/{{}}.png'.")
-        if "{}" not in self.path and "{}" not in (self.key or ""):
-            raise ValueError(f"path={self.path!r}: put {{}} where the image's name belongs, as in 'depth/{{}}.png'.")
         if not isinstance(self.key, str | None):
             raise ValueError(f"key={self.key!r}: give the name of an array or channel.")
+        if "{}" not in self.path and "{}" not in (self.key or ""):
+            raise ValueError(f"path={self.path!r}: put {{}} where the image's name belongs, as in 'depth/{{}}.png'.")
         whole = isinstance(self.map, Mapping) and all(
             isinstance(key, int) and (value is None or isinstance(value, int)) for key, value in self.map.items()
         )

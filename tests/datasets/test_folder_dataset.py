@@ -13,6 +13,7 @@ import torch
 from builders.photos import cut_off, labels, write_hidden_files, write_labelled_photos, write_photos, write_rotated
 from PIL import Image
 
+from symerge_dense.datasets import folder_dataset
 from symerge_dense.datasets.folder_dataset import FolderDataset
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.registry import DATASETS, TASKS
@@ -63,6 +64,28 @@ def test_without_tasks_no_label_is_opened(root):
 
 
 # -- formats ----------------------------------------------------------------------------------------------------------
+def test_an_image_is_opened_once_per_sample(root, monkeypatch):
+    data = folder(root, {**SEGMENTATION, **DEPTH})
+    real, opened = folder_dataset.image_size, []
+    monkeypatch.setattr(folder_dataset, "image_size", lambda path: (opened.append(path), real(path))[1])
+    wanted = [folder(root, DEPTH)[index]["depth"] for index in range(4)]
+    assert opened == []  # the decoded image says its size
+    for index in (2, 2, 0):
+        for name in data.tasks:
+            data.resized_target(index, name)
+    assert [path.stem for path in opened] == ["0002", "0000"]
+    assert all(torch.equal(data[index]["depth"], wanted[index]) for index in (1, 0, 3, 2))
+
+
+def test_a_target_without_its_task_builds_that_task_once(root, monkeypatch):
+    data, built, real = folder(root), [], TASKS["depth"].__init__
+    wanted = [folder(root, DEPTH).target(index, "depth") for index in range(2)]
+    monkeypatch.setattr(TASKS["depth"], "__init__", lambda self: (built.append(self), real(self))[1])
+    for index in range(2):
+        np.testing.assert_array_equal(data.target(index, "depth"), wanted[index])
+    assert len(built) == 1
+
+
 def write_depth(path, metres, kind):
     key = None
     if kind == "npz":
@@ -411,6 +434,7 @@ def test_wrong_specs(root, spec, message):
         ({"targets": ["depth"]}, "targets=.*a dict {task: pattern or dict}"),
         ({"split": 0.8}, "split=0.8: give the name of a list, or shares such as"),
         ({"targets": {"depth": {"path": "{}.h5", "key": 3}}}, "key=3: give the name of an array"),
+        ({"targets": {"depth": {"path": "all.h5", "key": 3}}}, "key=3: give the name of an array"),
     ],
 )
 def test_arguments_of_another_kind(root, options, message):

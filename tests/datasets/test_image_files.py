@@ -8,7 +8,7 @@ import pytest
 from builders.photos import cut_off, photo, write_hidden_files, write_mixed_photos, write_photos, write_rotated
 from PIL import Image, ImageOps
 
-from symerge_dense.datasets.image_files import checked_size, find_images, image_size, read_image
+from symerge_dense.datasets.image_files import find_images, image_size, read_image, size_if_whole
 from symerge_dense.datasets.image_folder import ImageFolder
 from symerge_dense.datasets.unlabelled import Unlabelled
 
@@ -20,7 +20,7 @@ def test_every_mode_is_read_as_it_looks(tmp_path):
         found = read_image(tmp_path / name)
         assert found.dtype == np.uint8 and found.flags.c_contiguous
         np.testing.assert_array_equal(found, pixels, err_msg=name)
-        assert image_size(tmp_path / name) == checked_size(tmp_path / name) == (48, 64)
+        assert image_size(tmp_path / name) == size_if_whole(tmp_path / name) == (48, 64)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
@@ -31,7 +31,7 @@ def test_exif_orientation(tmp_path, suffix, orientation):
     upright = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
     found = read_image(path)
     assert found.shape == upright.shape and np.abs(found.astype(int) - upright).max() <= 1
-    assert image_size(path) == checked_size(path) == upright.shape[:2] == ((24, 40) if orientation < 5 else (40, 24))
+    assert image_size(path) == size_if_whole(path) == upright.shape[:2] == ((24, 40) if orientation < 5 else (40, 24))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
@@ -63,7 +63,7 @@ def test_broken_files_are_named(tmp_path, suffix, damage):
         cut_off(path)
     else:
         path.write_bytes(b"" if damage == "empty" else b"<html>404</html>")
-    for read in (read_image, checked_size):
+    for read in (read_image, size_if_whole):
         with pytest.raises(ValueError, match=rf"0000\{suffix}: not a readable image .*replace it or remove it"):
             read(path)
 
@@ -74,7 +74,7 @@ def test_flipped_bit_of_a_png_is_found_without_decoding(tmp_path):
     data[len(data) // 2] ^= 255
     path.write_bytes(data)
     with pytest.raises(ValueError, match="not a readable image"):
-        checked_size(path)
+        size_if_whole(path)
 
 
 def test_jpeg_with_a_thumbnail_that_is_cut_off_is_found(tmp_path):
@@ -82,10 +82,10 @@ def test_jpeg_with_a_thumbnail_that_is_cut_off_is_found(tmp_path):
     body, thumbnail = path.read_bytes(), write_photos(tmp_path / "thumb", 1, (16, 24))[0].read_bytes()
     segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
     path.write_bytes(body[:2] + segment + body[2:])
-    assert checked_size(path) == (200, 300)
+    assert size_if_whole(path) == (200, 300)
     cut_off(path)
     with pytest.raises(ValueError, match="cut off"):
-        checked_size(path)
+        size_if_whole(path)
 
 
 def test_fill_bytes_before_a_marker_are_no_damage(tmp_path):
@@ -93,7 +93,7 @@ def test_fill_bytes_before_a_marker_are_no_damage(tmp_path):
     whole, data = read_image(path), path.read_bytes()
     path.write_bytes(data[:2] + b"\xff\xff" + data[2:])
     np.testing.assert_array_equal(read_image(path), whole)
-    assert checked_size(path) == (48, 64)
+    assert size_if_whole(path) == (48, 64)
 
 
 def test_numbers_are_no_colours(tmp_path):

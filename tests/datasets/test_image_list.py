@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from builders.photos import write_hidden_files, write_photos
+from builders.photos import cut_off, photo, write_hidden_files, write_mixed_photos, write_photos, write_rotated
 from PIL import Image
 
+from symerge_dense.datasets.image_files import read_image
 from symerge_dense.datasets.image_list import ImageList
 from symerge_dense.datasets.unlabelled import Unlabelled
 
@@ -28,6 +29,33 @@ def test_layouts_of_memory_give_one_picture():
         assert np.array_equal(ImageList(way).image(2), pixels[2])
     assert str(ImageList(pixels)) == str(ImageList(list(pixels))) != str(ImageList(pixels + 1))
     assert ImageList(pixels, size=(3, 4)).resized_image(1).shape == (3, 4, 3)
+
+
+def test_pictures_of_pillow_are_read_as_their_files(tmp_path):
+    wanted = write_mixed_photos(tmp_path / "modes")
+    write_rotated(tmp_path / "modes" / "turned.jpg", photo(1))
+    for path in [*(tmp_path / "modes" / name for name in wanted), tmp_path / "modes" / "turned.jpg"]:
+        with Image.open(path) as picture:
+            if picture.mode in ("I", "F", "I;16", "I;16B"):
+                with pytest.raises(ValueError, match=r"image 0 has Pillow's mode I.*give image\.convert"):
+                    ImageList([picture]).image(0)
+                continue
+            found = ImageList([picture]).image(0)
+            assert found.dtype == np.uint8 and found.shape == read_image(path).shape
+            assert np.abs(found.astype(int) - read_image(path)).max() <= 1, path  # decoders round differently
+
+
+def test_a_damaged_picture_of_pillow_is_told(tmp_path):
+    (path,) = write_photos(tmp_path, 1, (200, 300))
+    cut_off(path)
+    with pytest.raises(ValueError, match="image 0 is not a readable picture"):
+        ImageList([Image.open(path)]).image(0)
+
+
+def test_an_empty_array_is_no_image():
+    for kind in (np.float32, np.uint8):
+        with pytest.raises(ValueError, match=r"image 0 is \w+ \(0, 4, 3\); give RGB"):
+            ImageList([np.zeros((0, 4, 3), kind)]).image(0)
 
 
 @pytest.mark.parametrize(

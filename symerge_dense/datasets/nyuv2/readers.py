@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from symerge_dense.datasets.image_files import DAMAGE
 from symerge_dense.datasets.mtan_layout import REMEDY
 from symerge_dense.datasets.targets import INVALID_LABEL
 from symerge_dense.fileio import optional_import
-
-BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 def _pixels(path: Path, wanted: Literal["RGB", "ids"]) -> NDArray[Any]:
@@ -25,7 +22,7 @@ def _pixels(path: Path, wanted: Literal["RGB", "ids"]) -> NDArray[Any]:
             return np.array(picture.convert("RGB") if wanted == "RGB" else picture)
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; {REMEDY}.") from None
-    except BROKEN_PICTURE as error:
+    except DAMAGE as error:
         raise ValueError(f"{path}: not a readable picture ({error}); {REMEDY}.") from error
 
 
