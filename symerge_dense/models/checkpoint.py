@@ -12,6 +12,7 @@ from torch import Tensor
 
 from symerge_dense.fileio import atomic_write
 from symerge_dense.models.foreign_files import read_state
+from symerge_dense.models.mapped_files import SafetensorsSource
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import plugins_of
 from symerge_dense.models.weight_files import (
@@ -131,7 +132,8 @@ def load_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
             the remedy.
     """
     metadata = read_metadata(path)
-    state = read_state(path)
+    state = dict(SafetensorsSource(path))  # what is whole or foreign is no question here: the record says it
+    refuse_non_finite(state, str(path))
     try:
         model = MultiTaskModel.from_spec(metadata["model"], metadata.get("plugins"))
     except (ValueError, TypeError, KeyError, AttributeError) as error:

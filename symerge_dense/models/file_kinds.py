@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from pathlib import Path
 from typing import Literal
 
 HEAD = 1 << 12  # bytes that tell what a file is
+# What Python says of a damaged list of contents.
+DAMAGED_ZIP = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error)
 AGAIN = "Where the network can be built, torch.save(model.state_dict(), PATH) writes what is read here."
 ARCHIVE = "unpack it, and give the checkpoint in it."
 
@@ -66,18 +69,21 @@ def container_of(path: Path) -> Literal["safetensors", "torch"]:
     """
     with path.open("rb") as file:
         head = file.read(HEAD)
-    if head[8:9] == b"{" and head[:8] != b"" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
         return "safetensors"
-    found = _zip(path) if head.startswith(b"PK") and zipfile.is_zipfile(path) else _other(path, head)
+    found = _zip(path) if head.startswith(b"PK") else _other(path, head)
     if found is not None:
         raise NoCheckpointError(f"{path} is {found[0]}: {found[1]}")
     return "torch" if head.startswith(b"PK") or path.suffix != ".safetensors" else "safetensors"
 
 
 def _zip(path: Path) -> tuple[str, str] | None:
-    """What a zip file is; None for one of ``torch.save``."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    """What a zip file is; None for one of ``torch.save``, and for a damaged one, whose reader says so."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except DAMAGED_ZIP:
+        return None
     ends = {name.rsplit("/", 1)[-1] for name in names}
     if "constants.pkl" in ends:
         return SCRIPT

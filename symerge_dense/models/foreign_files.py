@@ -18,7 +18,7 @@ from torch.serialization import safe_globals
 from symerge_dense.models.file_kinds import container_of
 from symerge_dense.models.mapped_files import SafetensorsSource, check_index, checkpoint_files
 from symerge_dense.models.network_entries import network_in
-from symerge_dense.models.weight_files import listing, read_plain, refuse_non_finite
+from symerge_dense.models.weight_files import has_record, listing, read_plain, refuse_non_finite
 
 
 # -- inert stand-ins for what checkpoints pickle beside their weights -------------------------------------------------
@@ -159,8 +159,7 @@ class Foreign:
         path: the file, or the folder of its shards.
         state: tensors by name of one network, without wrappers such as 'module.' that all names share.
         meta: the ``meta`` entry that OpenMMLab's files have beside the tensors; empty where there is none.
-        nested: whether the tensors stood under a key such as 'state_dict', with other entries around them.
-        key: that key, dotted; '' for the top level.
+        key: under which the tensors stood, such as 'state_dict', dotted; '' for the top level.
         wrapper: what was taken off all names.
         remarks: what a user should know of the rest of the file.
         averaged: whether they are averaged (EMA) weights.
@@ -169,11 +168,15 @@ class Foreign:
     path: Path
     state: dict[str, Tensor]
     meta: Mapping[str, Any]
-    nested: bool
     key: str = ""
     wrapper: str = ""
     remarks: tuple[str, ...] = ()
     averaged: bool = False
+
+    @property
+    def nested(self) -> bool:
+        """Whether the tensors stood under a key, with other entries around them."""
+        return bool(self.key)
 
 
 def read_foreign(path: str | Path, key: str | None = None, ema: bool = False, mapped: bool = False) -> Foreign:
@@ -199,6 +202,8 @@ def read_foreign(path: str | Path, key: str | None = None, ema: bool = False, ma
     """
     path = Path(path)
     files, index = checkpoint_files(path)
+    if key is None and len(files) == 1 and has_record(files[0]):
+        return _own(path, files[0], mapped)
     contents = {file.name: _content(file, mapped) for file in files}
     content = next(iter(contents.values()))
     if len(files) > 1 or index is not None:
@@ -211,7 +216,7 @@ def read_foreign(path: str | Path, key: str | None = None, ema: bool = False, ma
         refuse_non_finite(found.state, str(path))
     meta = content.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
-    return Foreign(path, found.state, meta, bool(found.key), found.key, found.wrapper, found.remarks, found.averaged)
+    return Foreign(path, found.state, meta, found.key, found.wrapper, found.remarks, found.averaged)
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -224,6 +229,14 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         ValueError: as ``read_foreign`` does.
     """
     return read_foreign(path).state
+
+
+def _own(path: Path, file: Path, mapped: bool) -> Foreign:
+    """A model file of this package, all of it: its record says what it is, so its names say nothing."""
+    state = dict(SafetensorsSource(file))
+    if not mapped:
+        refuse_non_finite(state, str(path))
+    return Foreign(path, state, {})
 
 
 def _content(path: Path, mapped: bool) -> Any:

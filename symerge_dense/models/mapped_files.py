@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from symerge_dense.models.weight_files import CorruptFileError, existing, listing
+from symerge_dense.models.weight_files import CorruptFileError, existing, has_record, listing
 
 DTYPES = {
     "F64": torch.float64,
@@ -188,7 +188,7 @@ def _indexed(index: Path, present: Sequence[Path] | None = None) -> tuple[list[P
 def _refuse_single_shard(path: Path) -> None:
     found = NUMBERED.match(path.stem)
     digits = 5  # of shards; 'fold-1-of-5' may be a whole network
-    if found and int(found["total"]) > 1 and len(found["total"]) >= digits:
+    if found and int(found["total"]) > 1 and len(found["total"]) >= digits and not has_record(path):
         raise ValueError(
             f"{path} is shard {int(found['number'])} of {int(found['total'])}, a part of a network; give the folder of "
             "all shards."

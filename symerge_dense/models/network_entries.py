@@ -74,7 +74,7 @@ def network_in(content: Any, source: str, key: str | None = None, ema: bool = Fa
     if key is None:
         remarks = (*remarks, *_nameless(content, where, source))
     state, progress = _without_progress(state)
-    state, part, wrapper, more = _one_of(state, source, None if key is None else key, ema, where)
+    state, part, wrapper, more = _one_of(state, source, key, ema, where)
     state, counters = _without_counters(state)
     check_whole(state, _entries(content, where), source)
     prefix = common_prefix(state, WRAPPERS)

@@ -57,7 +57,7 @@ def too_old(path: Path) -> int | None:
         with path.open("rb") as file:
             parts = [list(pickletools.genops(file)) for _ in range(LEGACY - 1)]
         return _oldest(parts[-1]) if any(value == MAGIC for _, value, _ in parts[0]) else None
-    except (ValueError, StopIteration, zipfile.BadZipFile):
+    except (ValueError, StopIteration, zipfile.BadZipFile, MemoryError):
         return None
 
 
@@ -74,7 +74,7 @@ def _legacy(path: Path, file: BinaryIO) -> Path | io.BytesIO:
     file.seek(0)
     try:
         parts = [_translated(file) for _ in range(LEGACY)]
-    except ValueError:  # a single pickle: no file of torch.save
+    except (ValueError, MemoryError):  # a single pickle, or lengths that no file has: not of torch.save
         return path
     return io.BytesIO(b"".join(parts) + file.read())
 

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from symerge_dense.models.file_kinds import container_of
+from symerge_dense.models.file_kinds import DAMAGED_ZIP, container_of
 from symerge_dense.models.pickle_protocols import in_known_protocol, too_old
 
 SHOWN = 10  # names printed per list of a message
+# What Python's own readers of zip files and pickles say of a damaged file; OSError: of a place before its start.
+MALFORMED = (*DAMAGED_ZIP, zlib.error, EOFError, ValueError, RuntimeError, OSError)
 KEY = "symerge_dense"  # of our JSON text in the header of a safetensors file
 MODEL_FORMAT = 1
 NO_RECORD = "as save_model writes experts. Plain weights of a backbone are read by load_base(checkpoint=PATH)."
@@ -68,10 +71,15 @@ def read_plain(path: str | Path, mapped: bool = False) -> Any:
             if damaged is not None:
                 raise CorruptFileError(f"checksum of {damaged}")
         readable = in_known_protocol(path)
+    except MALFORMED as error:
+        raise _refusal(path, error) from error
+    try:
         if isinstance(readable, Path) and path.suffix == ".safetensors":  # PyTorch would go by the suffix
             readable = io.BytesIO(path.read_bytes())
         mapped = mapped and zipped and isinstance(readable, Path)
         return torch.load(readable, map_location="cpu", weights_only=True, mmap=mapped)
+    except MemoryError:
+        raise
     except Exception as error:  # the type depends on where the reader stumbles: RuntimeError, EOFError, pickle's own
         raise _refusal(path, error) from error
 

@@ -210,7 +210,7 @@ def test_a_torchvision_checkpoint_gives_the_same_outputs(folder):
 
 # -- which format -----------------------------------------------------------------------------------------------------
 def foreign(*names, nested=False):
-    return Foreign("file.pth", {name: torch.zeros(1) for name in names}, {}, nested)
+    return Foreign("file.pth", {name: torch.zeros(1) for name in names}, {}, "state_dict" if nested else "")
 
 
 @pytest.mark.parametrize(

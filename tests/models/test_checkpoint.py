@@ -12,7 +12,9 @@ from builders import tiny
 from builders.tiny import CNN, PREPROCESSING, SIZE, VIT, backbone, tasks
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from symerge_dense.models.backbone import load_base
 from symerge_dense.models.checkpoint import (
     CorruptFileError,
     UnsafeFileError,
@@ -26,6 +28,7 @@ from symerge_dense.models.checkpoint import (
 )
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.weight_files import has_record
+from symerge_dense.registry import HEADS
 
 HEAD = {"type": "MultiScale", "width": 4}
 
@@ -301,3 +304,35 @@ def test_a_model_file_under_another_suffix_keeps_its_record(tmp_path):
     assert not has_record(tmp_path / "plain.safetensors")
     with pytest.raises(ValueError, match=r"plain.safetensors is not read: it is no safetensors file, as save_model"):
         read_metadata(tmp_path / "plain.safetensors")
+
+
+# -- our own files are what their records say -------------------------------------------------------------------------
+class Unusual(nn.Module):
+    """A head with weights in parts, and names that other programs' adapters have."""
+
+    def __init__(self, in_channels, strides, channels):
+        super().__init__()
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Conv2d(in_channels[-1], 4, 1))
+        self.lora_a = nn.Conv2d(4, 4, 1)
+        self.out = nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, channels, 1))
+
+    def forward(self, features):
+        return self.out(self.lora_a(self.normed(features[-1])))
+
+
+def unusual(monkeypatch, task="depth"):
+    monkeypatch.setitem(HEADS.module_dict, "Unusual", Unusual)
+    return MultiTaskModel(backbone(CNN), {task: {"type": "Unusual"}}, {task: tasks()[task]}, **PREPROCESSING).eval()
+
+
+@pytest.mark.parametrize("name", ["model", "x-00001-of-00005"])
+def test_a_head_of_any_kind_comes_back(name, tmp_path, monkeypatch):
+    net, path = unusual(monkeypatch), tmp_path / f"{name}.safetensors"
+    save_model(path, net)
+    again, metadata = load_model(path)
+    assert state_hash(again.state_dict()) == state_hash(net.state_dict()) == metadata["hash"]
+    image = torch.rand(1, 3, *SIZE) * 255
+    assert torch.equal(again(image)["depth"], net(image)["depth"])
+    base = backbone(CNN)
+    load_base(base, checkpoint=path)
+    assert state_hash(base.state_dict()) == state_hash(net.backbone.state_dict())

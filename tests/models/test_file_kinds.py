@@ -16,8 +16,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from symerge_dense.models import weight_files
 from symerge_dense.models.backbone import TimmBackbone, load_base
 from symerge_dense.models.foreign_files import read_foreign
+from symerge_dense.models.weight_files import CorruptFileError
 
 WEIGHTS = {"enc.weight": torch.ones(2, 3)}
 
@@ -111,6 +113,39 @@ def test_it_is_named(kind, suffix, tmp_path):
     for mapped in (False, True):
         with pytest.raises(ValueError, match=f"best\\{suffix} is {words}"):
             read_foreign(tmp_path / f"best{suffix}", mapped=mapped)
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        (b"PK\x01\x02", b"PK\x01\x09"),  # no entry of the list
+        (b"PK\x06\x07", b"PK\x06\x07\x00\x00\x00\x00" + b"\x00" * 8 + b"\x05"),  # several disks
+        (b"best/data.pkl", b"best/dat\xff.pkl"),  # no UTF-8
+    ],
+)
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_damaged_list_of_a_zip_file_is_damage(place, content, mapped, tmp_path):
+    path = tmp_path / "best.pth"
+    torch.save(WEIGHTS, path)
+    whole = path.read_bytes()
+    at = whole.rindex(place)
+    whole = whole[:at] + content + whole[at + len(content) :]
+    if b"\xff" in content:  # says that the name is UTF-8
+        flags = at - 38
+        whole = whole[:flags] + (0x800).to_bytes(2, "little") + whole[flags + 2 :]
+    path.write_bytes(whole)
+    with pytest.raises(CorruptFileError, match=r"best\.pth is truncated or damaged.*again"):
+        read_foreign(path, mapped=mapped)
+
+
+def test_want_of_memory_and_our_own_mistakes_are_not_called_damage(tmp_path, monkeypatch):
+    path = tmp_path / "best.pth"
+    torch.save(WEIGHTS, path)
+    for owner, name, fault in ((torch, "load", MemoryError), (weight_files, "in_known_protocol", KeyError)):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, lambda *_, fault=fault, **__: (_ for _ in ()).throw(fault("x")))
+            with pytest.raises(fault):
+                read_foreign(path)
 
 
 def test_an_onnx_file_is_named_by_its_suffix_too(tmp_path):

@@ -18,8 +18,9 @@ from symerge_dense.merging.sources import TensorSource, layouts, with_prefix
 from symerge_dense.merging.tensor_specs import TensorSpec, specs_from_state, tensor_specs
 from symerge_dense.models.foreign_files import read_foreign
 from symerge_dense.models.mapped_files import checkpoint_files
-from symerge_dense.models.network_entries import OWNERS, common_prefix, network_in
+from symerge_dense.models.network_entries import OWNERS, Network, common_prefix, network_in
 from symerge_dense.models.weight_files import has_record, read_metadata, state_hash
+from symerge_dense.models.whole_network import check_whole
 from symerge_dense.progress import say
 
 BASE = "base"
@@ -83,8 +84,12 @@ class _Opened:
         if self.record:
             found: Mapping[str, Any] = self.record["model"]["backbone"]
             return found
-        spec = getattr(getattr(self.module, "backbone", None), "spec", None)
-        return spec if isinstance(spec, Mapping) else None
+        return _spec(self.module)
+
+
+def _spec(module: nn.Module | None) -> Mapping[str, Any] | None:
+    spec = getattr(getattr(module, "backbone", None), "spec", None)
+    return spec if isinstance(spec, Mapping) else None
 
 
 def open_inputs(
@@ -128,11 +133,14 @@ def open_inputs(
     chosen = (SHARED if spec is not None else "") if prefix is None else prefix
     own = spec is not None and chosen == SHARED
     found = {name: with_prefix(one.state, chosen, one.label, one.wrapper) for name, one in opened.items()}
+    for name, one in opened.items():
+        _check_own(one, found[name])
     if own and spec is not None:
         tensors, specs = _own_base(origin, spec)
     else:
         tensors = with_prefix(origin.state, chosen, origin.label, origin.wrapper)
         found = {name: _named_like(tensors, state) for name, state in found.items()}
+        _check_own(origin, tensors)
         specs = _specs(tensors, [origin, *opened.values()])
     if own:
         _check_base(tensors, {name: one.record for name, one in opened.items() if one.record})
@@ -149,7 +157,8 @@ def _opened(name: str, source: Weights, key: str | None, ema: bool) -> _Opened:
         remarks = read.remarks
     else:
         content = source.state_dict() if isinstance(source, nn.Module) else source
-        kept = network_in(content, f"{name} (in memory)", key, ema)
+        own = key is None and isinstance(source, nn.Module) and _spec(source) is not None
+        kept = Network(dict(content)) if own else network_in(content, f"{name} (in memory)", key, ema)
         state = {name: value.detach() for name, value in kept.state.items()}
         module = source if isinstance(source, nn.Module) else None
         one = _Opened(name, state, kept.wrapper, module=module, averaged=kept.averaged)
@@ -157,6 +166,12 @@ def _opened(name: str, source: Weights, key: str | None, ema: bool) -> _Opened:
     for remark in remarks:
         say(f"{one.label}: {remark}")
     return one
+
+
+def _check_own(one: _Opened, state: TensorSource) -> None:
+    """What is merged of this package's models; their heads, which may be of any kind, are read unchecked."""
+    if one.backbone is not None:
+        check_whole(state, {}, one.label)
 
 
 def _own_base(origin: _Opened, spec: Mapping[str, Any]) -> tuple[TensorSource, list[TensorSpec]]:

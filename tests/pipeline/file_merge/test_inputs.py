@@ -8,11 +8,13 @@ from builders import tiny
 from builders.merge_checkpoints import Files, same, write_files
 from builders.pipeline_tiny import tool
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from symerge_dense import merge
 from symerge_dense.merging.run import merge_state
 from symerge_dense.models.checkpoint import load_model, save_model, state_hash
-from symerge_dense.registry import MERGERS
+from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.registry import HEADS, MERGERS
 
 VARIANTS = {
     "model_state_dict.pth": lambda s: {"model_state_dict": s, "epoch": 3, "best_loss": torch.tensor(0.3)},
@@ -222,3 +224,39 @@ def test_the_base_of_renamed_experts_is_checked_in_a_merge(tmp_path):
     assert merge("average", tmp_path / "base.safetensors", files)
     with pytest.raises(ValueError, match="base"):
         merge("average", tmp_path / "other.safetensors", files)
+
+
+class WeightNorm(nn.Module):
+    def __init__(self, in_channels, strides, channels):
+        super().__init__()
+        self.out = nn.utils.parametrizations.weight_norm(nn.Conv2d(in_channels[-1], channels, 1))
+
+    def forward(self, features):
+        return self.out(features[-1])
+
+
+def test_a_head_with_weights_in_parts_is_no_matter_where_backbones_are_merged(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(HEADS.module_dict, "WeightNorm", WeightNorm)
+    base, usual, assembled = tiny.family()
+    experts = {
+        task: MultiTaskModel(one.backbone, {task: {"type": "WeightNorm"}}, one.tasks, **tiny.PREPROCESSING)
+        for task, one in usual.items()
+    }
+    save_model(tmp_path / "base.safetensors", assembled)
+    for task, expert in experts.items():
+        save_model(tmp_path / f"{task}.safetensors", expert)
+    words = ["--method", "average", "--base", tmp_path / "base.safetensors", "--out", tmp_path / "out.safetensors"]
+    words += ["--experts", *(f"{task}={tmp_path / task}.safetensors" for task in experts)]
+    assert tool("merge.py", *words, "--heads") == 0
+    model, _ = load_model(tmp_path / "out.safetensors")
+    expected = merge_state(
+        MERGERS["average"](), base.state_dict(), {t: e.backbone.state_dict() for t, e in experts.items()}
+    )
+    assert same(model.backbone.state_dict(), expected)
+    for task, expert in experts.items():
+        assert same(model.heads[task].state_dict(), expert.heads[task].state_dict())
+    inside = merge("average", base, experts)
+    assert same(inside.state_dict(), expected)
+    capsys.readouterr()
+    assert tool("merge.py", *words, "--overwrite", "--prefix", "") == 2
+    assert "remove_parametrizations(layer, 'weight')" in capsys.readouterr().err
