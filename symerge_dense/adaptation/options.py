@@ -132,14 +132,16 @@ class SyMergeOptions:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # The settings of the public classification code: one learning rate, hard labels with its confidence filter, one
-    # step per task, losses as they are, mixed precision.
+    # The settings of the public classification code: one learning rate, hard labels with its confidence filter, from
+    # experts that run in every step (the float16 of cached labels moves coefficients by up to 5e-4), one step per task,
+    # losses as they are, mixed precision.
     "paper": {
         "layer": "final",
         "coefficient_lr": 1e-2,
         "layer_lr": 1e-2,
         "rounds": 500,
         "batch_size": 32,
+        "labels": "online",
         "soft": False,
         "filter": "confidence",
         "schedule": "per_task",

@@ -3,7 +3,9 @@
 Everything is computed in float64. There, eigenvectors of the smaller Gram matrix are as good as an SVD in float32 and
 several times faster, for singular values down to ``ILL_CONDITIONED`` of the largest. Only a matrix with relevant values
 below that is decomposed directly. Values below ``NEGLIGIBLE`` of the largest are rounding of float32 weights: their
-directions are arbitrary and differ between machines, so every result leaves them out. A zero matrix has none.
+directions are arbitrary and differ between machines, so every result leaves them out. A zero matrix has none. What is
+left of task vectors, after others were added or projected out, is rounding where it is negligible beside the task
+vectors themselves: ``floor`` says so.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from einops import rearrange
 from torch import Tensor
 
 NEGLIGIBLE = 1e-6
+POWER_STEPS = 8  # of the power iteration: exact to a few percent, which is all that a threshold needs
 ILL_CONDITIONED = 1e-5
 
 
@@ -44,12 +47,30 @@ def as_matrix(weight: Tensor) -> Tensor:
     return rearrange(weight, "o ... -> o (...)")
 
 
-def svd(matrix: Tensor, rank: int | None = None) -> SVD:
+def largest_singular_value(matrix: Tensor) -> float:
+    """The largest singular value, to a few percent and never above it, by a power iteration from the heaviest row.
+
+    Args:
+        matrix: (m, n).
+    """
+    if not matrix.numel() or not matrix.any():
+        return 0.0
+    wide = matrix.double()
+    vector, value = wide[int(wide.norm(dim=1).argmax())], 0.0
+    for _ in range(POWER_STEPS):
+        image = wide @ (vector / vector.norm())
+        value = float(image.norm())
+        vector = wide.T @ (image / value)
+    return value
+
+
+def svd(matrix: Tensor, rank: int | None = None, floor: float = 0.0) -> SVD:
     """The largest singular triplets of a matrix; signs of the vectors are arbitrary, but fit within a triplet.
 
     Args:
         matrix: (m, n).
         rank: how many triplets; None for min(m, n). There are fewer where the rest is negligible.
+        floor: singular values up to this one are negligible, too.
     """
     count = min(matrix.shape) if rank is None else min(rank, *matrix.shape)
     peak = float(matrix.abs().max()) if matrix.numel() else 0.0
@@ -59,7 +80,8 @@ def svd(matrix: Tensor, rank: int | None = None) -> SVD:
         return SVD(none.reshape(rows, 0), none, none.reshape(0, columns))
     scaled = matrix.to(torch.float64, copy=True).div_(peak)  # so that squares neither vanish nor overflow
     left, values, right = _decompose(scaled, count)
-    return SVD(left, values * peak, right)
+    kept = int((values * peak > floor).sum())
+    return SVD(left[:, :kept], values[:kept] * peak, right[:kept])
 
 
 def polar(matrix: Tensor) -> Tensor:

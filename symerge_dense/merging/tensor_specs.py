@@ -106,6 +106,8 @@ class TensorSpec:
         block: from 0 (the stem) to ``n_blocks - 1`` in forward order; None where the structure is unknown.
         n_blocks: number of blocks of the network.
         block_name: name of the block, see ``block_of_tensors``.
+        depth: place among the blocks that repeat, 0 the first, 1 the last; without any, among all blocks. None for what
+            lies outside of them (stem, downsampling, final norm), or where the structure is unknown.
     """
 
     name: str
@@ -115,6 +117,7 @@ class TensorSpec:
     block: int | None = None
     n_blocks: int = 0
     block_name: str = ""
+    depth: float | None = None
 
     @property
     def numel(self) -> int:
@@ -136,12 +139,16 @@ def tensor_specs(module: nn.Module) -> list[TensorSpec]:
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     blocks = block_of_tensors(module, state)
     numbers = {block: number for number, block in enumerate(dict.fromkeys(blocks.values()))}
+    links = _links(module)
+    repeated = [block for block in numbers if block in links] or list(numbers)
+    depths = {block: number / max(len(repeated) - 1, 1) for number, block in enumerate(repeated)}
     specs = []
     for name, value in state.items():
         path, _, leaf = name.rpartition(".")
         kind = _kind(module.get_submodule(path), leaf, value, name in parameters)
         block = blocks[name]
-        specs.append(TensorSpec(name, tuple(value.shape), value.dtype, kind, numbers[block], len(numbers), block))
+        place = numbers[block], len(numbers), block, depths.get(block)
+        specs.append(TensorSpec(name, tuple(value.shape), value.dtype, kind, *place))
     return specs
 
 

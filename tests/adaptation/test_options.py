@@ -10,6 +10,7 @@ def test_every_preset_builds_and_paper_is_the_public_setting():
     paper = make_options("paper")
     assert paper.coefficient_lr == paper.layer_lr == 1e-2 and paper.schedule == "per_task" and not paper.soft
     assert paper.initial == 0.3 and paper.clamp == (0.0, 1.0) and paper.batch_size == 32 and paper.rounds == 500
+    assert paper.labels == "online"  # float16 of cached labels would move coefficients by up to 5e-4
 
 
 def test_an_override_beats_the_preset():

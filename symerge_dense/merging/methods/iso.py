@@ -18,7 +18,7 @@ from symerge_dense.merging.arguments import check_number, check_within
 from symerge_dense.merging.combine import total
 from symerge_dense.merging.methods._matrix import MatrixMerger, matrix_deltas
 from symerge_dense.merging.operands import Operands
-from symerge_dense.merging.spectral import polar, svd
+from symerge_dense.merging.spectral import NEGLIGIBLE, largest_singular_value, polar, svd
 from symerge_dense.registry import MERGERS
 
 
@@ -29,8 +29,8 @@ class IsoC(MatrixMerger):
     Scope: matrices, and with ``conv='reshape'`` convolutions as (O, I * kh * kw); the mean of task vectors for all
     else.
 
-    The mean of S is over all min(m, n) singular values, but directions in which the sum of task vectors is zero stay
-    zero.
+    The mean of S is over all min(m, n) singular values, but directions in which the sum of task vectors is zero, or
+    rounding beside the largest singular value of a task vector, stay zero.
 
     Args:
         scale: factor of Delta and of the mean, as published; any finite number. The paper tunes it on labels (0.1 to 3;
@@ -45,7 +45,7 @@ class IsoC(MatrixMerger):
         super().__init__(conv, self.scale)
 
     def delta(self, operands: Operands) -> Tensor:
-        left, values, right = svd(summed := total(matrix_deltas(operands)))
+        left, values, right = svd(summed := total(matrix_deltas(operands)), floor=rounding(operands))
         return values.sum() / min(summed.shape) * left @ right
 
 
@@ -56,8 +56,9 @@ class IsoCTS(MatrixMerger):
     Scope: matrices, and with ``conv='reshape'`` convolutions as (O, I * kh * kw); the mean of task vectors for all
     else.
 
-    The mean of S is over all r, though negligible directions stay at zero. With fewer directions than tasks there may
-    be none for the tasks to add, which leaves Iso-C.
+    The mean of S is over all r, though directions that are rounding beside the largest singular value of a task vector
+    stay at zero: low-rank experts may add none to the common ones. With fewer directions than tasks there may be none
+    for the tasks to add, which leaves Iso-C.
 
     Args:
         scale: factor of Delta and of the mean, as published; any finite number. The paper tunes it on labels.
@@ -76,15 +77,24 @@ class IsoCTS(MatrixMerger):
     def delta(self, operands: Operands) -> Tensor:
         summed = total(matrix_deltas(operands))
         rank, tasks = min(summed.shape), len(operands.tasks)
-        own = own_directions(rank, tasks, self.common)
-        parts = [svd(summed, rank - own * tasks)]
+        own, floor = own_directions(rank, tasks, self.common), rounding(operands)
+        parts = [svd(summed, rank - own * tasks, floor)]
         common = parts[0].left
         for delta in matrix_deltas(operands) if own else ():
             wide = delta.double()
             wide -= common @ (common.T @ wide)
-            parts.append(svd(wide, own))
+            parts.append(svd(wide, own, floor))
         left, values, right = (list(group) for group in zip(*parts, strict=True))
         return torch.cat(values).sum() / rank * polar(torch.cat(left, 1)) @ polar(torch.cat(right))
+
+
+def rounding(operands: Operands) -> float:
+    """Singular values up to this one are rounding of the task vectors that a matrix was made of.
+
+    Args:
+        operands: base and experts of the weight.
+    """
+    return NEGLIGIBLE * max(largest_singular_value(delta) for delta in matrix_deltas(operands))
 
 
 def own_directions(rank: int, tasks: int, common: float) -> int:

@@ -29,7 +29,8 @@ from symerge_dense.registry import MERGERS
 class Lines(Merger):
     """The delta of another method, scaled linearly with depth. Scope: that of the other method.
 
-    Depth is that of ``TensorSpec.block``, stem first.
+    Depth is that of ``TensorSpec.depth``: as in the published code, l counts the residual blocks alone, the first is 0
+    and the last L - 1; stem, downsampling between blocks and final norm get alpha.
 
     Args:
         method: a registered name, or ``{'type': name, **arguments}``. By name it is taken with scale 1 where it has a
@@ -58,7 +59,7 @@ class Lines(Merger):
         self.passes, self.elementwise = inner.passes + self._measures, inner.elementwise
 
     def begin(self, specs: list[TensorSpec], tasks: tuple[str, ...]) -> None:
-        if self.beta and specs and all(spec.block is None for spec in specs):
+        if self.beta and specs and all(spec.depth is None for spec in specs):
             raise ValueError(
                 "lines scales by depth, and the specs know no blocks; make them from the module "
                 "(tensor_specs), or pass beta=0."
@@ -86,13 +87,12 @@ class Lines(Merger):
         return interpolate(operands.base, self._merge_inner(operands), self.coefficient(operands.spec))
 
     def coefficient(self, spec: TensorSpec) -> float:
-        """alpha + beta * l / (L - 1) for a tensor; alpha where it has no block or there is only one.
+        """alpha + beta * l / (L - 1) for a tensor; alpha where it has no depth.
 
         Args:
             spec: the tensor.
         """
-        depth = 0.0 if spec.block is None or spec.n_blocks < 2 else spec.block / (spec.n_blocks - 1)
-        return self._start() + self.beta * depth
+        return self._start() + self.beta * (spec.depth or 0.0)
 
     def _start(self) -> float:
         """alpha; 0 where Delta is zero and there is nothing to scale."""

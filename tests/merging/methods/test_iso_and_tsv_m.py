@@ -11,6 +11,7 @@ from builders.matrix_cases import Array, arrays, delta, random_taus
 
 from symerge_dense.merging.methods.iso import own_directions
 
+RANK_ONE = [([1.0, 2, 3, 4], [3.0, 1, -2, 5]), ([2.0, -1, 4, -3], [1.0, 1, 1, 7])]
 SHAPES = [(6, 6), (7, 12), (12, 7), (4, 3, 3, 3), (9, 5, 1, 1)]
 
 
@@ -128,6 +129,33 @@ def test_directions_without_task_vectors_stay_zero(method: str) -> None:
     merged = delta(method, taus)
     assert merged[:4, :5].norm() > 0.1
     assert merged[4:].abs().max() < 1e-6 and merged[:, 5:].abs().max() < 1e-6
+
+
+def test_iso_cts_leaves_out_what_the_common_directions_have() -> None:
+    """Two experts of rank one: the common directions are all there is, and the tasks add rounding alone."""
+    ones = [torch.outer(torch.tensor(left), torch.tensor(right)) for left, right in RANK_ONE]
+    values = np.linalg.svd(arrays([delta("iso_cts", ones, common=0.5)])[0], compute_uv=False)
+    whole = np.linalg.svd(sum(arrays(ones)), compute_uv=False)
+    np.testing.assert_allclose(values, [whole.sum() / 4] * 2 + [0, 0], atol=1e-4)
+    assert values[0] == pytest.approx(16.34, abs=5e-3)
+
+
+@pytest.mark.parametrize("method", ["iso_c", "iso_cts", "tsv_m", "wudi"])
+@pytest.mark.parametrize("rank", [1, 4])
+@pytest.mark.parametrize("opposed", [False, True], ids=["", "opposed"])
+def test_low_rank_experts_give_no_direction_of_rounding(method: str, rank: int, opposed: bool) -> None:
+    """Experts as LoRA leaves them: float32 weights, updates of low rank; opposed ones cancel but for a tenth."""
+    generator = torch.Generator().manual_seed(rank)
+    base = torch.randn(24, 40, generator=generator)
+    low = [torch.randn(24, rank, generator=generator) @ torch.randn(rank, 40, generator=generator) for _ in range(3)]
+    if opposed:
+        low = [100 * low[0], -100 * low[0] + low[1], low[2]]
+    taus = [(base + tau) - base for tau in low]  # with the rounding of float32 weights
+    merged = arrays([delta(method, taus, base=base)])[0]
+    left = np.linalg.svd(arrays([torch.cat(low, 1)])[0], full_matrices=False)[0]
+    columns = left[:, : 3 * rank]
+    outside = merged - columns @ (columns.T @ merged)
+    assert np.linalg.norm(outside, 2) < 1e-3 * np.linalg.norm(merged, 2)
 
 
 @pytest.mark.parametrize("method", ["iso_c", "iso_cts", "tsv_m"])

@@ -15,10 +15,14 @@ from symerge_dense.merging.methods.lines import Lines
 from symerge_dense.merging.operands import Operands
 from symerge_dense.merging.run import merge_state
 from symerge_dense.merging.tensor_specs import TensorSpec, specs_from_state, tensor_specs
+from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.registry import MERGERS
 
 DEPTHS = dict(zip(SHAPES, (0, 0, 1, 2, 3, None), strict=True))
-SPECS = [replace(spec, block=DEPTHS[spec.name], n_blocks=4) for spec in specs_from_state(state(torch.zeros(SIZE)))]
+SPECS = [
+    replace(spec, depth=None if (block := DEPTHS[spec.name]) is None else block / 3)
+    for spec in specs_from_state(state(torch.zeros(SIZE)))
+]
 
 
 def weights(alpha: float, beta: float) -> Tensor:
@@ -38,6 +42,32 @@ def test_task_arithmetic_by_hand() -> None:
     assert [value.item() for value in merged.values()] == pytest.approx([1 + 3 * 0.5, 1 + 3 * 0.7, 1 + 3 * 0.9])
     merged = merge_state(build("lines"), base, experts, specs)  # alpha = 1 / T
     assert [value.item() for value in merged.values()] == pytest.approx([1 + 3 * 0.5, 1 + 3 * 0.65, 1 + 3 * 0.8])
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last", "outside"),
+    [
+        ("resnet18", "layer1.0", "layer4.1", "conv1"),
+        ("vit_tiny_patch16_224", "blocks.0", "blocks.11", "patch_embed"),
+        ("convnext_atto", "stages_0.blocks.0", "stages_3.blocks.1", "stages_1.downsample"),
+    ],
+)
+def test_depth_counts_residual_blocks_as_the_published_code_does(
+    name: str, first: str, last: str, outside: str
+) -> None:
+    """The first block is at alpha, the last at alpha + beta; stem, downsampling and final norm are at alpha."""
+    with torch.device("meta"):
+        specs = tensor_specs(TimmBackbone(name).body)
+    merger = Lines(alpha=0.25, beta=0.5)
+    scales = {spec.name: merger.coefficient(spec) for spec in specs}
+
+    def of(block: str) -> set[float]:
+        found = {scale for name, scale in scales.items() if name.removeprefix("model.").startswith(f"{block}.")}
+        assert found
+        return found
+
+    assert of(first) == {0.25} and of(last) == {0.75} and of(outside) == {0.25}
+    assert len({spec.depth for spec in specs} - {None}) == len({s.block_name for s in specs if s.depth is not None})
 
 
 @pytest.mark.parametrize(
