@@ -1,12 +1,12 @@
 from . import methods as methods
 from .expert_labels import CachedLabels as CachedLabels
 from .expert_labels import OnlineLabels as OnlineLabels
-from .expert_labels import write_labels as write_labels
 from .finalize import finalized as finalized
 from .finalize import image_batches as image_batches
 from .history import History as History
 from .history import read_history as read_history
 from .hook import SyMergeHook as SyMergeHook
+from .label_cache import write_labels as write_labels
 from .low_rank import AdaptedNetwork as AdaptedNetwork
 from .low_rank import BlockAdapted as BlockAdapted
 from .low_rank import LowRank as LowRank

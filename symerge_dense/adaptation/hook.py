@@ -3,7 +3,7 @@
 | when | stage | done by |
 |---|---|---|
 | before_train | attach experts: task vectors | Student.attach |
-| | expert labels: cached once, or computed in every step | adaptation.expert_labels |
+| | expert labels: cached once, or computed in every step | adaptation.label_cache, adaptation.expert_labels |
 | | scale the losses to equal size | initial_scale |
 | before_train_iter | choose the tasks of the step | task_of, Student.before_step |
 | after_train_iter | project coefficients, log | Student.after_step, adaptation.history |
@@ -29,9 +29,10 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from symerge_dense.adaptation.expert_labels import CachedLabels, OnlineLabels, write_labels
+from symerge_dense.adaptation.expert_labels import CachedLabels, OnlineLabels
 from symerge_dense.adaptation.finalize import finalize, finalized, image_batches
 from symerge_dense.adaptation.history import History
+from symerge_dense.adaptation.label_cache import write_labels
 from symerge_dense.adaptation.student import Student
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.datasets.unlabelled import Unlabelled

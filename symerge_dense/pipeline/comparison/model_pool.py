@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symerge_dense.adaptation.expert_labels import write_labels
 from symerge_dense.adaptation.finalize import image_batches
+from symerge_dense.adaptation.label_cache import write_labels
 from symerge_dense.adaptation.method import AdaptationContext
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.datasets.unlabelled import Unlabelled
