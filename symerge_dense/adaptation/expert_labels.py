@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from symerge_dense.adaptation.label_cache import Experts
-from symerge_dense.adaptation.student import PREFIX
+from symerge_dense.adaptation.objective import PREFIX
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.models.image_sizes import padded
 

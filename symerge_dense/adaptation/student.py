@@ -1,8 +1,7 @@
 """A multi-task model that learns from the experts on unlabelled images; subclasses say which parts learn.
 
-Objective: the sum over tasks of the task's own loss between the model's output and the expert's, or, where a method
-asks for it and the task predicts a distribution, of the entropy of the model's output. All tasks see the same images,
-so a step is one backbone pass and one pass of each head.
+All tasks see the same images, so a step is one backbone pass and one pass of each head. Their losses are in
+``objective``.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from mmengine.dist import get_world_size
 from torch import Tensor
 from torch.func import functional_call
 
+from symerge_dense.adaptation.objective import labels_in, task_losses
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.merging.bn_statistics import statistics_policy
 from symerge_dense.merging.tensor_specs import TensorSpec, tensor_specs
@@ -23,7 +22,6 @@ from symerge_dense.models.batchnorm import batchnorms
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.training import StackingPreprocessor, TrainableModel
 
-PREFIX = "label_"
 Groups = list[dict[str, Any]]  # of an optimizer
 
 
@@ -178,9 +176,7 @@ class Student(TrainableModel):
             image: (N,3,H,W) in 0..255.
             batch: cached labels as ``label_<task>``; empty with online labels.
         """
-        if self.labeller is None and PREFIX + self.active[0] not in batch:
-            raise ValueError("the batch has no labels of experts; add dict(type='SyMergeHook') to custom_hooks.")
-        labels = {t: batch[PREFIX + t] for t in self.active} if self.labeller is None else self.labeller(image)
+        labels = labels_in(batch, self.active) if self.labeller is None else self.labeller(image)
         return self.task_losses(self.outputs(image), labels)
 
     def task_losses(self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -190,25 +186,7 @@ class Student(TrainableModel):
             outputs: {task: (N,C,h,w)} of the merged model.
             labels: {task: (N,C,h,w)} of the experts.
         """
-        return {
-            task: self._distance(task, output, labels[task].to(output.device, torch.float32))
-            for task, output in outputs.items()
-        }
-
-    def _distance(self, name: str, output: Tensor, expert_output: Tensor) -> Tensor:
-        task, output = self.model.tasks[name], output.float()
-        entropy = task.entropy(output) if self.options.objective == "entropy" else None
-        if entropy is not None:
-            return entropy.mean()
-        target = task.self_label(expert_output, soft=self.options.soft)
-        keep = torch.ones_like(output[:, 0], dtype=torch.bool)
-        ours, theirs = task.confidence(output.detach()), task.confidence(expert_output)
-        if self.options.filter == "confidence" and ours is not None and theirs is not None:
-            agree = task.decide(output.detach()) == task.decide(expert_output)
-            keep = agree.view_as(keep) | (theirs >= ours)
-            if get_world_size() == 1 and not keep.any():
-                return output.new_zeros(())  # nothing to learn from: no gradient, no step
-        return task.loss(output, target, valid=keep)
+        return task_losses(self.model.tasks, outputs, labels, self.options)
 
     def _policy_statistics(self, experts: Mapping[str, MultiTaskModel]) -> dict[str, Tensor]:
         """BatchNorm statistics without images: the backbone's by policy, each head's from its expert."""

@@ -10,7 +10,7 @@ from builders.adapt_once import adapt_tiny
 
 from symerge_dense.adaptation.expert_labels import CachedLabels, OnlineLabels
 from symerge_dense.adaptation.label_cache import write_labels
-from symerge_dense.adaptation.student import PREFIX
+from symerge_dense.adaptation.objective import PREFIX
 from symerge_dense.datasets.base import DenseDataset
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.datasets.unlabelled import Unlabelled

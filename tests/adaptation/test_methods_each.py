@@ -9,8 +9,8 @@ from builders.adaptive_runs import again, once, setting, shared
 
 from symerge_dense.adaptation.low_rank import BlockAdapted, LowRank, TaskAdapted, block_shapes, output_at
 from symerge_dense.adaptation.method import initial_merge, probe_image
+from symerge_dense.adaptation.objective import PREFIX
 from symerge_dense.adaptation.options import make_options
-from symerge_dense.adaptation.student import PREFIX
 from symerge_dense.adaptation.symerge_model import SyMergeModel
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.registry import ADAPTIVE_METHODS

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from symerge_dense.adaptation.student import PREFIX
+from symerge_dense.adaptation.objective import PREFIX
 from symerge_dense.adaptation.symerge_model import SyMergeModel
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.multi_task import MultiTaskModel

@@ -1,0 +1,77 @@
+"""What the adaptation minimises: for every task its own loss between the merged model's output and the expert's.
+
+Where the options ask for it, and the task predicts a distribution, it is the entropy of the model's output instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from mmengine.dist import get_world_size
+from torch import Tensor
+
+from symerge_dense.adaptation.options import SyMergeOptions
+from symerge_dense.tasks.base import DenseTask
+
+PREFIX = "label_"
+
+
+def labels_in(batch: Mapping[str, Tensor], tasks: Iterable[str]) -> dict[str, Tensor]:
+    """The cached labels {task: (N,C,h,w)} of a batch.
+
+    Args:
+        batch: of the data loader; labels are called ``label_<task>``.
+        tasks: whose labels.
+
+    Raises:
+        ValueError: the batch has no label of a task.
+    """
+    wanted = list(tasks)
+    if any(PREFIX + task not in batch for task in wanted):
+        raise ValueError("the batch has no labels of experts; add dict(type='SyMergeHook') to custom_hooks.")
+    return {task: batch[PREFIX + task] for task in wanted}
+
+
+def task_losses(
+    tasks: Mapping[str, DenseTask], outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor], options: SyMergeOptions
+) -> dict[str, Tensor]:
+    """Loss of each task between the merged output and the expert's, both raw and at head resolution.
+
+    Args:
+        tasks: {task: its rules}.
+        outputs: {task: (N,C,h,w)} of the merged model.
+        labels: {task: (N,C,h,w)} of the experts.
+        options: of the adaptation.
+
+    Returns:
+        {task of ``outputs``: scalar}.
+    """
+    return {
+        task: distance(tasks[task], output, labels[task].to(output.device, torch.float32), options)
+        for task, output in outputs.items()
+    }
+
+
+def distance(task: DenseTask, output: Tensor, expert_output: Tensor, options: SyMergeOptions) -> Tensor:
+    """Loss of one task, a scalar.
+
+    Args:
+        task: its rules.
+        output: (N,C,h,w) of the merged model, raw.
+        expert_output: float32 (N,C,h,w) of the expert, raw.
+        options: ``objective``, ``soft`` and ``filter`` matter.
+    """
+    output = output.float()
+    entropy = task.entropy(output) if options.objective == "entropy" else None
+    if entropy is not None:
+        return entropy.mean()
+    target = task.self_label(expert_output, soft=options.soft)
+    keep = torch.ones_like(output[:, 0], dtype=torch.bool)
+    ours, theirs = task.confidence(output.detach()), task.confidence(expert_output)
+    if options.filter == "confidence" and ours is not None and theirs is not None:
+        agree = task.decide(output.detach()) == task.decide(expert_output)
+        keep = agree.view_as(keep) | (theirs >= ours)
+        if get_world_size() == 1 and not keep.any():
+            return output.new_zeros(())  # nothing to learn from: no gradient, no step
+    return task.loss(output, target, valid=keep)
