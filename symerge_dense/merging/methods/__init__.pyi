@@ -1,7 +1,11 @@
+from .ace import Ace as Ace
+from .actmat import ActMat as ActMat
 from .average import Average as Average
 from .breadcrumbs import Breadcrumbs as Breadcrumbs
+from .cart import Cart as Cart
 from .dare import Dare as Dare
 from .dare import DareTies as DareTies
+from .dc_merge import DCMerge as DCMerge
 from .doge_ta import DogeTA as DogeTA
 from .emr import EMR as EMR
 from .fisher import Fisher as Fisher

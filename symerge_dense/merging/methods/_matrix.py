@@ -1,13 +1,17 @@
 """The family of methods that treat a weight as a matrix, with a row space and a column space.
 
-| method  | data | Delta of a matrix                                                             |
-|---------|------|-------------------------------------------------------------------------------|
-| iso_c   | -    | the sum of task vectors with all singular values equal                        |
-| iso_cts | -    | the same of common directions and of those each task adds                     |
-| tsv_m   | -    | the top singular triplets of every task, decorrelated                         |
-| wudi    | -    | little interference with any task vector on its own row space                 |
-| doge_ta | -    | the sum of normalised task vectors and a shift off their common column space  |
-| regmean | gram | least squares on the experts' outputs                                         |
+| method   | data | Delta of a matrix                                                             |
+|----------|------|-------------------------------------------------------------------------------|
+| iso_c    | -    | the sum of task vectors with all singular values equal                        |
+| iso_cts  | -    | the same of common directions and of those each task adds                     |
+| tsv_m    | -    | the top singular triplets of every task, decorrelated                         |
+| wudi     | -    | little interference with any task vector on its own row space                 |
+| actmat   | -    | least squares on task vectors in place of inputs                              |
+| ace      | -    | the same on covariances of task vectors, normalised and with a common prior   |
+| cart     | -    | the mean and the leading directions in which each expert differs from it      |
+| dc_merge | -    | leading directions at equal strength, added up in a shared basis              |
+| doge_ta  | -    | the sum of normalised task vectors and a shift off their common column space  |
+| regmean  | gram | least squares on the experts' outputs                                         |
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from torch import Tensor
 from symerge_dense.merging.arguments import check_choice
 from symerge_dense.merging.base import Merger
 from symerge_dense.merging.operands import Operands, add_task_vectors
-from symerge_dense.merging.spectral import as_matrix
+from symerge_dense.merging.spectral import NEGLIGIBLE, as_matrix, largest_singular_value
 from symerge_dense.merging.tensor_specs import WEIGHT_KINDS, Kind
 
 CONV_RULES = ("reshape", "mean")
@@ -79,3 +83,12 @@ def matrix_deltas(operands: Operands) -> Iterator[Tensor]:
     """
     for _, delta in operands.deltas():
         yield as_matrix(delta)
+
+
+def rounding(operands: Operands) -> float:
+    """Singular values up to this one are rounding of the task vectors that a matrix was made of.
+
+    Args:
+        operands: base and experts of the weight.
+    """
+    return NEGLIGIBLE * max(largest_singular_value(delta) for delta in matrix_deltas(operands))

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from symerge_dense.merging.arguments import check_number, check_within
 from symerge_dense.merging.combine import total
-from symerge_dense.merging.methods._matrix import MatrixMerger, matrix_deltas
+from symerge_dense.merging.methods._matrix import MatrixMerger, matrix_deltas, rounding
 from symerge_dense.merging.operands import Operands
-from symerge_dense.merging.spectral import NEGLIGIBLE, largest_singular_value, polar, svd
+from symerge_dense.merging.spectral import polar, svd
 from symerge_dense.registry import MERGERS
 
 
@@ -86,15 +86,6 @@ class IsoCTS(MatrixMerger):
             parts.append(svd(wide, own, floor))
         left, values, right = (list(group) for group in zip(*parts, strict=True))
         return torch.cat(values).sum() / rank * polar(torch.cat(left, 1)) @ polar(torch.cat(right))
-
-
-def rounding(operands: Operands) -> float:
-    """Singular values up to this one are rounding of the task vectors that a matrix was made of.
-
-    Args:
-        operands: base and experts of the weight.
-    """
-    return NEGLIGIBLE * max(largest_singular_value(delta) for delta in matrix_deltas(operands))
 
 
 def own_directions(rank: int, tasks: int, common: float) -> int:

@@ -37,6 +37,8 @@ RECOVERS_ONE = {
     "lines": {"alpha": 1.0, "beta": 0.0},
     "tsv_m": {},
     "wudi": {},
+    "actmat": {},
+    "cart": {},
     "fisher": {},
     "regmean": {},
 }

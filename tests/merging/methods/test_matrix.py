@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from builders.matrix_cases import NAME, delta, random_taus
+from builders.matrix_cases import NAME, arrays, delta, random_taus
 from torch import Tensor
 
 from symerge_dense.merging.methods._matrix import MatrixMerger
@@ -16,8 +17,9 @@ from symerge_dense.merging.tensor_specs import specs_from_state
 from symerge_dense.registry import MERGERS
 from symerge_dense.testing.mergers import random_extras
 
-METHODS = ["iso_c", "iso_cts", "tsv_m", "wudi", "doge_ta", "regmean"]
-EXACT_ALONE = ["tsv_m", "wudi", "regmean"]
+METHODS = ["iso_c", "iso_cts", "tsv_m", "wudi", "actmat", "ace", "cart", "dc_merge", "doge_ta", "regmean"]
+EXACT_ALONE = ["tsv_m", "wudi", "actmat", "cart", "regmean"]
+MEAN_OF_NUMBERS = ["tsv_m", "wudi", "ace", "cart", "dc_merge"]
 SHAPES = {
     "fc.weight": (5, 8),
     "conv3.weight": (4, 2, 3, 3),
@@ -61,7 +63,7 @@ def test_what_is_no_matrix_gets_the_mean(method: str) -> None:
             mean = torch.stack([expert[spec.name] for expert in given.values()]).mean(0)
             expected = spec.kind not in ("matrix", "conv") or (spec.kind == "conv" and conv == "mean")
             assert (merger.treats[spec.kind] == "mean") == expected
-            single = spec.numel == 1 and method in ("tsv_m", "wudi")  # of single numbers these are the mean
+            single = spec.numel == 1 and method in MEAN_OF_NUMBERS
             assert torch.allclose(merged[spec.name], mean, atol=1e-5) == (expected or single), spec.name
 
 
@@ -128,3 +130,21 @@ def test_float32_checkpoints_give_what_float64_ones_do(method: str) -> None:
 def test_an_unknown_rule_for_convolutions_is_refused(method: str) -> None:
     with pytest.raises(ValueError, match=f"unknown conv of {method} 'reshaped'.*reshape"):
         MERGERS[method](conv="reshaped")
+
+
+@pytest.mark.parametrize("method", ["iso_c", "iso_cts", "tsv_m", "wudi", "actmat", "ace", "cart", "dc_merge"])
+@pytest.mark.parametrize("rank", [1, 4])
+@pytest.mark.parametrize("opposed", [False, True], ids=["", "opposed"])
+def test_low_rank_experts_give_no_direction_of_rounding(method: str, rank: int, opposed: bool) -> None:
+    """Experts as LoRA leaves them: float32 weights, updates of low rank; opposed ones cancel but for a tenth."""
+    generator = torch.Generator().manual_seed(rank)
+    base = torch.randn(24, 40, generator=generator)
+    low = [torch.randn(24, rank, generator=generator) @ torch.randn(rank, 40, generator=generator) for _ in range(3)]
+    if opposed:
+        low = [100 * low[0], -100 * low[0] + low[1], low[2]]
+    taus = [(base + tau) - base for tau in low]  # with the rounding of float32 weights
+    merged = arrays([delta(method, taus, base=base)])[0]
+    spanned = torch.cat([*low, torch.ones(24, 1)] if method == "ace" else low, 1)  # it takes away mean rows
+    columns = np.linalg.svd(arrays([spanned])[0], full_matrices=False)[0][:, : 3 * rank + (method == "ace")]
+    outside = merged - columns @ (columns.T @ merged)
+    assert np.linalg.norm(outside, 2) < 1e-3 * np.linalg.norm(merged, 2)
