@@ -225,7 +225,7 @@ _installed: list[str] = []
 broken: dict[str, str] = {}
 """{installed plug-in that cannot be imported: why, as its warning says}."""
 imported: dict[str, None] = {}
-"""The modules that ``import_plugins`` imported, in order: what a written config must import, too."""
+"""What ``import_plugins`` was given, in order: what a written config must import, too."""
 
 
 def import_installed_plugins() -> None:
@@ -281,7 +281,7 @@ def import_plugins(modules: Sequence[str]) -> None:
                     "its package, or put its folder on PYTHONPATH."
                 ) from error
             raise ValueError(f"plug-in {name} fails while it is imported ({what}); mend it.") from error
-        imported.setdefault(module)
+        imported.setdefault(name)
         if colon:
             head = getattr(found, attribute, None)
             if not callable(head):

@@ -110,8 +110,7 @@ def adapt(
         sampler = {"type": "PoolSampler", "seed": seed}
         data = {**loading, "dataset": dict(pool), "sampler": sampler, "collate_fn": {"type": "default_collate"}}
         described = {"filename": CONFIG_NAME, "model": dict(model), "train_dataloader": data}
-        needed = {"custom_imports": {"imports": list(imported)}} if imported else {}
-        runner = build_runner({**config, **watched, **described, **needed})
+        runner = build_runner({**config, **watched, **described, **_custom_imports()})
     runner.train()
     return unwrap(runner)
 
@@ -170,3 +169,9 @@ def _fingerprint(kind: str, options: SyMergeOptions, experts: Mapping[str, Multi
     options = dataclasses.replace(options, num_workers=defaults.num_workers, save_every=defaults.save_every)
     hashes = [f"{task}:{state_hash(expert.state_dict())}" for task, expert in experts.items()]
     return hashlib.sha256(repr((kind, options, hashes)).encode()).hexdigest()
+
+
+def _custom_imports() -> dict[str, Any]:
+    """Plug-ins that were imported, as MMEngine's configs name them: by their modules, without ':head'."""
+    modules = list(dict.fromkeys(name.partition(":")[0] for name in imported))
+    return {"custom_imports": {"imports": modules}} if modules else {}

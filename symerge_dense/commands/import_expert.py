@@ -85,7 +85,8 @@ def run(options: argparse.Namespace) -> None:
     head = typed(options.head, "type", "--head width=512, or with --format timm --head MultiScale width=512")
     if ":" in str(head.get("type", "")):
         import_plugins([head["type"]])
-    plain = options.format == "timm" or bool(options.backbone)
+    layers = {"adapt_layer": options.adapt_layer} if options.adapt_layer else {}
+    plain = options.format == "timm" or bool(options.backbone or layers) or "type" in head
     corners = None if options.align_corners is None else options.align_corners == "true"
     import_expert(
         options.checkpoint,
@@ -98,7 +99,7 @@ def run(options: argparse.Namespace) -> None:
         key=options.key,
         ema=options.ema,
         backbone=typed(options.backbone, "name", "--backbone resnet18 output_stride=16") or None,
-        head=head | ({"adapt_layer": options.adapt_layer} if options.adapt_layer else {}) if plain else None,
+        head=head | layers if plain else None,
         rename=pairs(options.rename, "OLD=NEW", "--rename encoder.=backbone.", empty=True),
         drop=options.drop,
     )

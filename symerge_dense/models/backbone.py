@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from mmengine.dist import is_main_process
 from timm.layers import PatchEmbed, resample_abs_pos_embed
 from torch import Tensor, nn
 
@@ -34,6 +33,7 @@ from symerge_dense.models.image_sizes import (
 from symerge_dense.models.resnet_names import with_timm_stem
 from symerge_dense.models.timm_weights import check_arguments, create, default_levels, download, for_features, inside
 from symerge_dense.models.weight_files import MatchReport, has_record, match_report, read_metadata, state_hash
+from symerge_dense.progress import say
 
 
 class TimmBackbone(nn.Module):
@@ -213,10 +213,12 @@ def load_base(
             grid = _grid(backbone)
         else:
             found = read_foreign(checkpoint, key, ema)
+            if ema and not found.averaged:
+                raise ValueError(f"ema=True: {checkpoint} holds no averaged (EMA) weights; leave it out.")
             state, source = found.state, str(checkpoint)
             grid = _grid(_described(checkpoint)) if Path(checkpoint).is_file() and has_record(checkpoint) else None
-            if is_main_process():
-                print("".join(f"{source}: {remark}\n" for remark in found.remarks), end="")
+            for remark in found.remarks:
+                say(f"{source}: {remark}")
         load_weights(backbone, state, source, allow_partial, grid)
     return state_hash(backbone.state_dict())
 
@@ -265,8 +267,7 @@ def load_weights(
         {f"backbone.{name}": value for name, value in wanted.items()},
         [f"backbone.{name}" for name in dropped],
     )
-    if is_main_process():
-        print(f"{source} into {backbone.name}\n{report}")
+    say(f"{source} into {backbone.name}\n{report}")
     if not report.matched or not (report.full or allow_partial):
         raise ValueError(
             f"{source} does not match the backbone {backbone.name}.\n{report}\nGive the checkpoint of "

@@ -9,7 +9,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
@@ -33,7 +32,7 @@ class HubModel(ModelHubMixin):
         record: what the file says that the model was loaded from; empty for a new one. ``save_pretrained`` repeats it.
     """
 
-    record: Mapping[str, Any] = MappingProxyType({})
+    record: Mapping[str, Any]
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -61,7 +60,8 @@ class HubModel(ModelHubMixin):
         """
         folder = Path(save_directory)
         words = {"name": options.get("repo_id") or folder.resolve().name, **(model_card_kwargs or {})}
-        self.generate_model_card(**words)  # what is wrong with the run is said before anything is written
+        # Made before anything is written: what is wrong with the run is said at once.
+        words["made"] = self.generate_model_card(**words)
         address: str | None = super().save_pretrained(folder, model_card_kwargs=words, **options)
         picture = Path(words["run"]) / PICTURE if words.get("run") else None
         if picture is not None and picture.is_file():
@@ -147,7 +147,12 @@ class HubModel(ModelHubMixin):
         return address
 
     def generate_model_card(
-        self, name: str = "model", run: str | Path | None = None, license: str | None = None, **_: Any
+        self,
+        name: str = "model",
+        run: str | Path | None = None,
+        license: str | None = None,
+        made: ModelCard | None = None,
+        **_: Any,
     ) -> ModelCard:
         """The model card, README.md, from the model's record and the record of its run.
 
@@ -155,11 +160,12 @@ class HubModel(ModelHubMixin):
             name: the repository's name, or the folder's; the example in the card reads it.
             run: folder of the run that made the model (results.json, panels.png); None says what the model file says.
             license: of the weights, as the Hub abbreviates it: 'apache-2.0', 'cc-by-nc-4.0', ...
+            made: a card that is ready, which is returned as it is.
 
         Raises:
             ValueError: the run's results cannot be read.
         """
-        return card(self._network(), name, run, license)
+        return made or card(self._network(), name, run, license)
 
     def _network(self) -> MultiTaskModel:
         return self  # type: ignore[return-value]  # the one class that derives from this one

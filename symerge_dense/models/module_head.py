@@ -193,8 +193,9 @@ def build_head(
     kind, layer = head["type"], head.get("adapt_layer")
     factory = HEADS.get(kind) if isinstance(kind, str) else kind
     plain = not isinstance(factory, type) or ":" in str(kind)  # knows nothing of this package
-    if plain and not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values()):
-        given = {key: value for key, value in given.items() if key in inspect.signature(factory).parameters}
+    parameters = inspect.signature(factory).parameters if plain else {}
+    if plain and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        given = {key: value for key, value in given.items() if key in parameters}
     try:
         built = factory(**{**options, **given})
     except TypeError as error:

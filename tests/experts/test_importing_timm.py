@@ -1,6 +1,7 @@
 """A plain state dict of a timm backbone and any head becomes an expert that computes the same, or is refused."""
 
 import shlex
+from pathlib import Path
 
 import pytest
 import timm
@@ -138,6 +139,16 @@ def test_the_layer_to_adapt_is_kept(lab, layers):
 def test_a_layer_that_is_not_there(lab, capsys):
     assert tool("import_expert.py", *words("depth", "--adapt-layer", "bodi.0")) == 2
     assert "unknown submodule 'bodi.0'. Did you mean 'body.0'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more", [("--backbone", "resnet18"), ("--head", "MultiScale", "width=8"), ("--adapt-layer", "body.0")]
+)
+def test_what_another_format_would_not_heed_is_refused(lab, capsys, more):
+    assert tool("import_expert.py", "depth.pth", "--out", "depth.safetensors", "--format", "libmtl", *more) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--format libmtl takes the network from the file: give --format timm with --backbone" in said
+    assert not Path("depth.safetensors").exists()
 
 
 @pytest.mark.parametrize(

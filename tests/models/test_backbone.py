@@ -207,6 +207,18 @@ def test_one_source_of_weights_must_be_named(sources):
         load_base(TimmBackbone(**CNN), **sources)
 
 
+def test_averaged_weights_that_are_not_there_are_not_replaced_by_plain_ones(tmp_path):
+    plain = TimmBackbone(**CNN).state_dict()
+    torch.save({"state_dict": plain}, tmp_path / "plain.pth")
+    with pytest.raises(ValueError, match=r"plain\.pth holds no averaged \(EMA\) weights; leave it out"):
+        load_base(TimmBackbone(**CNN), checkpoint=tmp_path / "plain.pth", ema=True)
+    averaged = {name: value + 1 for name, value in plain.items()}
+    torch.save({"state_dict": plain, "state_dict_ema": averaged}, tmp_path / "both.pth")
+    backbone = TimmBackbone(**CNN)
+    load_base(backbone, checkpoint=tmp_path / "both.pth", ema=True)
+    assert all(torch.equal(value, averaged[name]) for name, value in backbone.state_dict().items())
+
+
 def test_random_weights_on_request():
     backbone = TimmBackbone(**CNN)
     before = state_hash(backbone.state_dict())

@@ -31,6 +31,12 @@ NO_BASE = (
     "weights that it was fine-tuned from, such as resnet50-19c8e357.pth."
 )
 
+PLAIN_ONLY = (
+    "--backbone, a head's type in --head, and --adapt-layer describe a plain state dict of a timm network; --format "
+    "{} takes the network from the file: give --format timm with --backbone, or leave them out (--head KEY=VALUE "
+    "changes options of the format's own head)."
+)
+
 
 def import_expert(
     checkpoint: str | Path,
@@ -72,12 +78,13 @@ def import_expert(
         ValueError: a file cannot be read safely, a format or task is unknown, or network and tensors do not match
             completely; nothing is written then.
     """
+    plain = _is_plain(kind, backbone, head)
     out, source = _free(Path(out), Path(checkpoint), overwrite), str(checkpoint)
     foreign = _read(checkpoint, key, ema)
     state, left_out = renamed(foreign.state, rename, drop, source)
     foreign = dataclasses.replace(foreign, state=state)
     given = options or NetworkOptions()
-    if kind == "timm" or (kind == "auto" and backbone is not None):
+    if plain:
         network = _timm_network(backbone, head, tasks)
         model, dropped = network.model(state, given, source)
         name, chosen = "timm", {network.task: network.task}
@@ -90,6 +97,14 @@ def import_expert(
         name, dropped = form.name, load(model, parts, form, chosen, source)
     record = {"format": name, "tasks": chosen, "dropped": [*left_out, *dropped], "key": foreign.key, "ema": ema}
     return _save(out, model, Path(checkpoint), base, record)
+
+
+def _is_plain(kind: str, backbone: str | Mapping[str, Any] | None, head: Mapping[str, Any] | None) -> bool:
+    """Whether the file is a plain state dict, whose network is described; a format of its own heeds no description."""
+    plain = kind == "timm" or (kind == "auto" and backbone is not None)
+    if not plain and (backbone is not None or head):
+        raise ValueError(PLAIN_ONLY.format(kind))
+    return plain
 
 
 def _read(checkpoint: str | Path, key: str | None, ema: bool) -> Foreign:

@@ -10,7 +10,7 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from symerge_dense.experts.importing.options import NetworkOptions
 from symerge_dense.models.backbone import TimmBackbone, load_weights
@@ -77,7 +77,7 @@ class TimmNetwork:
         for count in dict.fromkeys(counts):
             with torch.device("meta"):
                 tried = build({"type": self.task, "classes": count})
-            wanted = _head_state(tried, self.task)
+            wanted = dict(_head(tried, self.task).state_dict())
             before = prefix_of(rest, wanted, source)
             if before is not None and all(
                 rest[before + name].shape == value.shape for name, value in wanted.items() if before + name in rest
@@ -89,7 +89,7 @@ class TimmNetwork:
         )
 
     def _fill(self, model: MultiTaskModel, rest: State, source: str) -> None:
-        wanted = _head_state(model, self.task)
+        wanted = dict(_head(model, self.task).state_dict())
         before = prefix_of(rest, wanted, source) or ""
         place = f"heads.{self.task}."
         given = {place + name.removeprefix(before): value for name, value in rest.items() if name.startswith(before)}
@@ -109,9 +109,8 @@ class TimmNetwork:
                 f"head; nothing was written. Leave out what the network does not need by --drop PATTERN, for example "
                 f"--drop '{first}.*'; {RENAME}."
             )
-        head = model.heads[self.task]
-        inner = head.module if isinstance(head, ModuleHead) else head
-        inner.load_state_dict({name: rest[before + name] for name in wanted if before + name in rest}, strict=False)
+        given = {name: rest[before + name] for name in wanted if before + name in rest}
+        _head(model, self.task).load_state_dict(given, strict=False)
 
 
 def renamed(state: State, rename: Mapping[str, str], drop: Sequence[str], source: str) -> tuple[State, list[str]]:
@@ -164,10 +163,10 @@ def _split(backbone: TimmBackbone, state: State, source: str) -> tuple[State, St
     return body, {name: value for name, value in state.items() if name not in inside}
 
 
-def _head_state(model: MultiTaskModel, task: str) -> State:
-    """The head's tensors by the names that its own module gives them."""
+def _head(model: MultiTaskModel, task: str) -> nn.Module:
+    """The head's own module, which knows its tensors by their own names."""
     head = model.heads[task]
-    return dict((head.module if isinstance(head, ModuleHead) else head).state_dict())
+    return head.module if isinstance(head, ModuleHead) else head
 
 
 def _colours(name: str, options: NetworkOptions) -> tuple[Sequence[float], Sequence[float]]:
@@ -180,10 +179,14 @@ def _colours(name: str, options: NetworkOptions) -> tuple[Sequence[float], Seque
         given or [round(255 * value, 6) for value in part]
         for given, part in ((options.mean, unit[0]), (options.std, unit[1]))
     )
-    told = ", ".join(f"{value:.4g}" for value in mean), ", ".join(f"{value:.4g}" for value in std)
+    as_timm = "as timm's weights are" if config else f"so not at all: timm says nothing of {name}"
+    told = [
+        f"{what} {', '.join(f'{value:.4g}' for value in values)} ({'as given' if given else as_timm})"
+        for what, values, given in (("mean", mean, options.mean), ("std", std, options.std))
+    ]
     say(
-        f"images are normalised by mean {told[0]} and std {told[1]} (on 0..255), as timm's weights are; where your "
-        "training used others, give --mean and --std"
+        f"images are normalised by {' and '.join(told)}, on 0..255; where your training used others, give --mean and "
+        "--std"
     )
     return mean, std
 

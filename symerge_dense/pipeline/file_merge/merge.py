@@ -215,6 +215,12 @@ class FileMerge:
         file = TensorFile(path, found, self._metadata(inputs, dict.fromkeys(self._hashed(inputs), NO_HASH)))
         return check_space(file, str(self.out))
 
+    @property
+    def _choice(self) -> dict[str, Any]:
+        """How the base was chosen from its file, where that was said; ``FileUnpack`` reads it in the same way."""
+        key = self.keys.get(BASE, self.keys.get(""))
+        return ({} if key is None else {"base_key": key}) | ({"ema": True} if self.ema else {})
+
     def _hashed(self, inputs: Inputs) -> list[Path]:
         """The files whose SHA-256 is recorded: of a packed merge at least the base, which unpacking needs."""
         return inputs.every_file if self.hash_inputs else inputs.files[BASE] if self.packed else []
@@ -233,6 +239,7 @@ class FileMerge:
             "task": self.task,
             "packed": self.packed,
             "prefix": inputs.prefix,
+            **self._choice,
             "base": found.pop(BASE),
             "experts": found,
             "versions": versions(PACKAGES),

@@ -54,7 +54,7 @@ class FileUnpack:
             raise ValueError(did_you_mean(self.task, record["experts"], f"task of {self.packed}"))
         self._check_base(record)
         prefix = record["prefix"]
-        base = open_source(self.base, prefix)
+        base = open_source(self.base, prefix, record.get("base_key"), record.get("ema", False))
         metadata = {"format": "pt", "merge": json.dumps(record | {"task": self.task, "packed": False})}
         wanted = {f"{prefix}{name}": layout for name, layout in layouts(base).items()}
         check_space(TensorFile(self.out, wanted, metadata), self.out)
@@ -97,6 +97,8 @@ def _record(path: str) -> dict[str, Any]:
             and isinstance(record["experts"], dict)
             and len(record[BASE]) > 0
             and all(isinstance(word, str) for word in words)
+            and isinstance(record.get("base_key", ""), str)
+            and isinstance(record.get("ema", False), bool)
         )
     except (ValueError, KeyError, TypeError, RecursionError):  # no JSON, or of another structure
         whole = False

@@ -112,6 +112,24 @@ def test_the_base_may_move_but_must_be_the_same(files: Files, packed: Path, caps
     assert "a.safetensors is not the base that" in capsys.readouterr().err and not files.out.exists()
 
 
+@pytest.mark.parametrize("how", [["--key", "base=teacher"], ["--key", "teacher"], ["--ema"]])
+def test_the_base_is_chosen_from_its_file_as_it_was_for_the_merge(files: Files, how: list[str]) -> None:
+    other = {name: value + 1 for name, value in files.base.items()}
+    names = ("state_dict", "state_dict_ema") if how == ["--ema"] else ("student", "teacher")
+    base = files.folder / "several.pth"
+    torch.save(dict(zip(names, (other, files.base), strict=True)), base)
+    words = files.arguments("emr", "--packed", *how, out="packed.safetensors")
+    words[words.index("--base") + 1] = str(base)
+    if how == ["--key", "teacher"]:  # of all inputs
+        for name, state in files.experts.items():
+            torch.save({"teacher": state}, files.folder / f"{name}.pth")
+        words = [word.replace("a.safetensors", "a.pth").replace("b.safetensors", "b.pth") for word in words]
+    assert tool("merge.py", *words) == 0
+    assert unpack(files, base=base) == 0
+    assert tool("merge.py", *files.arguments("emr", "--task", "b", out="alone.safetensors")) == 0
+    assert same(load_file(files.out), load_file(files.folder / "alone.safetensors"))
+
+
 def test_a_change_that_samples_miss_is_another_base(
     files: Files, packed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
