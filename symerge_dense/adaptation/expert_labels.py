@@ -15,6 +15,7 @@ from symerge_dense.adaptation.label_cache import Experts
 from symerge_dense.adaptation.objective import PREFIX
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.models.image_sizes import padded
+from symerge_dense.models.views import Views, average_of_views
 
 
 class CachedLabels:
@@ -66,11 +67,16 @@ class OnlineLabels:
 
     Args:
         experts: {task: expert}; put into evaluation mode.
+        views: that are averaged, one pass of every expert for each; None asks for the plain image alone.
     """
 
-    def __init__(self, experts: Experts) -> None:
-        self.experts = {task: expert.eval() for task, expert in experts.items()}
+    def __init__(self, experts: Experts, views: Views | None = None) -> None:
+        self.experts, self.views = {task: expert.eval() for task, expert in experts.items()}, views
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
-        return {task: expert(image, mode="tensor")[task] for task, expert in self.experts.items()}
+        if self.views is None:
+            return {task: expert(image, mode="tensor")[task] for task, expert in self.experts.items()}
+        return {
+            task: average_of_views(expert, image, self.views, [task])[task][0] for task, expert in self.experts.items()
+        }

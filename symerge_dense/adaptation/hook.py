@@ -40,6 +40,7 @@ from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.modes import left_alone
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import plugins_of
+from symerge_dense.models.views import Views, check_views
 from symerge_dense.registry import HOOKS
 
 PROBE_IMAGES = 64
@@ -121,7 +122,7 @@ class SyMergeHook(Hook):
         if model.options.labels == "cached":
             self._cache(model, experts, Path(self._labels or folder / "labels"), runner.seed)
         else:
-            model.labeller = OnlineLabels(experts)
+            model.labeller = self._online(model, experts)
         if runner.iter == 0:
             self._start(model, runner)
         if get_rank() == 0:
@@ -136,7 +137,7 @@ class SyMergeHook(Hook):
 
     def _cache(self, model: Student, experts: Mapping[str, MultiTaskModel], folder: Path, seed: int) -> None:
         assert self.pool is not None, "_attach comes first"
-        write_labels(experts, self.pool, folder, model.options.batch_size)
+        folder = write_labels(experts, self.pool, folder, model.options.batch_size, Views.of(model.options.views))
         for expert in experts.values():
             expert.cpu()  # nobody asks them again: an accelerator's memory is for the task vectors
         model.experts = {}
@@ -144,6 +145,14 @@ class SyMergeHook(Hook):
         height, width = self.pool.image(0).shape[-2:]
         size = model.model.backbone.padded_size(height, width)
         self.pool.attach(CachedLabels(folder, model.model.tasks, augment, seed, size))
+
+    def _online(self, model: Student, experts: Mapping[str, MultiTaskModel]) -> OnlineLabels:
+        assert self.pool is not None, "_attach comes first"
+        views = Views.of(model.options.views)
+        if views is not None:
+            height, width = self.pool.image(0).shape[-2:]
+            check_views(views, model.model.backbone, model.model.tasks, (height, width))
+        return OnlineLabels(experts, views)
 
     def _start(self, model: Student, runner: Any) -> None:
         """Done once, at the start of a run: a resumed run finds the results in its checkpoint."""

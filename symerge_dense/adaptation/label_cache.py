@@ -1,13 +1,16 @@
-"""Writes the experts' predictions on the unlabelled pool: each expert runs once on every image.
+"""Writes the experts' predictions on the unlabelled pool: each expert runs once on every view of every image.
 
 Labels are the experts' raw outputs at head resolution, as float16 in one memory-mapped file per task, one row per
-image. A record beside it holds the hashes of expert and pool, so that labels of another expert or pool are never used.
+image. A record beside it holds the hashes of expert and pool, and the views, so that labels of another expert, pool or
+views are never used. Averages over several views have a folder of their own, with the variance beside each.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,54 +25,107 @@ from symerge_dense.fileio import atomic_write, write_text
 from symerge_dense.models.checkpoint import state_hash
 from symerge_dense.models.modes import evaluating
 from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.views import Views, average_of_views, check_views
 from symerge_dense.progress import track
 
 Experts = Mapping[str, MultiTaskModel]
 
 
-@torch.no_grad()
-def _predict(task: str, expert: MultiTaskModel, pool: Unlabelled, path: Path, batch_size: int) -> None:
-    """Write one expert's raw outputs for the whole pool, under a temporary name until they are complete."""
-    device = next(expert.parameters()).device
-    store: np.memmap[Any, Any] | None = None
-    loader: DataLoader[Any] = DataLoader(pool, batch_size, collate_fn=default_collate)
-    with atomic_write(path) as temporary:
-        for batch in track(loader, f"labels of expert {task}"):
-            output = expert(batch["image"].to(device), mode="tensor")[task].half().cpu().numpy()
-            if store is None:
-                shape = (len(pool), *output.shape[1:])
-                store = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
-            store[batch["index"].numpy()] = output
-        if store is not None:
-            store.flush()
+def labels_folder(folder: Path, views: Views | None = None) -> Path:
+    """Where labels of some views are kept, so that a change of the views keeps what was computed with others.
+
+    Args:
+        folder: of all labels.
+        views: that are averaged; None for the plain image.
+    """
+    if views is None:
+        return folder
+    return folder / f"views-{hashlib.sha256(json.dumps(views.spec).encode()).hexdigest()[:8]}"
 
 
-def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: int) -> None:
+def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: int, views: Views | None = None) -> Path:
     """Run every expert once on every image of the pool; labels that the folder already holds are kept.
 
-    Files: ``folder/<task>.npy`` float16 (images, C, h, w) and ``<task>.json``. The main process writes, others wait.
+    Files: ``<task>.npy`` float16 (images, C, h, w) and ``<task>.json``; of several views also ``<task>.variance.npy``
+    float32 (images, h, w). The main process writes, others wait.
 
     Args:
         experts: {task: expert}.
         pool: the unlabelled images.
         folder: of the labels; made where it is missing.
         batch_size: images per pass.
+        views: that are averaged; None asks for the plain image alone.
+
+    Returns:
+        The folder of the files: ``labels_folder(folder, views)``.
 
     Raises:
-        ValueError: the pool is empty.
+        ValueError: the pool is empty, a task has no average of several views, or a network does not take their sizes.
     """
     if len(pool) == 0:
         raise ValueError("the unlabelled pool is empty: point data.unlabelled at a set with images.")
+    place = labels_folder(folder, views)
+    if views is not None:
+        height, width = pool.image(0).shape[-2:]
+        for task, expert in experts.items():
+            check_views(views, expert.backbone, {task: expert.tasks[task]}, (height, width))
     if is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
         images = pool.fingerprint
         for task, expert in experts.items():
-            record = json.dumps({"expert": state_hash(expert.state_dict()), "pool": images})
-            path, about = folder / f"{task}.npy", folder / f"{task}.json"
-            if path.exists() and about.exists() and about.read_text() == record:
+            asked = {} if views is None else {"views": views.spec}
+            record = json.dumps({"expert": state_hash(expert.state_dict()), "pool": images, **asked})
+            paths, about = _files(place, task, views), place / f"{task}.json"
+            if all(path.exists() for path in (*paths, about)) and about.read_text() == record:
                 continue
             about.unlink(missing_ok=True)  # a record never stands beside labels that it does not describe
             with evaluating(expert):
-                _predict(task, expert, pool, path, batch_size)
+                _predict(task, expert, pool, paths, batch_size, views)
             write_text(about, record)
     barrier()
+    return place
+
+
+def variance_file(folder: Path, task: str) -> Path:
+    """The file of a task's variance over the views.
+
+    Args:
+        folder: of the labels.
+        task: its name.
+    """
+    return folder / f"{task}.variance.npy"
+
+
+def _files(folder: Path, task: str, views: Views | None) -> list[Path]:
+    return [folder / f"{task}.npy", *([] if views is None else [variance_file(folder, task)])]
+
+
+@torch.no_grad()
+def _predict(
+    task: str, expert: MultiTaskModel, pool: Unlabelled, paths: Sequence[Path], batch_size: int, views: Views | None
+) -> None:
+    """Write one expert's answers for the whole pool, under temporary names until they are complete."""
+    device = next(expert.parameters()).device
+    stores: list[np.memmap[Any, Any]] = []
+    loader: DataLoader[Any] = DataLoader(pool, batch_size, collate_fn=default_collate)
+    title = f"labels of expert {task}" + ("" if views is None else f", {views}")
+    with ExitStack() as stack:
+        temporary = [stack.enter_context(atomic_write(path)) for path in paths]
+        for batch in track(loader, title):
+            image = batch["image"].to(device)
+            if views is None:
+                answers = [expert(image, mode="tensor")[task].half()]
+            else:
+                average, variance = average_of_views(expert, image, views, [task])[task]
+                answers = [average.half(), variance]
+            arrays = [answer.cpu().numpy() for answer in answers]
+            if not stores:
+                stores = [_store(path, len(pool), array) for path, array in zip(temporary, arrays, strict=True)]
+            for store, array in zip(stores, arrays, strict=True):
+                store[batch["index"].numpy()] = array
+        for store in stores:
+            store.flush()
+
+
+def _store(path: Path, images: int, array: np.ndarray) -> np.memmap[Any, Any]:
+    return np.lib.format.open_memmap(path, "w+", array.dtype, (images, *array.shape[1:]))

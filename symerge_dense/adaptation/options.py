@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from symerge_dense.models.views import Views
 from symerge_dense.registry import did_you_mean
 
 Granularity = Literal["tensor", "block", "task"]
@@ -52,6 +53,8 @@ class SyMergeOptions:
         rounds: in a round every task sees one batch.
         batch_size: images per step, over all processes.
         labels: 'cached' runs each expert once per image; 'online' runs it in every step.
+        views: the labels are averages over these views of each image, arguments of ``models.views.Views``:
+            dict(flip=True, scales=(0.75, 1.0, 1.25), shift=7) or some of it; None asks for the plain image alone.
         objective: 'labels' learns from the experts' outputs; 'entropy' makes the merged model's own distribution
             certain in tasks that have one, and learns from the expert in the others.
         soft: distil class probabilities (True) or the arg-max class (False).
@@ -91,6 +94,7 @@ class SyMergeOptions:
     rounds: int = 300
     batch_size: int = 8
     labels: Labels = "cached"
+    views: dict[str, Any] | None = None
     objective: Objective = "labels"
     soft: bool = True
     filter: Filter = "none"
@@ -124,10 +128,18 @@ class SyMergeOptions:
             raise ValueError(f"adaptation.density={self.density!r} must lie in (0, 1], or be None to merge all.")
         if not (self.learn_coefficients or self.learn_layer):
             raise ValueError("adaptation learns nothing: set learn_coefficients or learn_layer to True.")
+        _check_views(self.views)
         if self.augment is not None and self.labels == "online":
             raise ValueError("adaptation.augment acts on cached labels; set adaptation.augment=None with 'online'.")
         if self.batch_size < 2 and self.statistics == "batch":
             raise ValueError("adaptation.batch_size=1 has no batch statistics; use 2 or more, or statistics='running'.")
+
+
+def _check_views(views: dict[str, Any] | None) -> None:
+    try:
+        Views.of(views)
+    except ValueError as error:
+        raise ValueError(f"adaptation.{error}") from None
 
 
 PRESETS: dict[str, dict[str, Any]] = {

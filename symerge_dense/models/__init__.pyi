@@ -18,6 +18,10 @@ from .multi_task import assemble as assemble
 from .task_specs import build_task as build_task
 from .training import NonFiniteLoss as NonFiniteLoss
 from .training import StackingPreprocessor as StackingPreprocessor
+from .views import Views as Views
+from .views import ViewsModel as ViewsModel
+from .views import average_of_views as average_of_views
+from .views import check_views as check_views
 from .weight_files import CorruptFileError as CorruptFileError
 from .weight_files import MatchReport as MatchReport
 from .weight_files import UnsafeFileError as UnsafeFileError

@@ -9,6 +9,8 @@ import torch
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import plugins_of
+from symerge_dense.models.task_specs import build_task
+from symerge_dense.models.views import Views, check_views
 from symerge_dense.pipeline.config import RunConfig, Spec
 from symerge_dense.pipeline.config_checks import explained
 from symerge_dense.pipeline.expert_facts import ExpertFacts
@@ -47,7 +49,7 @@ def check_network(config: RunConfig) -> None:
 
 
 def check_size(config: RunConfig, size: tuple[int, int], title: str) -> None:
-    """Check that the backbone takes images of a size.
+    """Check that the backbone takes images of a size, and the views of them that labels are averaged over.
 
     Args:
         config: of the run.
@@ -55,10 +57,16 @@ def check_size(config: RunConfig, size: tuple[int, int], title: str) -> None:
         title: name of the data set in the config, for messages.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it does not, or a task has no average of several views.
     """
     with explained(f"{title}, images of {size[0]}x{size[1]}"), torch.device("meta"), torch.no_grad():
-        TimmBackbone(**config.backbone).eval()(torch.zeros(2, 3, *size))
+        backbone = TimmBackbone(**config.backbone).eval()
+        backbone(torch.zeros(2, 3, *size))
+    views = Views.of(config.options.views)
+    if views is not None:
+        tasks = {name: build_task(name, spec) for name, spec in config.tasks.items()}
+        with explained(f"adaptation, {title} of {size[0]}x{size[1]}"):
+            check_views(views, backbone, tasks, size)
 
 
 def label_sizes(config: RunConfig, size: tuple[int, int], facts: Mapping[str, ExpertFacts]) -> dict[str, int]:

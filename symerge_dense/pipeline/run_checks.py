@@ -10,8 +10,11 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from symerge_dense.adaptation.label_cache import labels_folder
 from symerge_dense.datasets.base import DenseDataset, to_tensor
 from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.models.task_specs import build_task
+from symerge_dense.models.views import Views
 from symerge_dense.pipeline import data
 from symerge_dense.pipeline.config import RunConfig
 from symerge_dense.pipeline.config_checks import explained
@@ -23,7 +26,7 @@ from symerge_dense.progress import say, track
 from symerge_dense.tasks.base import DenseTask
 
 HELD_OUT_SHARE, HELD_OUT = 10, (2, 100)  # of the pool, one image in ten, but at least two and at most a hundred
-HALF = 2  # bytes of a label's number
+HALF, SINGLE = 2, 4  # bytes of a label's number, and of a variance
 
 
 def check_run(
@@ -140,8 +143,12 @@ def check_disk(
     """
     if config.options.labels != "cached":
         return
-    needed = HALF * images * sum(label_sizes(config, size, facts).values())
-    kept = sum(path.stat().st_size for path in (folder / "labels").glob("*.npy"))
+    views, sizes = Views.of(config.options.views), label_sizes(config, size, facts)
+    needed = HALF * images * sum(sizes.values())
+    if views is not None:
+        pixels = (count // build_task(task, config.tasks[task]).channels for task, count in sizes.items())
+        needed += SINGLE * images * sum(pixels)
+    kept = sum(path.stat().st_size for path in labels_folder(folder / "labels", views).glob("*.npy"))
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
     if needed - kept > free:

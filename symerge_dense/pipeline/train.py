@@ -26,6 +26,7 @@ from symerge_dense.merging.methods.task_arithmetic import TaskArithmetic
 from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import task_plugins
+from symerge_dense.models.views import Views
 from symerge_dense.pipeline import data, run_dir
 from symerge_dense.pipeline.agreement import Agreement
 from symerge_dense.pipeline.comparison.model_pool import ModelPool
@@ -161,6 +162,8 @@ class TrainRun:
             self.panels.predict("expert", expert)
         if self.labelled:
             self._record("experts", scores)
+            if (views := Views.of(self.config.options.views)) is not None:
+                self._record("experts_views", self.scoring.score_views(self.models.experts, views))
 
     def _score_baselines(self) -> None:
         """Average, and task arithmetic at the scale that is best on the test split itself: an upper bound."""

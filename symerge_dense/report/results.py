@@ -5,7 +5,8 @@
     config, seed, commit, versions, device                          what was run, and where
     delta_m_metrics: {task: metric}                                 the headline of each task
     published_metrics: {task: [metric, ...]}                        what Delta_m compares if it takes several metrics
-    experts, average, task_arithmetic, initial, merged              one row of the table each:
+    experts, average, task_arithmetic, initial, merged              one row of the table each, and of experts_views
+                                                                    where labels are averages over several views:
         tasks: {task: {metric: {value, higher_is_better, parts}}}   parts: what a mean is made of: {class: value}
     delta_m: {row: {mean, task, ...}}                               percent against the experts, positive is better
     timings: {stage: seconds}, peak_memory_mb
@@ -48,7 +49,19 @@ ROWS = {
 MERGED_ROWS = tuple(row for row in ROWS if row != "experts")
 """The rows that are one model for all tasks."""
 
+REFERENCES = {"experts": ROWS["experts"], "experts_views": "experts, several views"}
+"""The rows of one network per task; the second only of runs whose labels are averages over several views."""
+
 RUN_KEYS = ("config", "seed", "commit", "versions", "device", "timings", "peak_memory_mb")
+
+
+def rows_of(results: Mapping[str, Any]) -> list[str]:
+    """Keys of a record's rows, in the order of its table.
+
+    Args:
+        results: record of a run with labels.
+    """
+    return [*(row for row in REFERENCES if row in results), *MERGED_ROWS]
 
 
 def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
@@ -101,9 +114,10 @@ def check_results(results: Any, source: str = "the results") -> None:
             "and none of the metrics asked for; name runs whose config has data.test."
         )
     missing = [key for key in RUN_KEYS if key not in results]
-    for row in ROWS:
+    for row in {**ROWS, **dict.fromkeys(rows_of(results))}:
         missing += _missing_in_row(results, row)
-    missing += [f"delta_m.{row}.mean" for row in MERGED_ROWS if _at(results, "delta_m", row, "mean") is KeyError]
+    measured = [row for row in rows_of(results) if row != "experts"]
+    missing += [f"delta_m.{row}.mean" for row in measured if _at(results, "delta_m", row, "mean") is KeyError]
     if missing:
         raise ValueError(f"{source} lack {', '.join(missing)}; run the experiment again to write them all.")
 

@@ -10,7 +10,7 @@ from symerge_dense.evaluation.delta_m import DEFINITIONS, Compared, delta_m
 from symerge_dense.evaluation.scores import scores_from_json
 from symerge_dense.models.plugins import origin
 from symerge_dense.registry import TASKS
-from symerge_dense.report.results import ROWS
+from symerge_dense.report.results import rows_of
 from symerge_dense.report.seeds import Results, pooled, spread
 from symerge_dense.report.table import UNDEFINED, decimals, row_title
 
@@ -39,7 +39,7 @@ def seeds_table(title: str, runs: Sequence[Results]) -> str:
     headings = [f"{task} {metric} {'↑' if better else '↓'}" for task, metric, better in metrics]
     lines = [["", *headings, *(f"Δm {definition} % ↑" for definition in DEFINITIONS)]]
     reasons: list[str] = []
-    for row in ROWS:
+    for row in rows_of(mean):
         cells = [number(mean[row]["tasks"][task][metric]) for task, metric, _ in metrics]
         lines.append([row_title(mean, row), *cells, *_deltas(runs, row, reasons)])
     notes = "".join(f"\n{UNDEFINED} {reason}\n" for reason in dict.fromkeys(reasons))

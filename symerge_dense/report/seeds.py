@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from symerge_dense.report.differences import names
-from symerge_dense.report.results import ROWS
+from symerge_dense.report.results import rows_of
 
 Results = Mapping[str, Any]
 
@@ -51,7 +51,7 @@ def pooled(runs: Sequence[Results]) -> dict[str, Any]:
     if not runs:
         raise ValueError("no run to pool; give at least one results.json.")
     first = dict(runs[0])
-    for row in ROWS:
+    for row in rows_of(first):
         tasks = {
             task: {metric: _pool(runs, row, task, metric) for metric in metrics}
             for task, metrics in first[row]["tasks"].items()

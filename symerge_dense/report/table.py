@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from symerge_dense.report.results import MERGED_ROWS, ROWS, check_results
+from symerge_dense.report.results import REFERENCES, ROWS, check_results, rows_of
 
 UNDEFINED = "–"
 
@@ -41,7 +41,7 @@ class Column(NamedTuple):
     def best(self) -> set[str]:
         """The merged rows with the best printed value: several on a tie."""
         sign = 1 if self.higher_is_better else -1
-        known = [row for row, value in self.values.items() if row != "experts" and value is not None]
+        known = [row for row, value in self.values.items() if row not in REFERENCES and value is not None]
         scores = {row: sign * float(self.text(row)) for row in known}
         return {row for row, score in scores.items() if score == max(scores.values())}
 
@@ -110,9 +110,9 @@ def columns(results: Mapping[str, Any], tasks: Sequence[str] | None = None) -> l
     found = []
     for task in task_names(results) if tasks is None else tasks:
         for metric, entry in results["experts"]["tasks"][task].items():
-            values = {row: finite(results[row]["tasks"][task][metric]["value"]) for row in ROWS}
+            values = {row: finite(results[row]["tasks"][task][metric]["value"]) for row in rows_of(results)}
             found.append(Column(task, metric, entry["higher_is_better"], values))
-    means = {row: finite(results["delta_m"][row]["mean"]) for row in MERGED_ROWS}
+    means = {row: finite(results["delta_m"][row]["mean"]) for row in rows_of(results) if row != "experts"}
     return [*found, DeltaColumn("mean", "Δm %", True, {"experts": None, **means})]
 
 
@@ -123,8 +123,8 @@ def row_title(results: Mapping[str, Any], row: str) -> str:
         results: record of the run.
         row: key in results.json.
     """
-    scale = results[row].get("scale")
-    return ROWS[row] if scale is None else f"{ROWS[row]} λ={scale:.3g}"
+    scale, title = results[row].get("scale"), {**ROWS, **REFERENCES}[row]
+    return title if scale is None else f"{title} λ={scale:.3g}"
 
 
 def print_results(results: Mapping[str, Any], console: Console) -> None:
@@ -140,7 +140,7 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
         ValueError: the record lacks a required key.
     """
     *metrics, delta = columns(results)
-    print_columns({row: row_title(results, row) for row in ROWS}, metrics, delta, console)
+    print_columns({row: row_title(results, row) for row in rows_of(results)}, metrics, delta, console)
 
 
 def print_columns(
@@ -153,7 +153,7 @@ def print_columns(
     """Print columns as a table, or as several where the console is too narrow for one.
 
     Args:
-        titles: {row: its title}; the experts, which the others are measured against, are dim.
+        titles: {row: its title}; the experts, which the others are measured against, are dim, however they are asked.
         metrics: columns; neighbours of one task share a heading.
         last: column at the end of every part; None: no such column.
         console: where it is printed.
@@ -185,7 +185,7 @@ def _table(titles: Mapping[str, str], shown: Sequence[Column], heading: str | No
         names = "  ".join(column.heading.rjust(_width(column)) for column in group)
         table.add_column(Text(f"{group[0].task}\n{names}"), justify="right", no_wrap=True)
     for row, title in titles.items():
-        style = "dim" if row == "experts" else ""
+        style = "dim" if row in REFERENCES else ""
         table.add_row(Text(title, style=style), *(_cell(group, row, style) for group in groups))
     return table
 

@@ -217,12 +217,3 @@ class DenseTask(Predictions):
             is odd. By default, a class map is refused for numbers that are no class.
         """
         return outside_classes(target, self.channels, self.invalid_value) if self.class_map else None
-
-    def zoom(self, target: Array, scale: float) -> Array:
-        """Change the values for a zoom; the pixels themselves are already zoomed.
-
-        Args:
-            target: zoomed target, (H,W) or (H,W,C).
-            scale: zoom factor >= 1.
-        """
-        return target

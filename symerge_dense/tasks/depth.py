@@ -12,7 +12,7 @@ from symerge_dense.tasks.base import Array
 from symerge_dense.tasks.metric import Metric
 from symerge_dense.tasks.plausibility import negative, too_far
 from symerge_dense.tasks.protocols import BatchMeans, EigenDepth, labelled
-from symerge_dense.tasks.regression import Positive, pixel_sums
+from symerge_dense.tasks.regression import Positive, at_level_of, pixel_sums
 
 SMALLEST_DEPTH = 1e-6  # metres; a ratio needs a positive prediction
 
@@ -108,6 +108,16 @@ class Depth(Positive, BatchMeans, EigenDepth):
             scale: zoom factor >= 1.
         """
         return (target / scale).astype(target.dtype)
+
+    def rescale_output(self, output: Tensor, scale: float, plain: Tensor) -> Tensor:
+        """The output at the level of the plain image's: one factor per image, see ``at_level_of``.
+
+        Args:
+            output: metres (N,1,h,w) of the resized image.
+            scale: makes no difference: what a network makes of it is measured.
+            plain: metres (N,1,h,w) of the image itself.
+        """
+        return at_level_of(output, plain)
 
 
 def _sums(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:

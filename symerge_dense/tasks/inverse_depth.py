@@ -10,7 +10,7 @@ from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import Array
 from symerge_dense.tasks.metric import Metric
 from symerge_dense.tasks.protocols import BatchMeans, labelled
-from symerge_dense.tasks.regression import Positive, pixel_sums
+from symerge_dense.tasks.regression import Positive, at_level_of, pixel_sums
 
 
 @TASKS.register_module()
@@ -70,6 +70,16 @@ class InverseDepth(Positive, BatchMeans):
             scale: zoom factor >= 1.
         """
         return (target * scale).astype(target.dtype)
+
+    def rescale_output(self, output: Tensor, scale: float, plain: Tensor) -> Tensor:
+        """The output at the level of the plain image's: one factor per image, see ``at_level_of``.
+
+        Args:
+            output: inverse depth (N,1,h,w) of the resized image.
+            scale: makes no difference: what a network makes of it is measured.
+            plain: inverse depth (N,1,h,w) of the image itself.
+        """
+        return at_level_of(output, plain)
 
 
 def _sums(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -47,7 +47,8 @@ class Predictions(ABC):
         """One raw output from those of several views of the same images, mapped back to the same pixels.
 
         Numbers are averaged as they are; a task that predicts probabilities averages these, normals average unit
-        vectors. Views that agree give what each of them gives.
+        vectors. Views that agree give what each of them gives. A task whose outputs have no average raises a
+        ValueError here, whatever it is given: several views of it are then refused before any work.
 
         Args:
             outputs: raw outputs (N,C,h,w), one per view.
@@ -70,6 +71,15 @@ class Predictions(ABC):
         """
         return target
 
+    def zoom(self, target: Array, scale: float) -> Array:
+        """Change the values for a zoom; the pixels themselves are already zoomed.
+
+        Args:
+            target: zoomed target, (H,W) or (H,W,C).
+            scale: zoom factor >= 1; below 1 for the way back.
+        """
+        return target
+
     def mirror_output(self, output: Tensor) -> Tensor:
         """The raw output of an image, from that of the mirrored image: pixels turned back, values as ``flip`` says.
 
@@ -88,11 +98,26 @@ class Predictions(ABC):
         if self.class_map:
             classes = self.flip(np.arange(self.channels)[None])[0]
             return turned[:, torch.from_numpy(np.argsort(classes)).to(output.device)]
-        images = [image.permute(1, 2, 0).squeeze(-1).float().cpu().numpy() for image in turned.detach()]
-        flipped = [
-            torch.from_numpy(np.ascontiguousarray(self.flip(image))).reshape(*image.shape[:2], -1) for image in images
-        ]
-        return torch.stack(flipped).permute(0, 3, 1, 2).to(output)
+        return _as_targets(turned, self.flip)
+
+    def rescale_output(self, output: Tensor, scale: float, plain: Tensor) -> Tensor:
+        """The raw output of an image, from that of the enlarged or reduced image: values as ``zoom`` says.
+
+        A displacement in pixels is divided by the scale. Where an expert's answer to a resized image is not known in
+        advance, as for depth, a task compares it with ``plain``. One whose raw output is no value that ``zoom`` could
+        change says here what happens to it.
+
+        Args:
+            output: raw head output (N,C,h,w) of the resized image, mapped back to the pixels of ``plain``.
+            scale: by which the image was enlarged, > 0.
+            plain: raw head output (N,C,h,w) of the image itself.
+
+        Returns:
+            (N,C,h,w).
+        """
+        if self.class_map or type(self).zoom is Predictions.zoom:
+            return output
+        return _as_targets(output, lambda target: self.zoom(target, 1 / scale))
 
     # -- files and pictures -----------------------------------------------------------------------------------------
     @property
@@ -146,6 +171,13 @@ class Predictions(ABC):
             limits: the range that the colours span, as given to ``colorize``.
         """
         return Legend(unit=self.unit)
+
+
+def _as_targets(output: Tensor, change: Callable[[Array], Array]) -> Tensor:
+    """Raw outputs (N,C,h,w) whose images were changed in the layout of targets, (h,w) or (h,w,C)."""
+    images = [image.permute(1, 2, 0).squeeze(-1).float().cpu().numpy() for image in output.detach()]
+    changed = [torch.from_numpy(np.ascontiguousarray(change(image))).reshape(*image.shape[:2], -1) for image in images]
+    return torch.stack(changed).permute(0, 3, 1, 2).to(output)
 
 
 def moments(views: Sequence[Tensor], weights: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:

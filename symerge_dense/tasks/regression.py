@@ -150,6 +150,26 @@ class Positive(Regression):
         return PngStorage("uint16", scale=1e-3, marker=self.invalid_value)
 
 
+def at_level_of(output: Tensor, plain: Tensor) -> Tensor:
+    """Positive raw outputs times one factor per image, with which the median ratio to ``plain`` is 1.
+
+    A resized image looks nearer or farther, but how much of that a network believes depends on its training: on whether
+    it goes by the size of things or by their place in the frame. The median over the image measures it.
+
+    Args:
+        output: (N,C,h,w).
+        plain: of the same pixels, (N,C,h,w).
+
+    Returns:
+        float32 (N,C,h,w); an image without a pixel at which both are positive is left as it is.
+    """
+    output, plain = output.float(), plain.float()
+    nothing = output.new_tensor(float("nan"))
+    ratios = (plain / output).where((output > 0) & (plain > 0), nothing)
+    factors = torch.stack([ratio.nanmedian() for ratio in ratios]).nan_to_num(1.0)
+    return output * factors.view(-1, 1, 1, 1)
+
+
 def absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Absolute error of every pixel, averaged over channels; 0 where the target is not finite.
 

@@ -59,6 +59,22 @@ def check_mirror(task: DenseTask) -> None:
         )
 
 
+def check_rescale(task: DenseTask) -> None:
+    """The output of an enlarged image, whose values are what ``zoom`` makes of them, comes back as the plain one."""
+    plain, scale = example_outputs(task), 2.0
+    label = task.self_label(plain, soft=False)
+    zoomed = torch.stack([to_tensor(task.zoom(stored(one).copy(), scale)) for one in label])
+    unchanged = torch.equal(zoomed, label)
+    if not unchanged and not torch.equal(label, plain):
+        return  # no raw output of the enlarged image can be made without knowing the task
+    back = task.rescale_output(plain if unchanged else zoomed, scale, plain)
+    expect(
+        back.shape == plain.shape and torch.allclose(back, plain, atol=1e-4, rtol=1e-4),
+        "rescale_output does not undo what zoom does to the values; override it where the raw output is no value "
+        "that zoom could change.",
+    )
+
+
 def check_storage(task: DenseTask) -> None:
     """A PNG file keeps decided values within half a step, and what has no label."""
     truth = example_truths(task, example_outputs(task))
@@ -127,6 +143,7 @@ TASK_CHECKS = (
     check_average_of_equal_views,
     check_average_of_other_views,
     check_mirror,
+    check_rescale,
     check_storage,
     check_pictures_of_targets,
     check_pictures_of_predictions,

@@ -29,6 +29,8 @@ def test_an_override_beats_the_preset():
         ({"learn_coefficients": False, "learn_layer": False}, "learns nothing"),
         ({"labels": "online"}, "augment=None with 'online'"),
         ({"batch_size": 1}, "no batch statistics"),
+        ({"views": {"scale": (1.0, 1.5)}}, "adaptation.*views.*Did you mean 'scales'"),
+        ({"views": {"scales": (2.0,)}}, "adaptation.views: scales.*1.0 among them"),
     ],
 )
 def test_refusals_name_the_value_and_the_remedy(arguments, told):

@@ -264,9 +264,14 @@ def test_a_single_task_is_merged_too(home, stock, tmp_path):
         more=("del tasks['segmentation']\ndel tasks['normals']\n"),
     )
     kept = files(home.folder / "experts")
-    alone = train(load_config(path, ["adaptation.rounds=1"]), work_dir=str(tmp_path / "run"))
+    options = ["adaptation.rounds=1", "adaptation.views.flip=True"]
+    alone = train(load_config(path, options), work_dir=str(tmp_path / "run"))
     new = set(files(home.folder / "experts")) - set(kept)
     assert set(alone["merged"]["tasks"]) == {"depth"} and alone["delta_m"]["merged"]["mean"] is not None
+    once, twice = (values(alone[row]) for row in ("experts", "experts_views"))
+    assert once.keys() == twice.keys() and once != twice
+    assert math.isfinite(alone["delta_m"]["experts_views"]["depth"])
+    assert "experts_views" not in home.results and read_record(tmp_path / "run" / "results.json")["experts_views"]
     assert not new  # the base, and what depth learned from it, do not depend on the other tasks
 
 

@@ -171,3 +171,18 @@ def test_a_run_without_labels_shows_every_metric_of_four_tasks_on_any_console(re
     metrics = [f"{metric} ↑" for metrics in every.values() for metric in metrics]
     assert re.findall(r"(\S+ ↑)", text) == metrics and text.count("12.50") == len(AGREEMENT_ROWS) * len(metrics)
     assert "task arithmetic" not in text and "Δm" not in text
+
+
+def test_experts_that_see_several_views_are_a_reference_and_never_the_best(results):
+    best = {
+        task: {name: {"value": 99.0 if up else 0.01, "higher_is_better": up} for name, up in metrics.items()}
+        for task, metrics in METRICS.items()
+    }
+    seen = {**results, "experts_views": {"tasks": best}}
+    with pytest.raises(ValueError, match=r"delta_m\.experts_views\.mean"):
+        columns(seen)
+    seen["delta_m"] = {**results["delta_m"], "experts_views": {"mean": 2.5}}
+    assert [column.best for column in columns(seen)] == [column.best for column in columns(results)]
+    lines = [line for line in plain(shown(seen)).splitlines() if line.strip().startswith("experts")]
+    assert lines[1].split()[:3] == ["experts,", "several", "views"] and "99.00" in lines[1] and "+2.50" in lines[1]
+    assert "several views" not in plain(shown(results))

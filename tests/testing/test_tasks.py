@@ -180,6 +180,15 @@ class ForgottenMirror(Flow):
         return output.flip(-1)
 
 
+class Enlarged(Flow):
+    """Displacements of an enlarged image, taken as those of the plain one."""
+
+    in_pixels = True
+
+    def rescale_output(self, output, scale, plain):
+        return output
+
+
 class CoarseFile(Value):
     @property
     def storage(self):
@@ -226,6 +235,7 @@ FAULTS = [
     (predictions.check_average_of_equal_views, ProbabilityAverage, "return a RAW output"),
     (predictions.check_average_of_other_views, FirstView, "a view of weight 0 has an effect"),
     (predictions.check_mirror, ForgottenMirror, "mirror_output and flip disagree"),
+    (predictions.check_rescale, Enlarged, "does not undo what zoom does"),
     (predictions.check_storage, CoarseFile, "override it with a range"),
     (predictions.check_pictures_of_targets, BlackClass, "pixels with a label are black"),
     (predictions.check_pictures_of_predictions, BlackNegatives, "keep_black"),

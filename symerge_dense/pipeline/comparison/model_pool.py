@@ -24,6 +24,7 @@ from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.batchnorm import recalibrate
 from symerge_dense.models.checkpoint import state_hash
 from symerge_dense.models.multi_task import MultiTaskModel, assemble
+from symerge_dense.models.views import Views
 
 STATISTICS_IMAGES = 256  # for Fisher information and Gram matrices
 State = dict[str, Tensor]
@@ -166,7 +167,8 @@ class ModelPool:
 
     def ask_experts(self) -> None:
         """Write the experts' labels of all unlabelled images now, so that no method is charged for it."""
-        write_labels(self.experts, self.pool, self.folder / "labels", self.options.batch_size)
+        views = Views.of(self.options.views)
+        write_labels(self.experts, self.pool, self.folder / "labels", self.options.batch_size, views)
 
     @property
     def backbone_weights(self) -> int:

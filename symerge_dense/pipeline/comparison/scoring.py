@@ -13,6 +13,7 @@ from torch.utils.data import Subset
 from symerge_dense.evaluation.evaluate import evaluate
 from symerge_dense.evaluation.scores import Scores
 from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.views import Views, ViewsModel
 from symerge_dense.pipeline import data
 from symerge_dense.pipeline.config import RunConfig
 
@@ -46,6 +47,20 @@ class Scoring:
         for task, network in networks.items():
             name = title if task is None else f"{title}, {task}"
             scores |= evaluate(network, self.test if loader is None else loader, name, self.device, protocol)
+        return scores
+
+    def score_views(self, experts: Mapping[str, MultiTaskModel], views: Views) -> Scores:
+        """Scores of the experts, each asked for several views of every image of the test split.
+
+        Args:
+            experts: {task: expert}.
+            views: that are averaged, as in the labels that students learn from.
+        """
+        scores: Scores = {}
+        protocol = self.config.evaluation.get("protocol", "default")
+        for task, expert in experts.items():
+            model = ViewsModel(expert.to(self.device), views)
+            scores |= evaluate(model, self.test, f"expert {task}, {views}", self.device, protocol)
         return scores
 
     @cached_property

@@ -10,7 +10,7 @@ from symerge_dense.report.agreement import AGREEMENT_ROWS
 from symerge_dense.report.page.grids import Cell, Heading, grid, marked, number_cell, spaced, words
 from symerge_dense.report.page.markup import Markup, minus, tag
 from symerge_dense.report.records import Found
-from symerge_dense.report.results import MERGED_ROWS, ROWS, unit_of
+from symerge_dense.report.results import MERGED_ROWS, REFERENCES, ROWS, rows_of, unit_of
 from symerge_dense.report.run_tables import number, protocol, seeds
 from symerge_dense.report.seeds import group, pooled, spread
 from symerge_dense.report.table import row_title
@@ -61,7 +61,8 @@ def _pooled(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             task: spread([_nan(member["delta_m"][row].get(task)) for member in members])
             for task in ("mean", *mean["experts"]["tasks"])
         }
-        for row in MERGED_ROWS
+        for row in rows_of(mean)
+        if row != "experts"
     }
     return {**mean, "delta_m": changes}
 
@@ -142,6 +143,7 @@ def _table(groups: Sequence[Group]) -> Markup:
     experts = [line(one, "experts") for one in groups]
     if several and all(other[2:] == experts[0][2:] for other in experts):
         experts = [line(groups[0], "experts", "every run")]
+    experts += [line(one, row) for one in groups for row in REFERENCES if row != "experts" and row in one.mean]
     return grid(caption, [*names, *(head for head, _ in columns)], rows, experts)
 
 
@@ -166,14 +168,14 @@ def short(title: str) -> str:
 
 def _metric(groups: Sequence[Group], task: str, metric: str) -> Column:
     """A metric of a task: {(group, row): cell}; the best merged rows are marked."""
-    entries = {(one.title, row): one.mean[row]["tasks"][task][metric] for one in groups for row in ROWS}
+    entries = {(one.title, row): one.mean[row]["tasks"][task][metric] for one in groups for row in rows_of(one.mean)}
     up = next(iter(entries.values()))["higher_is_better"]
     unit = unit_of(groups[0].mean, task, metric)
     return Heading(spaced(metric), task, unit, "up" if up else "down"), _marked(entries, up)
 
 
 def _change(groups: Sequence[Group], task: str) -> Column:
-    entries = {(one.title, row): one.mean["delta_m"][row][task] for one in groups for row in MERGED_ROWS}
+    entries = {(one.title, row): change[task] for one in groups for row, change in one.mean["delta_m"].items()}
     cells = _marked(entries, True, places=2, sign="+")
     return Heading(task, "Δm", "%", "up"), {**{(one.title, "experts"): number_cell(None, 0) for one in groups}, **cells}
 
@@ -181,7 +183,7 @@ def _change(groups: Sequence[Group], task: str) -> Column:
 def _marked(
     entries: Mapping[tuple[str, str], Entry], up: bool, places: int | None = None, sign: str = ""
 ) -> dict[tuple[str, str], Cell]:
-    return marked(entries, [key for key in entries if key[1] != "experts"], up, places, sign)
+    return marked(entries, [key for key in entries if key[1] not in REFERENCES], up, places, sign)
 
 
 def agreement_part(runs: Sequence[Found]) -> list[Markup]:
