@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from symerge_dense.merging.tensor_specs import STEM, block_names, tensor_specs
+from symerge_dense.merging.tensor_specs import block_names, tensor_specs
+from symerge_dense.models.blocks import STEM
 from symerge_dense.models.modes import evaluating
 from symerge_dense.models.multi_task import MultiTaskModel
 

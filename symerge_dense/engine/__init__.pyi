@@ -1,3 +1,5 @@
+from .averaging import AverageHook as AverageHook
+from .averaging import WarmAverage as WarmAverage
 from .checkpointing import SafeCheckpointHook as SafeCheckpointHook
 from .checkpointing import newest_checkpoint as newest_checkpoint
 from .hooks import Closing as Closing

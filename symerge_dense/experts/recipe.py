@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from symerge_dense.models.blocks import steps_from_end
 from symerge_dense.registry import did_you_mean
 
 OPTIMIZERS: dict[str, Any] = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam, "SGD": torch.optim.SGD}
@@ -28,6 +29,8 @@ class Recipe:
         weight_decay: of all weights.
         optimizer: 'AdamW', 'Adam' or 'SGD'.
         backbone_lr_scale: factor on ``lr`` for the backbone.
+        layer_decay: factor on a backbone block's rate from each block to the one before it (BEiT, arXiv 2106.08254):
+            the last block learns at ``lr * backbone_lr_scale``, the stem slowest. 1: all at one rate.
         schedule: 'cosine' or 'poly' (both to 0 over the run), 'step' (times ``gamma`` every ``step_size`` epochs) or
             'constant'; the rate is set anew in every iteration.
         warmup_iters: iterations of a linear rise before the schedule.
@@ -36,6 +39,7 @@ class Recipe:
         num_workers: of the data loader.
         max_iters: ends the run early, and shortens the schedule with it; None for no limit.
         amp: mixed precision (float16 on CUDA, bfloat16 on CPUs).
+        ema: decay of a moving average of the weights, which becomes the trained network; 0 keeps the last weights.
 
     Raises:
         ValueError: a value is out of range.
@@ -47,6 +51,7 @@ class Recipe:
     weight_decay: float = 0.0
     optimizer: str = "AdamW"
     backbone_lr_scale: float = 1.0
+    layer_decay: float = 1.0
     schedule: str = "cosine"
     warmup_iters: int = 0
     step_size: int = 100
@@ -54,6 +59,7 @@ class Recipe:
     num_workers: int = 0
     max_iters: int | None = None
     amp: bool = False
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -75,6 +81,10 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not least <= value < float("inf"):
                 raise ValueError(f"recipe: {name}={value} must be a number >= {least}.")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"recipe: layer_decay={self.layer_decay} must be in (0, 1]; 1 is one rate for all blocks.")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"recipe: ema={self.ema} must be in [0, 1), such as 0.99; 0 is no average.")
 
     def iterations(self, epoch_length: int) -> int:
         """Optimizer steps of a run.
@@ -86,17 +96,25 @@ class Recipe:
         return every if self.max_iters is None else min(every, self.max_iters)
 
     def build_optimizer(self, model: nn.Module) -> Optimizer:
-        """The optimizer of a network, with the scaled learning rate for its ``backbone``.
+        """The optimizer of a network, with the scaled learning rates for its ``backbone``.
 
         Args:
             model: the network; its frozen parameters are left out.
         """
-        shared = {id(parameter) for parameter in model.get_submodule("backbone").parameters()}
+        backbone = model.get_submodule("backbone")
+        steps = (
+            dict.fromkeys(dict(backbone.named_parameters()), 0) if self.layer_decay == 1 else steps_from_end(backbone)
+        )
+        shared = {id(parameter): steps[name] for name, parameter in backbone.named_parameters()}
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         groups = [
-            {"params": [p for p in trained if id(p) in shared], "lr": self.lr * self.backbone_lr_scale},
-            {"params": [p for p in trained if id(p) not in shared], "lr": self.lr},
+            {
+                "params": [p for p in trained if shared.get(id(p)) == step],
+                "lr": self.lr * self.backbone_lr_scale * self.layer_decay**step,
+            }
+            for step in sorted(set(shared.values()), reverse=True)
         ]
+        groups.append({"params": [p for p in trained if id(p) not in shared], "lr": self.lr})
         more = {"momentum": MOMENTUM} if self.optimizer == "SGD" else {}
         built: Optimizer = OPTIMIZERS[self.optimizer](
             [group for group in groups if group["params"]], lr=self.lr, weight_decay=self.weight_decay, **more

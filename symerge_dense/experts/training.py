@@ -64,7 +64,8 @@ def fit(
     folder = Path(work_dir) / f"unfinished-{re.sub(r'[^A-Za-z0-9]+', '-', title)}"
     policy = CheckpointPolicy(folder, 1, True, _fingerprint(model, dataset, recipe, seed), resume)
     loader = _loader(dataset, recipe, seed)
-    config = runner_config(folder, policy, title=title, seed=seed, launcher=launcher, settings=settings)
+    average = [{"type": "AverageHook", "decay": recipe.ema}] if recipe.ema else []
+    config = runner_config(folder, policy, title=title, seed=seed, launcher=launcher, hooks=average, settings=settings)
     config |= {
         "param_scheduler": recipe.schedulers(len(loader)),
         "train_cfg": {"type": "TrainLoop", "max_epochs": recipe.epochs, "max_iters": recipe.iterations(len(loader))},
@@ -87,7 +88,9 @@ def fit(
 
 def _fingerprint(model: MultiTaskModel, dataset: Any, recipe: Recipe, seed: int) -> str:
     """Hash of everything that decides the result of the run."""
-    numbers = {key: value for key, value in dataclasses.asdict(recipe).items() if key != "num_workers"}
+    later = {"layer_decay": 1.0, "ema": 0.0}  # options that earlier versions lacked count where they are used
+    options = dataclasses.asdict(recipe).items()
+    numbers = {key: value for key, value in options if key != "num_workers" and later.get(key) != value}
     try:
         network = model.spec
     except ValueError:  # a head is an object without spec

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,77 +13,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from symerge_dense.merging.sources import layouts
+from symerge_dense.models.blocks import block_of_tensors, repeated_blocks
 
-STEM = "stem"
-
-
-# -- depth: the residual blocks of a ResNet, the blocks of a ViT ------------------------------------------------------
-def block_of_tensors(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
-    """Assign every tensor to a block of the network.
-
-    A chain is an ``nn.Sequential`` or ``nn.ModuleList`` of composite modules of one class, where the class occurs at
-    least twice in the model's chains. Of nested chains (stages of blocks) the innermost counts. Each of its children is
-    a block under its own dotted name. Everything before the first chain is the block 'stem'. A tensor between or after
-    chains (a downsampling, a final norm) goes by the largest subtree without a chain. Without chains every direct child
-    is a block.
-
-    Args:
-        module: the network.
-        names: names of its tensors, in state-dict order.
-
-    Returns:
-        Tensor name -> block name.
-    """
-    links = _links(module)
-    above = {path.rsplit(".", depth)[0] for path in links for depth in range(1, path.count(".") + 1)} | {""}
-    blocks: dict[str, str] = {}
-    seen = not links
-    for name in names:
-        prefixes = _prefixes(name)
-        link = next((path for path in prefixes if path in links), None)
-        seen = seen or link is not None
-        outside = next((path for path in prefixes if path not in above), STEM) if seen else STEM
-        blocks[name] = link or outside
-    return blocks
-
-
-def _links(module: nn.Module) -> set[str]:
-    """Dotted names of the modules that repeat."""
-    chains = {}
-    for path, container in module.named_modules():
-        if not isinstance(container, (nn.Sequential, nn.ModuleList)):
-            continue
-        children = {
-            f"{path}.{name}".lstrip("."): child for name, child in container.named_children() if _has_state(child)
-        }
-        composite = all(any(map(_has_state, child.children())) for child in children.values())
-        if composite and len({type(child) for child in children.values()}) == 1:
-            chains[path] = children
-    occurrences = Counter(type(child) for children in chains.values() for child in children.values())
-    repeating = {
-        path: children
-        for path, children in chains.items()
-        if all(occurrences[type(child)] > 1 for child in children.values())
-    }
-    innermost = [
-        children
-        for path, children in repeating.items()
-        if not any(other != path and other.startswith(f"{path}." if path else "") for other in repeating)
-    ]
-    return {link for children in innermost for link in children}
-
-
-def _has_state(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None or next(module.buffers(), None) is not None
-
-
-def _prefixes(name: str) -> list[str]:
-    """Module paths above a tensor, outermost first: 'a.b.weight' -> ['a', 'a.b']."""
-    parts = name.split(".")[:-1]
-    return [".".join(parts[: end + 1]) for end in range(len(parts))]
-
-
-# -- kinds ------------------------------------------------------------------------------------------------------------
 Kind = Literal["matrix", "conv", "norm", "vector", "embedding", "bn_stat", "counter"]
 WEIGHT_KINDS: frozenset[Kind] = frozenset(get_args(Kind)) - {"bn_stat", "counter"}
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -139,7 +69,7 @@ def tensor_specs(module: nn.Module) -> list[TensorSpec]:
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     blocks = block_of_tensors(module, state)
     numbers = {block: number for number, block in enumerate(dict.fromkeys(blocks.values()))}
-    links = _links(module)
+    links = repeated_blocks(module)
     repeated = [block for block in numbers if block in links] or list(numbers)
     depths = {block: number / max(len(repeated) - 1, 1) for number, block in enumerate(repeated)}
     specs = []
