@@ -189,9 +189,7 @@ class Registry(mmengine.Registry, Generic[T]):
 
 
 MODELS: Registry[Any] = Registry(
-    "model",
-    mmengine.MODELS,
-    ["symerge_dense.models.multi_task", "symerge_dense.engine.averaging", "symerge_dense.adaptation.symerge_model"],
+    "model", mmengine.MODELS, ["symerge_dense.models.multi_task", "symerge_dense.adaptation.symerge_model"]
 )
 HEADS: Registry[Any] = Registry("head", MODELS, ["symerge_dense.models.heads"])
 DATASETS: Registry[Any] = Registry("data set", mmengine.DATASETS, ["symerge_dense.datasets"])

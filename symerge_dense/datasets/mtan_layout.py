@@ -58,11 +58,13 @@ class NumberedArrays(DenseDataset):
         augment: as in ``DenseDataset``.
         size: as in ``DenseDataset``.
         seed: as in ``DenseDataset``.
+        frames: (first, stop), the images with these numbers, ``stop`` left out, as if they were the whole split; None
+            for all. For splits within a sequence of frames.
 
     Raises:
-        ValueError: the folder is missing (saying what to fetch), the split is unknown, or a file is missing; on
-            reading, a file is truncated, pickled or of another shape, an image is not finite, or a label is outside
-            the classes.
+        ValueError: the folder is missing (saying what to fetch), the split is unknown, it has not all of ``frames``, or
+            a file is missing; on reading, a file is truncated, pickled or of another shape, an image is not finite, or
+            a label is outside the classes.
     """
 
     DEFAULT_ROOT: ClassVar[str]
@@ -78,6 +80,7 @@ class NumberedArrays(DenseDataset):
         augment: Augment | dict[str, Any] | None = None,
         size: tuple[int, int] | None = None,
         seed: int = 0,
+        frames: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(tasks, augment, size, seed)
         if split not in SPLITS:
@@ -90,8 +93,20 @@ class NumberedArrays(DenseDataset):
         # without a segmentation task the class list is unknown: accept the labels of the longest one
         self.channels = int(asked or max(map(len, self.CLASSES)))
         self.classes = self.class_names(int(asked or len(self.CLASSES[0])))
-        self.length = self._check_names()
+        self.numbers = self._numbers(self._check_names(), frames)
         self.frame: tuple[int, int] = read_array(self.folder / "image" / "0.npy").shape[:2]
+
+    def _numbers(self, count: int, frames: tuple[int, int] | None) -> range:
+        """Numbers of the files that are used."""
+        if frames is None:
+            return range(count)
+        whole = isinstance(frames, list | tuple) and len(frames) == 2 and all(type(end) is int for end in frames)
+        if not whole or not 0 <= frames[0] < frames[1] <= count:
+            raise ValueError(
+                f"frames={frames!r}: {self.folder} has {count} images, 0 to {count - 1}; give (first, stop) with "
+                f"0 <= first < stop <= {count}, or None for all."
+            )
+        return range(*frames)
 
     def class_names(self, count: int) -> tuple[str, ...] | None:
         """Names of the classes, or None where they are not known.
@@ -113,7 +128,7 @@ class NumberedArrays(DenseDataset):
         names = self._names("image")
         if not names:
             raise ValueError(f"{self.folder / 'image'}: no .npy file; expected 0.npy, 1.npy, ... in this folder.")
-        wanted = [f"{index}.npy" for index in range(len(names))]
+        wanted = [f"{number}.npy" for number in range(len(names))]
         for part in ("image", *sorted({self.folder_of(source_of(rule)) for rule in self.tasks.values()})):
             present = self._names(part)
             missing = [name for name in wanted if name not in present]
@@ -134,8 +149,8 @@ class NumberedArrays(DenseDataset):
         return {path.name for path in (self.folder / folder).glob("*.npy") if not is_hidden(path.name)}
 
     def __len__(self) -> int:
-        """Number of images of the split."""
-        return self.length
+        """Number of images of the split, or of ``frames``."""
+        return len(self.numbers)
 
     @abstractmethod
     def target(self, index: int, name: str) -> Array:
@@ -172,7 +187,7 @@ class NumberedArrays(DenseDataset):
         Args:
             index: image number, from 0.
         """
-        return str(self.folder / "image" / f"{index}.npy")
+        return str(self.folder / "image" / f"{self.numbers[index]}.npy")
 
     def target_name(self, index: int, name: str) -> str:
         """Path of the file that a target is made from.
@@ -181,7 +196,7 @@ class NumberedArrays(DenseDataset):
             index: image number, from 0.
             name: name of a requested task.
         """
-        return str(self.folder / self.folder_of(source_of(self.tasks[name])) / f"{index}.npy")
+        return str(self.folder / self.folder_of(source_of(self.tasks[name])) / f"{self.numbers[index]}.npy")
 
     def image_size(self, index: int) -> tuple[int, int]:
         """(H, W) of the image, from the file's header.
@@ -257,7 +272,7 @@ class NumberedArrays(DenseDataset):
         return np.array(array), path
 
     def _mapped(self, folder: str, index: int, ends: tuple[tuple[int, ...], ...]) -> tuple[Array, Path]:
-        path = self.folder / folder / f"{index}.npy"
+        path = self.folder / folder / f"{self.numbers[index]}.npy"
         array = read_array(path)
         expected = [(*self.frame, *end) for end in ends]
         if array.shape not in expected:

@@ -324,3 +324,24 @@ def test_image_of_another_shape_is_found_before_work(root):
     (root / "train" / "image" / "2.npy").write_bytes(b"")
     with pytest.raises(ValueError, match=r"2 of 3 images cannot be read:\n.*1\.npy: shape \(16, 12, 3\)(.|\n)*2\.npy"):
         NYUv2(root, "train").check_images()
+
+
+def test_frames_are_a_stretch_of_the_split(tmp_path, rules):
+    root = write(tmp_path, {})
+    whole, part = NYUv2(root, "train", rules), NYUv2(root, "train", rules, frames=[8, 11])
+    assert len(whole) == 11 and len(part) == 3
+    for index in range(3):
+        expected, sample = whole[8 + index], part[index]
+        assert sample.pop("index") == index and expected.pop("index") == 8 + index
+        assert all(sample[name].equal(expected[name]) for name in expected)
+        assert part.image_name(index).endswith(f"{8 + index}.npy")
+        assert part.target_name(index, "depth").endswith(f"{8 + index}.npy")
+    with pytest.raises(IndexError):
+        part.image(3)
+
+
+@pytest.mark.parametrize("frames", [(0, 12), (4, 4), (-1, 3), (3,), (0, 2.0), (True, 3), 5])
+def test_frames_outside_the_split_say_what_it_has(tmp_path, frames):
+    root = write(tmp_path, {})
+    with pytest.raises(ValueError, match=r"has 11 images, 0 to 10; give \(first, stop\) with 0 <= first < stop <= 11"):
+        NYUv2(root, frames=frames)
