@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from symerge_dense.merging.layerwise import LayerwiseMerge, merge_tensor
+from symerge_dense.merging.fused import merge_tensor
+from symerge_dense.merging.layerwise import LayerwiseMerge
 from symerge_dense.merging.methods.task_arithmetic import TaskArithmetic
 from symerge_dense.merging.run import merge_state
 from symerge_dense.merging.tensor_specs import block_names, specs_from_state, tensor_specs, weights
