@@ -84,9 +84,15 @@ class Adapted:
 
     @property
     def coefficients(self) -> dict[str, list[float]]:
-        """{group of tensors: one merging coefficient per task}; empty where the method has none per group."""
+        """{group of tensors: one merging coefficient per task, or the mean of several}; empty where there is none."""
         merge = getattr(self.student, "merge", None)
         return merge.table() if isinstance(merge, LayerwiseMerge) else {}
+
+    @property
+    def coefficient_ranges(self) -> dict[str, list[list[float]]]:
+        """{group of tensors: [lowest, highest] of every task}, of groups with several coefficients per task."""
+        merge = getattr(self.student, "merge", None)
+        return merge.ranges() if isinstance(merge, LayerwiseMerge) else {}
 
 
 class AdaptiveMethod(ABC):
@@ -211,7 +217,7 @@ def initial_merge(context: AdaptationContext) -> MultiTaskModel:
     Args:
         context: what every method is given.
     """
-    options = dataclasses.replace(context.options, density=None)
+    options = dataclasses.replace(context.options, density=None, learn_coefficients=False, learn_layer=True)
     merged = SyMergeModel(context.base, context.experts, options).to(context.device)
     merged.attach(context.experts)
     merged.fold()

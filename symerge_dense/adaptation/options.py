@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from symerge_dense.models.views import Views
 from symerge_dense.registry import did_you_mean
 
-Granularity = Literal["tensor", "block", "task"]
+Granularity = Literal["tensor", "block", "task", "channel", "singular"]
 Labels = Literal["cached", "online"]
 Filter = Literal["none", "confidence"]
 Schedule = Literal["sum", "per_task"]
@@ -37,7 +37,10 @@ class SyMergeOptions:
 
     Args:
         granularity: what shares one coefficient per task: a parameter tensor ('tensor'), a block ('block'), or the
-            whole backbone ('task').
+            whole backbone ('task'). Finer ones cost the same at inference: an output channel of a tensor ('channel'),
+            or a singular direction of the task vector of a matrix or kernel ('singular').
+        singular_rank: with granularity='singular', how many directions of a tensor have a coefficient of their own, the
+            largest first; what they leave shares one. None for all directions, which costs many times the step.
         initial: coefficient at the start, the task-arithmetic scale.
         clamp: coefficients are projected into this interval after every step; None leaves them free.
         density: share of each task vector that is merged, chosen as TIES does: the largest magnitudes whose sign is
@@ -81,6 +84,7 @@ class SyMergeOptions:
     """
 
     granularity: Granularity = "tensor"
+    singular_rank: int | None = 32
     initial: float = 0.3
     clamp: tuple[float, float] | None = (0.0, 1.0)
     density: float | None = None
@@ -124,6 +128,8 @@ class SyMergeOptions:
                 raise ValueError(f"adaptation: {name}={value!r} must not be negative.")
         if self.clamp is not None and not self.clamp[0] <= self.initial <= self.clamp[1]:
             raise ValueError(f"adaptation.initial={self.initial} lies outside clamp={self.clamp}; change one of them.")
+        if self.singular_rank is not None and not self.singular_rank >= 1:
+            raise ValueError(f"adaptation.singular_rank={self.singular_rank!r} must be 1 or more, or None for all.")
         if self.density is not None and not 0 < self.density <= 1:
             raise ValueError(f"adaptation.density={self.density!r} must lie in (0, 1], or be None to merge all.")
         if not (self.learn_coefficients or self.learn_layer):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from symerge_dense.adaptation.options import SyMergeOptions, make_options
 from symerge_dense.adaptation.student import Groups, MergedStudent
+from symerge_dense.merging.granularity import FINER
 from symerge_dense.merging.layerwise import LayerwiseMerge
 from symerge_dense.merging.trimmed_experts import trimmed_experts
 from symerge_dense.models.backbone import TimmBackbone, load_base
@@ -67,8 +68,14 @@ class SyMergeModel(MergedStudent):
                 raise ValueError(f"{error} Here that is other_base=True.") from error
         super().__init__(assemble(backbone, loaded), chosen, data_preprocessor)
         self.experts = loaded
+        fixed = not chosen.learn_coefficients and chosen.granularity in FINER  # all alike: one number says as much
         self.merge = LayerwiseMerge(
-            self.specs, list(loaded), granularity=chosen.granularity, init=chosen.initial, clamp=chosen.clamp
+            self.specs,
+            list(loaded),
+            granularity="tensor" if fixed else chosen.granularity,
+            init=chosen.initial,
+            clamp=chosen.clamp,
+            rank=chosen.singular_rank,
         )
         self.merge.requires_grad_(chosen.learn_coefficients)
         self.adapted = {task: head.layer_modules(chosen.layer) for task, head in self.model.named_heads()}
@@ -114,8 +121,8 @@ class SyMergeModel(MergedStudent):
         self.merge.project_()
 
     def log_scalars(self) -> dict[str, Tensor]:
-        """The mean coefficient of every task."""
-        means = self.merge.coefficients.detach().mean(0)
+        """The mean coefficient of every task; each group of tensors counts once."""
+        means = self.merge.means().mean(0)
         return {f"coefficient_mean_{task}": mean for task, mean in zip(self.model.tasks, means, strict=True)}
 
     def merged_weights(self) -> dict[str, Tensor]:

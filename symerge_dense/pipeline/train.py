@@ -206,6 +206,7 @@ class TrainRun:
     def _report(self, adapted: Adapted) -> None:
         self.results |= {
             "coefficients": adapted.coefficients,
+            **({"coefficient_ranges": ranges} if (ranges := adapted.coefficient_ranges) else {}),
             "parameters": parameters(adapted.model),
             "units": units((self.results if self.labelled else self.results["agreement"]["rows"])["merged"]["tasks"]),
             "timings": self.stages.seconds,

@@ -11,6 +11,8 @@
     delta_m: {row: {mean, task, ...}}                               percent against the experts, positive is better
     timings: {stage: seconds}, peak_memory_mb
     coefficients: {group of tensors: [one per task]}, parameters: {backbone, heads: {task: number}}
+    coefficient_ranges: {group of tensors: [[lowest, highest] per task]}   where a group has several per task, and
+                        ``coefficients`` their means
     plugins: {'task saliency': module}                              which packages registered the tasks, if not this one
     agreement: {held_out_images, adapted_images, rows: {row: {tasks}}}   of a run without labels, in place of the rows
                         and of delta_m: metrics with the expert's decision as target (``report.agreement``)

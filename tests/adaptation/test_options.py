@@ -31,6 +31,8 @@ def test_an_override_beats_the_preset():
         ({"batch_size": 1}, "no batch statistics"),
         ({"views": {"scale": (1.0, 1.5)}}, "adaptation.*views.*Did you mean 'scales'"),
         ({"views": {"scales": (2.0,)}}, "adaptation.views: scales.*1.0 among them"),
+        ({"granularity": "chanel"}, "Did you mean 'channel'"),
+        ({"singular_rank": 0}, "singular_rank=0 must be 1 or more, or None for all"),
     ],
 )
 def test_refusals_name_the_value_and_the_remedy(arguments, told):

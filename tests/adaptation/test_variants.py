@@ -7,6 +7,8 @@ from builders import tiny
 from builders.adapt_once import adapt_tiny, state
 
 from symerge_dense.adaptation.history import read_history
+from symerge_dense.adaptation.options import make_options
+from symerge_dense.adaptation.symerge_model import SyMergeModel
 
 
 def curve(folder):
@@ -75,6 +77,31 @@ def test_granularity_is_the_number_of_coefficients(tmp_path):
         assert (model.merge.coefficients - 0.3).abs().max() > 1e-2
     parameters = len(list(tiny.backbone().named_parameters()))
     assert groups["task"] == 1 < groups["block"] < groups["tensor"] <= parameters
+
+
+@pytest.mark.parametrize("spec", [tiny.CNN, tiny.VIT], ids=["CNN", "VIT"])
+@pytest.mark.parametrize("granularity", ["channel", "singular"])
+def test_finer_coefficients_are_folded_into_a_network_of_the_same_size(tmp_path, granularity, spec):
+    options = {"rounds": 3, "granularity": granularity, "singular_rank": 4, "clamp": None, "coefficient_lr": 0.1}
+    model, _ = adapt_tiny(tmp_path, spec=spec, **options)
+    (first, *_) = curve(tmp_path)
+    merged = model.merge(tiny.backbone(spec).state_dict())
+    for name, value in model.model.backbone.named_parameters():
+        torch.testing.assert_close(value, merged[name])
+        assert value.is_contiguous()
+    assert {name: value.shape for name, value in state(model).items()}["merge.coefficients"][0] > len(
+        model.merge.groups
+    )
+    ranges = model.merge.ranges()
+    assert any(high > low for pairs in ranges.values() for low, high in pairs)
+    assert first["coefficient_mean_depth"] == pytest.approx(0.3, abs=0.11)
+
+
+def test_coefficients_that_do_not_learn_need_no_finer_ones(tmp_path):
+    base, experts, _ = tiny.family()
+    for granularity in ("channel", "singular"):
+        options = make_options(granularity=granularity, learn_coefficients=False)
+        assert SyMergeModel(base, experts, options).merge.ranges() == {}
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,9 @@ def test_tables_have_means_and_ranges() -> None:
     assert attached("tensor")[0].ranges() == {}
 
 
-@pytest.mark.parametrize(("granularity", "rows"), [("channel", 6 + 6 + 6 + 6 + 6 + 4 + 4 + 4 + 1), ("singular", 6 + 1 + 6 + 2 + 4 + 3)])
+@pytest.mark.parametrize(
+    ("granularity", "rows"), [("channel", 6 + 6 + 6 + 6 + 6 + 4 + 4 + 4 + 1), ("singular", 6 + 1 + 6 + 2 + 4 + 3)]
+)
 def test_checkpoints_hold_coefficients_only_and_the_clamp_holds_for_each(granularity: str, rows: int) -> None:
     merge, base, _ = attached(granularity)
     assert list(merge.state_dict()) == ["coefficients"] and merge.coefficients.shape == (rows, 3)

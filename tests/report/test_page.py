@@ -108,6 +108,18 @@ def test_what_comes_from_records_is_text(tmp_path):
     assert text.count("&lt;script&gt;alert") > 20
 
 
+def test_spans_of_finer_coefficients_stand_beside_their_means(tmp_path):
+    runs = [with_extras(record(seed)) for seed in (0, 1)]
+    first, second, *_ = runs[0]["coefficients"]
+    for run, low in zip(runs, (-0.25, 0.0), strict=True):
+        run["coefficient_ranges"] = {first: [[low, 0.5], [0.0, 1.0], [0.1, 2.0]], second: [[None, 1.0]] * 3}
+    folders = [run_folder(tmp_path / str(seed), run) for seed, run in enumerate(runs)]
+    text = page(read_records(folders))
+    assert "lowest to highest" in text and "\N{MINUS SIGN}0.250 to 0.500" in text and "0.100 to 2.000" in text
+    assert "means of their coefficients" in text and "None" not in text
+    assert "lowest to highest" not in page(read_records([run_folder(tmp_path / "plain", with_extras(record()))]))
+
+
 def test_a_picture_outside_the_run_is_not_read(tmp_path, capsys):
     run = with_extras(record())
     folder = run_folder(tmp_path / "run", run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
@@ -10,7 +11,7 @@ from symerge_dense.adaptation.history import read_history
 from symerge_dense.report.figures.curves import COEFFICIENT, LOSS
 from symerge_dense.report.figures.heatmap import layer_labels
 from symerge_dense.report.page.grids import Cell, Heading, grid, number_cell, words
-from symerge_dense.report.page.markup import Markup, tag
+from symerge_dense.report.page.markup import Markup, minus, tag
 from symerge_dense.report.page.plots import curves, dots, heat_map
 from symerge_dense.report.records import Found, Runs
 from symerge_dense.report.results import MERGED_ROWS, ROWS, unit_of
@@ -74,13 +75,34 @@ def coefficients_part(groups: Sequence[Runs]) -> list[Markup]:
             continue
         mean = {name: _means([table.get(name) for table in tables], len(tasks)) for name in tables[0]}
         labels = layer_labels(list(mean))
+        spans = _spans(runs, len(tasks))
         lines = [
-            [words(label), *(number_cell(value, 3) for value in values)]
-            for label, values in zip(labels, mean.values(), strict=True)
+            [
+                words(label),
+                *(number_cell(value, 3) for value in values),
+                *spans.get(name, [words("")] * (len(tasks) * bool(spans))),
+            ]
+            for label, (name, values) in zip(labels, mean.items(), strict=True)
         ]
         heads = [Heading("layer", number=False), *(Heading(task) for task in tasks)]
-        values = tag("details", tag("summary", "All values"), grid(f"{len(labels)} groups of tensors", heads, lines))
+        heads += [Heading(task, over="lowest to highest", number=False) for task in tasks] if spans else []
+        caption = f"{len(labels)} groups of tensors" + (", means of their coefficients" if spans else "")
+        values = tag("details", tag("summary", "All values"), grid(caption, heads, lines))
         found.append(tag("div", _heading(title, groups), heat_map(mean, labels, tasks), values, class_="learned"))
+    return found
+
+
+def _spans(runs: Sequence[Found], tasks: int) -> dict[str, list[Cell]]:
+    """{group with several coefficients per task: their span over all seeds, task by task}."""
+    tables = [dict(run.content.get("coefficient_ranges") or {}) for run in runs]
+    found = {}
+    for name in tables[0]:
+        ends = [table.get(name) or [] for table in tables]
+        if all(len(pairs) == tasks and None not in chain(*pairs) for pairs in ends):
+            spans = [
+                (min(low for low, _ in pairs), max(high for _, high in pairs)) for pairs in zip(*ends, strict=True)
+            ]
+            found[name] = [words(minus(f"{low:.3f} to {high:.3f}")) for low, high in spans]
     return found
 
 
