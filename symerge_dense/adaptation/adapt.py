@@ -126,9 +126,28 @@ def _schedule(options: SyMergeOptions, steps: int, val_interval: int | None) -> 
             "optimizer": {"type": "Adam"},
         },
     }
-    if options.lr_decay == "cosine":
-        schedule["param_scheduler"] = [{"type": "CosineAnnealingLR", "T_max": steps, "eta_min": 0.0, "by_epoch": False}]
+    if schedulers := learning_rates(options, steps):
+        schedule["param_scheduler"] = schedulers
     return schedule
+
+
+def learning_rates(options: SyMergeOptions, steps: int) -> list[dict[str, Any]]:
+    """MMEngine's schedulers of the learning rates: a rise over the first steps, then the fall to 0 at the last.
+
+    Args:
+        options: of the adaptation.
+        steps: of the run.
+    """
+    rise, found = options.warmup * steps // options.rounds, []
+    if rise:  # 1, 2, ... of rise + 1 parts, and all at step ``rise``
+        found.append({"type": "LinearLR", "start_factor": 1 / (rise + 1), "end": rise + 1, "by_epoch": False})
+    begin = {"begin": rise} if rise else {}
+    if options.lr_decay == "cosine":
+        found.append({"type": "CosineAnnealingLR", "T_max": steps - rise, "eta_min": 0.0, "by_epoch": False, **begin})
+    if options.lr_decay == "linear":
+        fall = {"start_factor": 1.0, "end_factor": 0.0, "end": steps + 1}
+        found.append({"type": "LinearLR", **fall, "by_epoch": False, **begin})
+    return found
 
 
 def data_loading(options: SyMergeOptions) -> dict[str, Any]:

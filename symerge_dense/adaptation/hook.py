@@ -2,13 +2,14 @@
 
 | when | stage | done by |
 |---|---|---|
+| before_run | make room for averages | adaptation.averaging |
 | before_train | attach experts: task vectors | Student.attach |
 | | expert labels: cached once, or computed in every step | adaptation.label_cache, adaptation.expert_labels |
 | | scale the losses to equal size | initial_scale |
 | before_train_iter | choose the tasks of the step | task_of, Student.before_step |
-| after_train_iter | project coefficients, log | Student.after_step, adaptation.history |
+| after_train_iter | project coefficients, average, log | Student.after_step, adaptation.averaging, history |
 | before_val, after_val | fold and re-estimate BatchNorm; undo both | adaptation.finalize |
-| before_save_checkpoint | keep coefficients, adapted layers, statistics | Student.trainable_state_dict |
+| before_save_checkpoint | keep coefficients, adapted layers, averages, statistics | Student.trainable_state_dict |
 | after_load_checkpoint | complete a slim checkpoint | |
 | after_train | fold, re-estimate BatchNorm: the model is merged | |
 """
@@ -29,6 +30,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from symerge_dense.adaptation.averaging import average_of
 from symerge_dense.adaptation.expert_labels import CachedLabels, OnlineLabels
 from symerge_dense.adaptation.finalize import finalize, finalized, image_batches
 from symerge_dense.adaptation.history import History
@@ -36,6 +38,7 @@ from symerge_dense.adaptation.label_cache import write_labels
 from symerge_dense.adaptation.student import Student
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.engine.sharpness import SharpnessAware
 from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.modes import left_alone
 from symerge_dense.models.multi_task import MultiTaskModel
@@ -108,13 +111,25 @@ class SyMergeHook(Hook):
         self.pool: Unlabelled | None = None
         self.history: History | None = None
 
+    def before_run(self, runner: Any) -> None:
+        """Make room for averages: a checkpoint that is resumed from has them."""
+        model = unwrap(runner)
+        if model.options.averaging != "none" and model.average is None and not model.folded:
+            model.average = average_of(model, model.options)
+
     def before_train(self, runner: Any) -> None:
         """Attach experts, prepare labels, scale losses.
 
         Raises:
-            ValueError: the training data are no ``Unlabelled`` set, or the model has no expert for a task.
+            ValueError: the training data are no ``Unlabelled`` set, the model has no expert for a task, or it asks for
+                sharpness-aware steps and the optimizer wrapper takes plain ones.
         """
         model, folder = unwrap(runner), Path(runner.work_dir)
+        if model.sharpness and not isinstance(runner.optim_wrapper, SharpnessAware):
+            raise ValueError(
+                f"sharpness={model.sharpness:g}, but {type(runner.optim_wrapper).__name__} takes plain steps; set "
+                "optim_wrapper=dict(constructor='ParameterGroupsConstructor', ...), or sharpness=0."
+            )
         if self._merged is not None:
             plugins_of(model.model.spec)  # a network that no file can describe is refused before the work
         self.history = history = History(Path(self._history_file or folder / "history.jsonl"))
@@ -173,6 +188,8 @@ class SyMergeHook(Hook):
         """Let the model finish its step, and log."""
         model = unwrap(runner)
         model.after_step()
+        if model.average is not None:
+            model.average.after_step(runner.iter, runner.max_iters)
         values = {key: value for key, value in (outputs or {}).items() if key.startswith(("loss_", "distance_"))}
         if get_rank() == 0:
             assert self.history is not None, "before_train comes first"
@@ -213,6 +230,7 @@ class SyMergeHook(Hook):
         self.close()
         model = unwrap(runner)
         finalize(model, self._images(model))
+        model.average = None  # it has taken its place
         if self._merged is not None and get_rank() == 0:
             save_model(Path(runner.work_dir) / self._merged, model.model)
 

@@ -16,7 +16,8 @@ Schedule = Literal["sum", "per_task"]
 Balance = Literal["initial", "none"]
 Statistics = Literal["batch", "running"]
 BatchNorm = Literal["recalibrate", "mean", "moments", "pretrained"]
-Decay = Literal["none", "cosine"]
+Decay = Literal["none", "cosine", "linear"]
+Averaging = Literal["none", "ema", "swa"]
 Objective = Literal["labels", "entropy"]
 CHOICES: dict[str, tuple[str, ...]] = {
     "granularity": get_args(Granularity),
@@ -26,6 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "balance": get_args(Balance),
     "statistics": get_args(Statistics),
     "lr_decay": get_args(Decay),
+    "averaging": get_args(Averaging),
     "batchnorm": get_args(BatchNorm),
     "objective": get_args(Objective),
 }
@@ -52,7 +54,15 @@ class SyMergeOptions:
         coefficient_lr: Adam's learning rate of the coefficients.
         layer_lr: Adam's learning rate of the adapted layers.
         weight_decay: Adam's, of the adapted layers; coefficients have none.
-        lr_decay: 'cosine' lets both learning rates fall to 0 over the run; 'none' keeps them.
+        lr_decay: 'cosine' lets both learning rates fall to 0 over the run, 'linear' in a straight line; 'none' keeps
+            them.
+        warmup: rounds at the start over which both learning rates rise in a straight line.
+        averaging: what learns is averaged over the last part of the run, and the average is the result: 'ema' is an
+            exponential moving average, 'swa' the plain mean. It does little where the learning rate has fallen to 0.
+        averaging_start: where that part begins, as a share of the run.
+        averaging_decay: of the exponential moving average; the first states are averaged plainly.
+        sharpness: radius rho of adaptive sharpness-aware minimisation (arXiv 2102.11600), a step of two passes; 0 for
+            plain steps. Papers take 0.07 for coefficients, 0.5 for weights.
         rounds: in a round every task sees one batch.
         batch_size: images per step, over all processes.
         labels: 'cached' runs each expert once per image; 'online' runs it in every step.
@@ -95,6 +105,11 @@ class SyMergeOptions:
     layer_lr: float = 3e-3
     weight_decay: float = 0.0
     lr_decay: Decay = "cosine"
+    warmup: int = 0
+    averaging: Averaging = "none"
+    averaging_start: float = 0.75
+    averaging_decay: float = 0.99
+    sharpness: float = 0.0
     rounds: int = 300
     batch_size: int = 8
     labels: Labels = "cached"
@@ -122,6 +137,7 @@ class SyMergeOptions:
                 raise ValueError(f"adaptation.{name}={getattr(self, name)!r} must be positive.")
         if self.clamp is not None and len(self.clamp) != 2:
             raise ValueError(f"adaptation.clamp={self.clamp} must be (lowest, highest), or None.")
+        self._check_optimisation()
         numbers = {"num_workers": self.num_workers, "weight_decay": self.weight_decay, **self.task_weights}
         for name, value in numbers.items():
             if not value >= 0:
@@ -139,6 +155,17 @@ class SyMergeOptions:
             raise ValueError("adaptation.augment acts on cached labels; set adaptation.augment=None with 'online'.")
         if self.batch_size < 2 and self.statistics == "batch":
             raise ValueError("adaptation.batch_size=1 has no batch statistics; use 2 or more, or statistics='running'.")
+
+    def _check_optimisation(self) -> None:
+        if not 0 <= self.warmup < self.rounds:
+            raise ValueError(
+                f"adaptation.warmup={self.warmup!r} must lie in [0, rounds), where rounds={self.rounds}; 0 is none."
+            )
+        for name in ("averaging_start", "averaging_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"adaptation.{name}={getattr(self, name)!r} must lie in [0, 1).")
+        if not 0 <= self.sharpness < float("inf"):
+            raise ValueError(f"adaptation.sharpness={self.sharpness!r} must be 0 (off) or a radius such as 0.07.")
 
 
 def _check_views(views: dict[str, Any] | None) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from symerge_dense.adaptation.averaging import WeightAverage
 from symerge_dense.adaptation.objective import labels_in, task_losses
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.merging.bn_statistics import statistics_policy
@@ -51,6 +52,8 @@ class Student(TrainableModel):
         self.labeller: Callable[[Tensor], dict[str, Tensor]] | None = None
         self.policy_statistics: dict[str, Tensor] = {}
         self.folded = False  # whether ``fold`` has put weights into the model that ``unfold`` takes back
+        self.average: WeightAverage | None = None  # of what learns; ``fold`` lets it take its place
+        self.sharpness = options.sharpness  # read by ``ParameterGroupsConstructor``
         self.experts: dict[str, MultiTaskModel] = {}  # not modules of this one: nothing of them is saved or trained
 
     # -- what subclasses say ----------------------------------------------------------------------------------------
@@ -105,10 +108,16 @@ class Student(TrainableModel):
         return self.model.raw_outputs(image, self.active)
 
     def fold(self) -> None:
-        """Put the merged weights into ``model``, for evaluation or export; here they are in it already."""
+        """Put averaged and merged weights into ``model``, for evaluation or export; here all else is in it already."""
+        if self.average is not None and self.average.begun and not self.average.exchanged:
+            self.average.exchange()
+            self.folded = True
 
     def unfold(self) -> None:
         """Undo ``fold``."""
+        if self.average is not None and self.average.exchanged:
+            self.average.exchange()
+        self.folded = False
 
     # -- MMEngine ---------------------------------------------------------------------------------------------------
     @property
@@ -239,6 +248,7 @@ class MergedStudent(Student):
     def fold(self) -> None:
         """Put the merged weights into the backbone, for evaluation or export; ``unfold`` brings the base back."""
         if self._base is None:
+            super().fold()
             merged = self.merged_weights()
             self._base, self.folded = {name: p.data for name, p in self.model.backbone.named_parameters()}, True
             for name, parameter in self.model.backbone.named_parameters():
@@ -249,7 +259,8 @@ class MergedStudent(Student):
         if self._base is not None:
             for name, parameter in self.model.backbone.named_parameters():
                 parameter.data = self._base[name]
-            self._base, self.folded = None, False
+            self._base = None
+            super().unfold()
 
 
 # -- a backbone merged beforehand -------------------------------------------------------------------------------------

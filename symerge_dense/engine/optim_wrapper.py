@@ -1,4 +1,4 @@
-"""One switch for mixed precision: the optimizer wrapper that fits the device."""
+"""The optimizer wrapper that fits the device and the model: mixed precision, sharpness-aware steps."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIMIZERS
 from torch import nn
 from torch.optim import Optimizer
 
+from symerge_dense.engine.sharpness import SharpnessAware
 from symerge_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 
@@ -29,6 +30,29 @@ class Bf16OptimWrapper(OptimWrapper):
         """
         with super().optim_context(model), torch.autocast("cpu", torch.bfloat16):
             yield
+
+
+@OPTIM_WRAPPERS.register_module()
+class SharpOptimWrapper(SharpnessAware):
+    """Sharpness-aware steps without mixed precision."""
+
+
+@OPTIM_WRAPPERS.register_module()
+class SharpBf16OptimWrapper(SharpnessAware, Bf16OptimWrapper):
+    """Sharpness-aware steps with bfloat16 on a CPU."""
+
+
+@OPTIM_WRAPPERS.register_module()
+class SharpAmpOptimWrapper(SharpnessAware, AmpOptimWrapper):
+    """Sharpness-aware steps with float16 and loss scaling on CUDA."""
+
+
+SHARP: dict[type, type[SharpnessAware]] = {
+    OptimWrapper: SharpOptimWrapper,
+    Bf16OptimWrapper: SharpBf16OptimWrapper,
+    AmpOptimWrapper: SharpAmpOptimWrapper,
+}
+"""The sharpness-aware form of each optimizer wrapper."""
 
 
 def wrapper_type(amp: bool) -> str:
@@ -58,7 +82,8 @@ def optim_wrapper(optimizer: Optimizer, amp: bool = False, **options: Any) -> Op
 class ParameterGroupsConstructor:
     """Builds an optimizer over ``model.parameter_groups()``: the trained parameters, each group with its own rate.
 
-    MMEngine's default constructor takes every parameter at one rate, frozen ones too.
+    MMEngine's default constructor takes every parameter at one rate, frozen ones too. A model that has a ``sharpness``
+    other than 0 gets the sharpness-aware form of the wrapper.
 
     Args:
         optim_wrapper_cfg: ``dict(type='OptimWrapper', optimizer={...})``.
@@ -78,8 +103,27 @@ class ParameterGroupsConstructor:
         self.optimizer = self.wrapper.pop("optimizer", {"type": "Adam"})
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the optimizer and its wrapper for ``model``, which may be wrapped for distributed training."""
+        """Build the optimizer and its wrapper for ``model``, which may be wrapped for distributed training.
+
+        Raises:
+            ValueError: the model asks for sharpness-aware steps, which the wrapper does not have.
+        """
         owner: Any = model.module if is_model_wrapper(model) else model
         optimizer = OPTIMIZERS.build({"params": owner.parameter_groups(), **self.optimizer})
-        wrapper: OptimWrapper = OPTIM_WRAPPERS.build({"type": "OptimWrapper", "optimizer": optimizer, **self.wrapper})
+        config = {"type": "OptimWrapper", "optimizer": optimizer, **self.wrapper}
+        if sharpness := getattr(owner, "sharpness", 0.0):
+            config |= {"type": _sharp(config["type"]), "sharpness": sharpness}
+        wrapper: OptimWrapper = OPTIM_WRAPPERS.build(config)
         return wrapper
+
+
+def _sharp(kind: str | type) -> type[SharpnessAware]:
+    wrapper = OPTIM_WRAPPERS.get(kind) if isinstance(kind, str) else kind
+    if isinstance(wrapper, type) and issubclass(wrapper, SharpnessAware):
+        return wrapper
+    if wrapper not in SHARP:
+        raise ValueError(
+            f"optim_wrapper.type={kind!r} has no sharpness-aware form; use one of "
+            f"{', '.join(known.__name__ for known in SHARP)}, or sharpness=0."
+        )
+    return SHARP[wrapper]

@@ -116,9 +116,13 @@ def test_killed_and_resumed_ends_like_unbroken(tmp_path, schedule):
     assert read_history(tmp_path / "unbroken" / "history.jsonl") == read_history(killed / "history.jsonl")
 
 
-@pytest.mark.parametrize(("net", "schedule"), [("CNN", "per_task"), ("VIT", "sum")])
-def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, net, schedule):
-    one, _ = adapt_tiny(tmp_path / "one", spec=getattr(tiny, net), statistics="running", schedule=schedule)
+FINER = {"granularity": "channel", "averaging": "ema", "averaging_start": 0.5, "sharpness": 0.1, "warmup": 2}
+
+
+@pytest.mark.parametrize(("net", "schedule", "more"), [("CNN", "per_task", {}), ("VIT", "sum", FINER)])
+def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, net, schedule, more):
+    options = {"statistics": "running", "schedule": schedule, **more}
+    one, _ = adapt_tiny(tmp_path / "one", spec=getattr(tiny, net), **options)
     launch = [
         sys.executable,
         "-m",
@@ -132,7 +136,7 @@ def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, net, schedul
         "pytorch",
     ]
     result = subprocess.run(
-        [*launch, f"net={net!r}", "statistics='running'", f"schedule={schedule!r}"],
+        [*launch, f"net={net!r}", *(f"{key}={value!r}" for key, value in options.items())],
         env=ENV,
         capture_output=True,
         text=True,

@@ -201,6 +201,14 @@ def test_both_collations_learn_and_measure_the_same(there, collate):
     assert math.isfinite(rows_of(Path(read.work_dir))[-1]["normals/mean"])
 
 
+def test_sharp_steps_need_the_constructor_that_makes_them(there):
+    read = config(work_dir="blunt")
+    read.model.options.sharpness = 0.1
+    read.optim_wrapper.pop("constructor")
+    with pytest.raises(ValueError, match=r"OptimWrapper takes plain steps; set optim_wrapper=dict\(constructor="):
+        Runner.from_cfg(read).train()
+
+
 def test_a_bare_index_would_augment_an_image_in_the_same_way_for_ever(there):
     runner = Runner.from_cfg(config(work_dir="sampler"))
     for sampler, draws in (("PoolSampler", {0, 1}), ("InfiniteSampler", {0})):

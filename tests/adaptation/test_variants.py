@@ -5,7 +5,10 @@ import pytest
 import torch
 from builders import tiny
 from builders.adapt_once import adapt_tiny, state
+from mmengine.registry import PARAM_SCHEDULERS
+from torch import nn
 
+from symerge_dense.adaptation.adapt import learning_rates
 from symerge_dense.adaptation.history import read_history
 from symerge_dense.adaptation.options import make_options
 from symerge_dense.adaptation.symerge_model import SyMergeModel
@@ -145,3 +148,40 @@ def test_hard_labels_are_another_objective_for_classes_only(tmp_path):
         assert hard[0][f"loss_{task}"] == pytest.approx(soft[0][f"loss_{task}"], rel=1e-5)
     first, last = (np.mean([row["loss_segmentation"] for row in part]) for part in (hard[:3], hard[-3:]))
     assert last < first
+
+
+@pytest.mark.parametrize("options", [{}, {"schedule": "per_task", "amp": True, "granularity": "channel"}])
+def test_sharpness_takes_the_gradient_nearby_from_the_same_start(tmp_path, options):
+    plain, _ = adapt_tiny(tmp_path / "plain", rounds=2, **options)
+    sharp, _ = adapt_tiny(tmp_path / "sharp", rounds=2, sharpness=0.3, **options)
+    first, other = curve(tmp_path / "plain")[0], curve(tmp_path / "sharp")[0]
+    assert {key: first[key] for key in first if "distance" in key} == {
+        key: other[key] for key in other if "distance" in key
+    }
+    assert not torch.equal(plain.merge.coefficients, sharp.merge.coefficients)
+    assert all(value.isfinite().all() for value in state(sharp).values())
+
+
+def rates(options, steps, start=1.0):
+    """The learning rate of every step, by MMEngine's own schedulers."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=start)
+    schedulers = [PARAM_SCHEDULERS.build({**one, "optimizer": optimizer}) for one in learning_rates(options, steps)]
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return np.array(found)
+
+
+def test_rates_rise_over_the_warmup_and_fall_to_zero_at_the_end():
+    steps = np.arange(20)
+    falls = {"none": 0 * steps + 1.0, "linear": 1 - steps / 20, "cosine": (1 + np.cos(np.pi * steps / 20)) / 2}
+    for decay, expected in falls.items():
+        assert rates(make_options(rounds=20, lr_decay=decay), 20) == pytest.approx(expected, abs=1e-6)
+    late = np.arange(16)
+    falls = {"none": 0 * late + 1.0, "linear": 1 - late / 16, "cosine": (1 + np.cos(np.pi * late / 16)) / 2}
+    for decay, expected in falls.items():
+        found = rates(make_options(rounds=10, warmup=2, lr_decay=decay, schedule="per_task"), 20)
+        assert found[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8]) and found[4:] == pytest.approx(expected, abs=1e-6)

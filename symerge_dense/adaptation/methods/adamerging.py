@@ -32,6 +32,8 @@ _PUBLISHED: dict[str, Any] = {
     "learn_layer": False,
     "coefficient_lr": 1e-3,
     "lr_decay": "none",
+    "warmup": 0,
+    "sharpness": 0.0,
     "schedule": "sum",
     "density": None,
 }

@@ -124,7 +124,14 @@ class ProDistill(AdaptiveMethod):
 
     def student(self, context: AdaptationContext) -> Student:
         options = dataclasses.replace(
-            context.options, labels="online", augment=None, lr_decay="none", balance="none", schedule="sum"
+            context.options,
+            labels="online",
+            augment=None,
+            lr_decay="none",
+            warmup=0,
+            sharpness=0.0,
+            balance="none",
+            schedule="sum",
         )
         model = assemble(context.base, context.experts).to(context.device)
         return ProDistillStudent(model, options, list(block_shapes(model, probe_image(context))), self.lr)

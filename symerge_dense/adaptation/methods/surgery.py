@@ -82,7 +82,9 @@ class Surgery(AdaptiveMethod):
         self.lr = check_within(self.name, "lr", lr, "(0, inf)", "a learning rate")
 
     def student(self, context: AdaptationContext) -> Student:
-        options = dataclasses.replace(context.options, labels="online", augment=None, lr_decay="none")
+        options = dataclasses.replace(
+            context.options, labels="online", augment=None, lr_decay="none", warmup=0, sharpness=0.0
+        )
         network = TaskAdapted(initial_merge(context), probe_image(context), self.rank, context.seed)
         return SurgeryStudent(network, options, {"adapters": self.lr})
 
