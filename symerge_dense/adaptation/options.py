@@ -157,9 +157,9 @@ class SyMergeOptions:
             raise ValueError("adaptation.batch_size=1 has no batch statistics; use 2 or more, or statistics='running'.")
 
     def _check_optimisation(self) -> None:
-        if not 0 <= self.warmup < self.rounds:
+        if not isinstance(self.warmup, int) or not 0 <= self.warmup < self.rounds:
             raise ValueError(
-                f"adaptation.warmup={self.warmup!r} must lie in [0, rounds), where rounds={self.rounds}; 0 is none."
+                f"adaptation.warmup={self.warmup!r} must be a whole number in [0, rounds={self.rounds}); 0 is none."
             )
         for name in ("averaging_start", "averaging_decay"):
             if not 0 <= getattr(self, name) < 1:

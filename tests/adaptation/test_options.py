@@ -36,7 +36,7 @@ def test_an_override_beats_the_preset():
         ({"averaging_decay": 1.0}, r"averaging_decay=1.0 must lie in \[0, 1\)"),
         ({"sharpness": -0.1}, r"sharpness=-0.1 must be 0 \(off\) or a radius"),
         ({"sharpness": float("nan")}, "sharpness=nan must be 0"),
-        ({"warmup": 300}, r"warmup=300 must lie in \[0, rounds\), where rounds=300"),
+        ({"warmup": 300}, r"warmup=300 must be a whole number in \[0, rounds=300\)"),
         ({"lr_decay": "lineal"}, "Did you mean 'linear'"),
         ({"granularity": "chanel"}, "Did you mean 'channel'"),
         ({"singular_rank": 0}, "singular_rank=0 must be 1 or more, or None for all"),
