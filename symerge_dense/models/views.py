@@ -100,7 +100,7 @@ class Views:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in given:
             if name not in known:
-                raise ValueError(did_you_mean(str(name), known, "key of views"))
+                raise ValueError(f"views: {did_you_mean(str(name), known, 'key')}")
         return cls(**given)
 
     @property

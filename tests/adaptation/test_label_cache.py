@@ -10,7 +10,7 @@ from builders.adapt_once import adapt_tiny
 
 from symerge_dense.adaptation.expert_labels import CachedLabels, OnlineLabels
 from symerge_dense.adaptation.label_cache import labels_folder, variance_file, write_labels
-from symerge_dense.adaptation.student import PREFIX
+from symerge_dense.adaptation.objective import PREFIX
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.models.views import Views, average_of_views
 from symerge_dense.tasks.depth import Depth
