@@ -40,6 +40,7 @@ from .registry import DATASETS as DATASETS
 from .registry import HEADS as HEADS
 from .registry import MERGERS as MERGERS
 from .registry import TASKS as TASKS
+from .registry import TEACHERS as TEACHERS
 from .registry import Registry as Registry
 from .tasks.base import DenseTask as DenseTask
 

@@ -27,15 +27,12 @@ T = TypeVar("T")
 
 
 def did_you_mean(name: str, known: Collection[str], kind: str) -> str:
-    """Error text for an unknown name: the value, the nearest known names, and all of them.
+    """Error text for an unknown name, one or two sentences: the value, the nearest known names, and all of them.
 
     Args:
         name: what was asked for.
         known: all that could have been meant.
         kind: what such a name stands for, for example ``'task'``.
-
-    Returns:
-        One or two sentences.
 
     >>> did_you_mean("dept", ["depth", "normals"], "task")
     "unknown task 'dept'. Did you mean 'depth'? Known: depth, normals."
@@ -196,6 +193,7 @@ DATASETS: Registry[Any] = Registry("data set", mmengine.DATASETS, ["symerge_dens
 TASKS: Registry[Any] = Registry("task", mmengine.TASK_UTILS, ["symerge_dense.tasks"])
 MERGERS: Registry[Any] = Registry("merger", None, ["symerge_dense.merging.methods"])
 ADAPTIVE_METHODS: Registry[Any] = Registry("adaptive method", None, ["symerge_dense.adaptation.methods"])
+TEACHERS: Registry[Any] = Registry("teacher", None, ["symerge_dense.adaptation.teachers"])
 HOOKS: Registry[Any] = Registry("hook", mmengine.HOOKS, ["symerge_dense.engine", "symerge_dense.adaptation.hook"])
 METRICS: Registry[Any] = Registry("metric", mmengine.METRICS, ["symerge_dense.evaluation.metric"])
 DATA_SAMPLERS: Registry[Any] = Registry("sampler", mmengine.DATA_SAMPLERS, ["symerge_dense.datasets.samplers"])

@@ -1,4 +1,5 @@
 from . import methods as methods
+from . import teachers as teachers
 from .expert_labels import CachedLabels as CachedLabels
 from .expert_labels import OnlineLabels as OnlineLabels
 from .finalize import finalized as finalized
@@ -23,3 +24,5 @@ from .student import Student as Student
 from .student import TrainedParts as TrainedParts
 from .symerge_model import SyMergeModel as SyMergeModel
 from .symerge_model import load_expert as load_expert
+from .teacher import Targets as Targets
+from .teacher import Teacher as Teacher

@@ -40,6 +40,11 @@ class WeightAverage(nn.Module):
         """Whether there is a mean."""
         return bool(self.count > 0)
 
+    @property
+    def means(self) -> dict[str, Tensor]:
+        """{name of a parameter: its mean}; before there is one, its first value."""
+        return {name.replace("/", "."): self.get_buffer(name) for name in self._learned}
+
     def after_step(self, iteration: int, steps: int) -> None:
         """Update the mean, if the run has come so far; the last step always counts.
 

@@ -2,12 +2,13 @@
 
 | when | stage | done by |
 |---|---|---|
-| before_run | make room for averages | adaptation.averaging |
+| before_run | attach the teacher, make room for averages | Teacher.attach, adaptation.averaging |
 | before_train | attach experts: task vectors | Student.attach |
 | | expert labels: cached once, or computed in every step | adaptation.label_cache, adaptation.expert_labels |
 | | scale the losses to equal size | initial_scale |
 | before_train_iter | choose the tasks of the step | task_of, Student.before_step |
 | after_train_iter | project coefficients, average, log | Student.after_step, adaptation.averaging, history |
+| | tell the teacher of the new weights | Teacher.after_step |
 | before_val, after_val | fold and re-estimate BatchNorm; undo both | adaptation.finalize |
 | before_save_checkpoint | keep coefficients, adapted layers, averages, statistics | Student.trainable_state_dict |
 | after_load_checkpoint | complete a slim checkpoint | |
@@ -112,8 +113,9 @@ class SyMergeHook(Hook):
         self.history: History | None = None
 
     def before_run(self, runner: Any) -> None:
-        """Make room for averages: a checkpoint that is resumed from has them."""
+        """Make room for averages and for what the teacher remembers: a checkpoint that is resumed from has them."""
         model = unwrap(runner)
+        model.teacher.attach(model)
         if model.options.averaging != "none" and model.average is None and not model.folded:
             model.average = average_of(model, model.options)
 
@@ -182,6 +184,7 @@ class SyMergeHook(Hook):
         model = unwrap(runner)
         if model.options.schedule == "per_task":
             model.active = [task_of(runner.iter, list(model.model.tasks), runner.seed)]
+        model.progress = runner.iter / runner.max_iters
         model.before_step(runner.iter, runner.max_iters)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -190,10 +193,11 @@ class SyMergeHook(Hook):
         model.after_step()
         if model.average is not None:
             model.average.after_step(runner.iter, runner.max_iters)
+        model.teacher.after_step(model, runner.iter)
         values = {key: value for key, value in (outputs or {}).items() if key.startswith(("loss_", "distance_"))}
         if get_rank() == 0:
             assert self.history is not None, "before_train comes first"
-            self.history.add(runner.iter, values | model.log_scalars())
+            self.history.add(runner.iter, values | model.log_scalars() | model.teacher.log_scalars())
 
     def before_val(self, runner: Any) -> None:
         """Evaluate the merged model in its final form."""

@@ -1,4 +1,4 @@
-"""What the adaptation minimises: for every task its own loss between the merged model's output and the expert's.
+"""What the adaptation minimises: for every task its own loss between the merged model's output and its target.
 
 Where the options ask for it, and the task predicts a distribution, it is the entropy of the model's output instead.
 """
@@ -6,6 +6,7 @@ Where the options ask for it, and the task predicts a distribution, it is the en
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 from mmengine.dist import get_world_size
@@ -34,33 +35,41 @@ def labels_in(batch: Mapping[str, Tensor], tasks: Iterable[str]) -> dict[str, Te
 
 
 def task_losses(
-    tasks: Mapping[str, DenseTask], outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor], options: SyMergeOptions
+    tasks: Mapping[str, DenseTask],
+    outputs: Mapping[str, Tensor],
+    labels: Mapping[str, Tensor],
+    options: SyMergeOptions,
+    weights: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
-    """Loss of each task between the merged output and the expert's, both raw and at head resolution.
+    """Loss of each task between the merged output and the teacher's, both raw and at head resolution.
 
     Args:
         tasks: {task: its rules}.
         outputs: {task: (N,C,h,w)} of the merged model.
-        labels: {task: (N,C,h,w)} of the experts.
+        labels: {task: (N,C,h,w)} of the experts or another teacher, for all tasks of ``outputs``.
         options: of the adaptation.
+        weights: {task: (N,h,w)} of the pixels; a task without them weighs all alike.
 
     Returns:
         {task of ``outputs``: scalar}.
     """
     return {
-        task: distance(tasks[task], output, labels[task].to(output.device, torch.float32), options)
+        task: distance(tasks[task], output, labels[task].to(output.device, torch.float32), options, weights.get(task))
         for task, output in outputs.items()
     }
 
 
-def distance(task: DenseTask, output: Tensor, expert_output: Tensor, options: SyMergeOptions) -> Tensor:
+def distance(
+    task: DenseTask, output: Tensor, expert_output: Tensor, options: SyMergeOptions, weight: Tensor | None = None
+) -> Tensor:
     """Loss of one task, a scalar.
 
     Args:
         task: its rules.
         output: (N,C,h,w) of the merged model, raw.
-        expert_output: float32 (N,C,h,w) of the expert, raw.
+        expert_output: float32 (N,C,h,w) of the expert or another teacher, raw.
         options: ``objective``, ``soft`` and ``filter`` matter.
+        weight: of every pixel, (N,h,w); None weighs all alike.
     """
     output = output.float()
     entropy = task.entropy(output) if options.objective == "entropy" else None
@@ -74,4 +83,6 @@ def distance(task: DenseTask, output: Tensor, expert_output: Tensor, options: Sy
         keep = agree.view_as(keep) | (theirs >= ours)
         if get_world_size() == 1 and not keep.any():
             return output.new_zeros(())  # nothing to learn from: no gradient, no step
-    return task.loss(output, target, valid=keep)
+    if weight is None:
+        return task.loss(output, target, valid=keep)
+    return task.loss(output, target, valid=keep, weight=weight.to(output))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from symerge_dense.adaptation.teacher import build_teacher
 from symerge_dense.models.views import Views
 from symerge_dense.registry import did_you_mean
+from symerge_dense.tasks.base import DenseTask
 
 Granularity = Literal["tensor", "block", "task", "channel", "singular"]
 Labels = Literal["cached", "online"]
@@ -70,6 +74,9 @@ class SyMergeOptions:
             dict(flip=True, scales=(0.75, 1.0, 1.25), shift=7) or some of it; None asks for the plain image alone.
         objective: 'labels' learns from the experts' outputs; 'entropy' makes the merged model's own distribution
             certain in tasks that have one, and learns from the expert in the others.
+        teacher: what the merged model learns from, a name of ``TEACHERS`` or ``dict(type=name, ...)``: the 'experts';
+            'ema', the moving average of the merged model; 'mix', both averaged; 'model', a finished model; or one of
+            your own.
         soft: distil class probabilities (True) or the arg-max class (False).
         filter: 'confidence' drops the pixels where merged model and expert disagree and the merged one is surer;
             'none' keeps all.
@@ -115,6 +122,7 @@ class SyMergeOptions:
     labels: Labels = "cached"
     views: dict[str, Any] | None = None
     objective: Objective = "labels"
+    teacher: str | dict[str, Any] = "experts"
     soft: bool = True
     filter: Filter = "none"
     schedule: Schedule = "sum"
@@ -153,6 +161,9 @@ class SyMergeOptions:
         _check_views(self.views)
         if self.augment is not None and self.labels == "online":
             raise ValueError("adaptation.augment acts on cached labels; set adaptation.augment=None with 'online'.")
+        if self.teacher != "experts":
+            with _explained("teacher"):
+                build_teacher(self.teacher)
         if self.batch_size < 2 and self.statistics == "batch":
             raise ValueError("adaptation.batch_size=1 has no batch statistics; use 2 or more, or statistics='running'.")
 
@@ -166,6 +177,26 @@ class SyMergeOptions:
                 raise ValueError(f"adaptation.{name}={getattr(self, name)!r} must lie in [0, 1).")
         if not 0 <= self.sharpness < float("inf"):
             raise ValueError(f"adaptation.sharpness={self.sharpness!r} must be 0 (off) or a radius such as 0.07.")
+
+    def check_tasks(self, tasks: Mapping[str, DenseTask]) -> None:
+        """Check the options that depend on the tasks.
+
+        Args:
+            tasks: {task: its rules} of the merged model.
+
+        Raises:
+            ValueError: the teacher cannot teach them.
+        """
+        with _explained("teacher"):
+            build_teacher(self.teacher).check(tasks, self)
+
+
+@contextmanager
+def _explained(option: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"adaptation.{option}: {error}") from error
 
 
 def _check_views(views: dict[str, Any] | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.func import functional_call
 from symerge_dense.adaptation.averaging import WeightAverage
 from symerge_dense.adaptation.objective import labels_in, task_losses
 from symerge_dense.adaptation.options import SyMergeOptions
+from symerge_dense.adaptation.teacher import build_teacher
 from symerge_dense.merging.bn_statistics import statistics_policy
 from symerge_dense.merging.tensor_specs import TensorSpec, tensor_specs
 from symerge_dense.models.batchnorm import batchnorms
@@ -49,6 +51,9 @@ class Student(TrainableModel):
         weights = options.task_weights
         self.register_buffer("loss_scale", torch.tensor([float(weights.get(t, 1.0)) for t in model.tasks]))
         self.active: list[str] = list(model.tasks)  # the tasks of the coming step: all, or one with 'per_task'
+        self.progress = 0.0  # share of the run that is over
+        self.teacher = build_teacher(options.teacher)
+        options.check_tasks(model.tasks)
         self.labeller: Callable[[Tensor], dict[str, Tensor]] | None = None
         self.policy_statistics: dict[str, Tensor] = {}
         self.folded = False  # whether ``fold`` has put weights into the model that ``unfold`` takes back
@@ -183,19 +188,29 @@ class Student(TrainableModel):
 
         Args:
             image: (N,3,H,W) in 0..255.
-            batch: cached labels as ``label_<task>``; empty with online labels.
+            batch: cached labels as ``label_<task>``; empty with online labels. ``clean`` is the image that teachers
+                see, where ``image`` is a harder view of it.
         """
-        labels = labels_in(batch, self.active) if self.labeller is None else self.labeller(image)
-        return self.task_losses(self.outputs(image), labels)
+        clean = batch.get("clean", image)
+        with torch.no_grad():
+            labels = labels_in(batch, self.model.tasks) if self.labeller is None else self.labeller(clean)
+            targets = self.teacher.targets(self, clean, labels)
+        return self.task_losses(self.outputs(image), *targets)
 
-    def task_losses(self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Loss of each task between the merged output and the expert's, both raw and at head resolution.
+    def task_losses(
+        self,
+        outputs: Mapping[str, Tensor],
+        labels: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> dict[str, Tensor]:
+        """Loss of each task between the merged output and its target, both raw and at head resolution.
 
         Args:
             outputs: {task: (N,C,h,w)} of the merged model.
-            labels: {task: (N,C,h,w)} of the experts.
+            labels: {task: (N,C,h,w)} of the experts or another teacher.
+            weights: {task: (N,h,w)} of the pixels; a task without them weighs all alike.
         """
-        return task_losses(self.model.tasks, outputs, labels, self.options)
+        return task_losses(self.model.tasks, outputs, labels, self.options, weights)
 
     def _policy_statistics(self, experts: Mapping[str, MultiTaskModel]) -> dict[str, Tensor]:
         """BatchNorm statistics without images: the backbone's by policy, each head's from its expert."""

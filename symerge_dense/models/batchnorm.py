@@ -36,6 +36,23 @@ def statistics(module: nn.Module) -> list[Tensor]:
     return [value for name, value in named.items() if name.endswith(("running_mean", "running_var"))]
 
 
+@contextmanager
+def keeping_statistics(model: nn.Module) -> Iterator[None]:
+    """Layers that normalise with the batch do so inside, too, but leave their running statistics as they are.
+
+    Args:
+        model: the network.
+    """
+    layers = [layer for layer in batchnorms(model) if layer.training]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
+
+
 class _Moments:
     """Running sums of a layer's input over images and positions, per channel, in float64."""
 
@@ -61,12 +78,9 @@ def _batch_statistics(model: nn.Module, layers: list[_BatchNorm]) -> Iterator[No
     """Evaluation mode, except that ``layers`` normalise with the batch and keep their statistics; undone on leaving."""
     with evaluating(model):
         for layer in layers:
-            layer.training, layer.track_running_stats = True, False
-        try:
+            layer.training = True
+        with keeping_statistics(model):
             yield
-        finally:
-            for layer in layers:
-                layer.track_running_stats = True
 
 
 def _show(model: nn.Module, images: Tensor) -> None:

@@ -188,19 +188,20 @@ def check_experts(experts: Spec, tasks: Collection[str]) -> None:
         check_options(Recipe, {**recipes[0], **recipes[1]}, f"experts.recipe, task {task}")
 
 
-def check_adaptation(adaptation: Spec, tasks: Collection[str]) -> None:
+def check_adaptation(adaptation: Spec, tasks: Spec) -> None:
     """Check the options of the adaptation.
 
     Args:
         adaptation: the config's section.
-        tasks: names of the config's tasks.
+        tasks: {task name: task spec}.
 
     Raises:
-        ValueError: a wrong option, a weight for no task, or a wrong argument of the augmentation.
+        ValueError: a wrong option, one that does not fit the tasks, or a wrong argument of the augmentation.
     """
     check_types(SyMergeOptions, adaptation, "adaptation")
     with explained("adaptation"):
         options = make_options(**adaptation)
+        options.check_tasks({name: build_task(name, spec) for name, spec in tasks.items()})
     check_keys(options.task_weights, list(tasks), "adaptation.task_weights")
     if options.augment is not None:
         check_arguments({"type": Augment, **options.augment}, None, "adaptation.augment")
@@ -252,7 +253,7 @@ def check_types(kind: Any, values: Spec, where: str) -> None:
     fits: dict[type, Any] = {bool: bool, int: int, float: (int, float), str: str}
     for field in dataclasses.fields(kind):
         wanted = type(field.default)
-        if field.name in values and wanted in fits:
+        if field.name in values and wanted in fits and "|" not in str(field.type):
             value = values[field.name]
             if not isinstance(value, fits[wanted]) or isinstance(value, bool) != (wanted is bool):
                 raise ValueError(f"{where}.{field.name}={value!r} must be a value of type {wanted.__name__}.")

@@ -218,7 +218,7 @@ class TrainRun:
         with atomic_write(self.folder / "coefficients.safetensors") as temporary:
             learned = adapted.student.trainable_state_dict()
             save_file(
-                {name: value.contiguous() for name, value in learned.items()},
+                {name: value.contiguous() for name, value in learned.items() if not name.startswith("teacher.")},
                 temporary,
                 {"tasks": json.dumps(list(self.config.tasks)), "groups": json.dumps(list(adapted.coefficients))},
             )

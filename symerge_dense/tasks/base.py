@@ -66,7 +66,7 @@ class DenseTask(Predictions):
             (N,h,w).
         """
 
-    def loss(self, output: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    def loss(self, output: Tensor, target: Tensor, valid: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
         """Mean ``pixel_loss`` over valid pixels, a scalar; 0 with a zero gradient where no pixel is valid.
 
         Args:
@@ -74,6 +74,7 @@ class DenseTask(Predictions):
             target: ground truth or a self-label, at the same h x w.
             valid: bool (N,h,w), the pixels that count. None takes ``self.valid(target)``, which is right for ground
                 truth. A self-label is valid everywhere: pass ``torch.ones`` or the confidence filter's choice.
+            weight: (N,h,w), >= 0, for a weighted mean over the valid pixels; None weighs all alike.
 
         Raises:
             ValueError: output and target do not fit (see ``check``).
@@ -81,6 +82,10 @@ class DenseTask(Predictions):
         self.check(output, target)
         mask = self.valid(target) if valid is None else valid
         losses = self.pixel_loss(output, target)
+        if weight is not None:
+            shares = weight.where(mask, weight.new_zeros(()))
+            total = torch.where(mask, losses, losses.new_zeros(())) * shares
+            return total.sum() / shares.sum().clamp(min=torch.finfo(shares.dtype).tiny)
         return torch.where(mask, losses, losses.new_zeros(())).sum() / mask.sum().clamp(min=1)
 
     @abstractmethod

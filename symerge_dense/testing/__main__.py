@@ -14,7 +14,13 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-FLAGS = {"task": "tasks", "dataset": "data sets", "head": "heads", "method": "merging methods, static and adaptive"}
+FLAGS = {
+    "task": "tasks",
+    "dataset": "data sets",
+    "head": "heads",
+    "method": "merging methods, static and adaptive",
+    "teacher": "teachers of the adaptation",
+}
 MARKS = {True: "ok    ", False: "BROKEN", None: "  -   "}
 
 

@@ -12,6 +12,7 @@ from symerge_dense.registry import (
     HEADS,
     MERGERS,
     TASKS,
+    TEACHERS,
     Registry,
     did_you_mean,
     import_plugins,
@@ -22,6 +23,7 @@ from symerge_dense.testing.datasets import DATASET_CHECKS, OpenedDataset
 from symerge_dense.testing.heads import HEAD_CHECKS, head_builder
 from symerge_dense.testing.mergers import MERGER_CHECKS
 from symerge_dense.testing.predictions import TASK_CHECKS
+from symerge_dense.testing.teachers import TEACHER_CHECKS
 
 Options = Mapping[str, Any]
 
@@ -48,6 +50,7 @@ KINDS = (
     Kind("head", HEADS, HEAD_CHECKS, lambda owner, options: head_builder({"type": owner, **options})),
     Kind("method", MERGERS, MERGER_CHECKS, lambda owner, options: lambda: owner(**options)),
     Kind("method", ADAPTIVE_METHODS, ADAPTIVE_CHECKS, lambda owner, options: TinyRuns(lambda: owner(**options))),
+    Kind("teacher", TEACHERS, TEACHER_CHECKS, lambda owner, options: {"type": owner, **options}),
 )
 
 
@@ -68,7 +71,7 @@ def find_plugins(module: str, flags: Collection[str] = (), names: Collection[str
 
     Args:
         module: dotted name; the caller vouches for it.
-        flags: kinds that are wanted ('task', 'dataset', 'head', 'method'); none means all.
+        flags: kinds that are wanted ('task', 'dataset', 'head', 'method', 'teacher'); none means all.
         names: registered names that are wanted; none means all.
 
     Raises:
@@ -84,10 +87,11 @@ def find_plugins(module: str, flags: Collection[str] = (), names: Collection[str
         if (kind.registry.kind, name) not in before or f"{kind.registry[name].__module__}.".startswith(f"{module}.")
     ]
     if not found:
-        asked = " or ".join(flags) or "task, dataset, head or method"
+        asked = " or ".join(flags) or "task, dataset, head, method or teacher"
         raise ValueError(
             f"{module} registers no {asked}; put the decorator .register_module() of its "
-            "registry (TASKS, DATASETS, HEADS, MERGERS or ADAPTIVE_METHODS, of symerge_dense) before the class."
+            "registry (TASKS, DATASETS, HEADS, MERGERS, ADAPTIVE_METHODS or TEACHERS, of symerge_dense) before the "
+            "class."
         )
     known = [plugin.name for plugin in found]
     for name in names:

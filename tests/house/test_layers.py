@@ -110,8 +110,14 @@ PLUGINS = {
     "DATASETS": ("datasets", "datasets/rooms", "datasets/nyuv2"),
     "MERGERS": ("merging/methods",),
     "ADAPTIVE_METHODS": ("adaptation/methods",),
+    "TEACHERS": ("adaptation/teachers",),
 }
-FOLDERS = {"merging/methods": "MERGERS", "adaptation/methods": "ADAPTIVE_METHODS", "models/heads": "HEADS"}
+FOLDERS = {
+    "merging/methods": "MERGERS",
+    "adaptation/methods": "ADAPTIVE_METHODS",
+    "adaptation/teachers": "TEACHERS",
+    "models/heads": "HEADS",
+}
 SHARED = {"base.py", "__init__.py"}  # of a plug-in folder: what its plug-ins derive from, and what it exports
 
 

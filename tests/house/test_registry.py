@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from symerge_dense.registry import ADAPTIVE_METHODS, HEADS, MERGERS, TASKS, Registry, did_you_mean
+from symerge_dense.registry import ADAPTIVE_METHODS, HEADS, MERGERS, TASKS, TEACHERS, Registry, did_you_mean
 
 
 def named(name, **attributes):
@@ -102,8 +102,9 @@ def test_build_of_an_unknown_type_names_it():
         (HEADS, {"DeepLab", "MultiScale", "MMSegHead"}),
         (MERGERS, {"average", "task_arithmetic"}),
         (ADAPTIVE_METHODS, {"symerge", "layer_on_base", "adamerging", "surgery", "prodistill"}),
+        (TEACHERS, {"experts", "ema", "mix", "model"}),
     ],
-    ids=["tasks", "heads", "mergers", "adaptive methods"],
+    ids=["tasks", "heads", "mergers", "adaptive methods", "teachers"],
 )
 def test_a_registry_is_full_when_it_is_asked(entries, expected):
     assert expected <= set(entries)

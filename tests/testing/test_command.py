@@ -123,7 +123,7 @@ def test_a_data_set_without_its_arguments_is_a_wrong_question(module, capsys):
         (["no_such_lab"], "plug-in no_such_lab cannot be imported"),
         (["{}", "{}_god"], "unknown plug-in '{0}_god'. Did you mean '{0}_good'"),
         (["{}", "--head", "--options", "width"], "--options width: give NAME=VALUE"),
-        (["json"], "json registers no task, dataset, head or method; put the decorator"),
+        (["json"], "json registers no task, dataset, head, method or teacher; put the decorator"),
     ],
 )
 def test_wrong_questions_end_with_2(module, words, told, capsys):

@@ -126,6 +126,7 @@ class ProDistill(AdaptiveMethod):
         options = dataclasses.replace(
             context.options,
             labels="online",
+            teacher="experts",  # not asked: blocks learn from the experts' own
             augment=None,
             lr_decay="none",
             warmup=0,

@@ -83,7 +83,13 @@ class Surgery(AdaptiveMethod):
 
     def student(self, context: AdaptationContext) -> Student:
         options = dataclasses.replace(
-            context.options, labels="online", augment=None, lr_decay="none", warmup=0, sharpness=0.0
+            context.options,
+            labels="online",
+            teacher="experts",  # not asked: adapters learn from the experts' features
+            augment=None,
+            lr_decay="none",
+            warmup=0,
+            sharpness=0.0,
         )
         network = TaskAdapted(initial_merge(context), probe_image(context), self.rank, context.seed)
         return SurgeryStudent(network, options, {"adapters": self.lr})

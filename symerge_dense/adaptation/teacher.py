@@ -1,0 +1,125 @@
+"""What the merged model learns from: the contract of a teacher, which makes targets of the experts' labels.
+
+Teachers are classes of ``TEACHERS``, one idea a file in ``adaptation/teachers``; option ``teacher`` names one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from symerge_dense.registry import TEACHERS
+from symerge_dense.tasks.base import DenseTask
+
+if TYPE_CHECKING:
+    from symerge_dense.adaptation.options import SyMergeOptions
+    from symerge_dense.adaptation.student import Student
+
+
+class Targets(NamedTuple):
+    """What a teacher says about a batch.
+
+    Args:
+        outputs: {task: raw output (N,C,h,w), as an expert would give it}; tasks that do not learn now may be missing.
+        weights: {task: weight >= 0 of every pixel's loss, (N,h,w)}; a task without one weighs all pixels alike.
+    """
+
+    outputs: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Teacher(nn.Module, ABC):
+    """Makes the targets of every batch. A subclass writes ``targets``, and of the other methods what it needs.
+
+    A teacher is a part of the student. What it remembers from step to step must be buffers that ``attach`` registers:
+    checkpoints hold them, so that a resumed run goes on as if unbroken, and every process has its own, which stay equal
+    because all see the same weights. A network that never changes is no part of the state: keep it in a list, which
+    PyTorch does not look into. Teachers that are attributes are attached, checked and told of steps along with it.
+
+    Attributes:
+        name: registry key.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def targets(self, student: Student, image: Tensor, labels: Mapping[str, Tensor]) -> Targets:
+        """What the student should have said about a batch; called without gradient.
+
+        Args:
+            student: the model that learns. ``student.model.tasks`` has the rules of the tasks, ``student.active`` the
+                tasks of this step, and ``student.progress`` is the share of the run that is over, 0 at first.
+            image: the images as they are, not what strong augmentation made of them: (N,3,H,W) in 0..255.
+            labels: {task: raw output (N,C,h,w) of its expert}, moved along with the image; any float precision.
+        """
+
+    def check(self, tasks: Mapping[str, DenseTask], options: SyMergeOptions) -> None:
+        """Refuse what cannot work, before any training.
+
+        Args:
+            tasks: {task: its rules} of the merged model.
+            options: of the adaptation.
+
+        Raises:
+            ValueError: the teacher cannot teach these tasks, or contradicts an option.
+        """
+        for part in self._parts():
+            part.check(tasks, options)
+
+    def attach(self, student: Student) -> None:
+        """Called once, before a checkpoint is loaded and before the first step: register buffers, move networks.
+
+        Args:
+            student: the model that learns, with its weights at the start, on its device.
+        """
+        for part in self._parts():
+            part.attach(student)
+
+    def after_step(self, student: Student, iteration: int) -> None:
+        """Called after every optimizer step, when the student has its new weights.
+
+        Args:
+            student: the model that learns.
+            iteration: number of the step, from 0.
+        """
+        for part in self._parts():
+            part.after_step(student, iteration)
+
+    def log_scalars(self) -> dict[str, Tensor]:
+        """Scalars for the run's history, beside the losses."""
+        return {name: value for part in self._parts() for name, value in part.log_scalars().items()}
+
+    def _parts(self) -> list[Teacher]:
+        return [part for part in self.children() if isinstance(part, Teacher)]
+
+
+def build_teacher(spec: str | Mapping[str, Any] | Teacher) -> Teacher:
+    """Build a teacher.
+
+    Args:
+        spec: a name of ``TEACHERS``, ``{'type': name or class, **arguments}``, or a teacher, which is returned.
+
+    Raises:
+        ValueError: there is no such teacher, or it refuses its arguments.
+    """
+    if isinstance(spec, Teacher):
+        return spec
+    given = {"type": spec} if isinstance(spec, str) else spec
+    if not isinstance(given, Mapping) or not isinstance(given.get("type"), str | type):
+        raise ValueError(
+            f"{spec!r} is no teacher; give a name ({', '.join(TEACHERS)}), or dict(type=name, ...) with its options."
+        )
+    kind = given["type"]
+    owner = TEACHERS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(owner, type) and issubclass(owner, Teacher)):
+        raise ValueError(f"{kind!r} is no teacher; derive it from symerge_dense.adaptation.Teacher.")
+    try:
+        return owner(**{name: value for name, value in given.items() if name != "type"})
+    except TypeError as error:
+        known = ", ".join(inspect.signature(owner).parameters) or "none"
+        raise ValueError(f"teacher {owner.__name__}: {error}; its options: {known}.") from error

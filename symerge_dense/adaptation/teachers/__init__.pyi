@@ -1,0 +1,4 @@
+from .fixed import Experts as Experts
+from .fixed import Model as Model
+from .mean_teacher import Ema as Ema
+from .mean_teacher import Mix as Mix
