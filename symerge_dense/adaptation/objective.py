@@ -16,6 +16,7 @@ from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.tasks.base import DenseTask
 
 PREFIX = "label_"
+EVEN: Mapping[str, Tensor] = MappingProxyType({})  # weights of pixels that are all alike
 
 
 def labels_in(batch: Mapping[str, Tensor], tasks: Iterable[str]) -> dict[str, Tensor]:
@@ -39,7 +40,7 @@ def task_losses(
     outputs: Mapping[str, Tensor],
     labels: Mapping[str, Tensor],
     options: SyMergeOptions,
-    weights: Mapping[str, Tensor] = MappingProxyType({}),
+    weights: Mapping[str, Tensor] = EVEN,
 ) -> dict[str, Tensor]:
     """Loss of each task between the merged output and the teacher's, both raw and at head resolution.
 

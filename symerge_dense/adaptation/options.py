@@ -75,8 +75,8 @@ class SyMergeOptions:
         objective: 'labels' learns from the experts' outputs; 'entropy' makes the merged model's own distribution
             certain in tasks that have one, and learns from the expert in the others.
         teacher: what the merged model learns from, a name of ``TEACHERS`` or ``dict(type=name, ...)``: the 'experts';
-            'ema', the moving average of the merged model; 'mix', both averaged; 'model', a finished model; or one of
-            your own.
+            'ema', the moving average of the merged model; 'mix', both averaged; 'model', a finished model;
+            'cross_task', depth and normals each other; or one of your own.
         soft: distil class probabilities (True) or the arg-max class (False).
         filter: 'confidence' drops the pixels where merged model and expert disagree and the merged one is surer;
             'none' keeps all.

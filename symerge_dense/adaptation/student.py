@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from symerge_dense.adaptation.averaging import WeightAverage
-from symerge_dense.adaptation.objective import labels_in, task_losses
+from symerge_dense.adaptation.objective import EVEN, labels_in, task_losses
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.teacher import build_teacher
 from symerge_dense.merging.bn_statistics import statistics_policy
@@ -198,10 +197,7 @@ class Student(TrainableModel):
         return self.task_losses(self.outputs(image), *targets)
 
     def task_losses(
-        self,
-        outputs: Mapping[str, Tensor],
-        labels: Mapping[str, Tensor],
-        weights: Mapping[str, Tensor] = MappingProxyType({}),
+        self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor], weights: Mapping[str, Tensor] = EVEN
     ) -> dict[str, Tensor]:
         """Loss of each task between the merged output and its target, both raw and at head resolution.
 

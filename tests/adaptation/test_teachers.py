@@ -28,7 +28,7 @@ def file(tmp_path_factory):
 
 
 def specs(file):
-    own = {"model": {"checkpoint": file}}
+    own = {"model": {"checkpoint": file}, "cross_task": {"fov": 60}}
     return {name: {"type": name, **own.get(name, {})} for name in TEACHERS}
 
 

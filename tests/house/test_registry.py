@@ -102,7 +102,7 @@ def test_build_of_an_unknown_type_names_it():
         (HEADS, {"DeepLab", "MultiScale", "MMSegHead"}),
         (MERGERS, {"average", "task_arithmetic"}),
         (ADAPTIVE_METHODS, {"symerge", "layer_on_base", "adamerging", "surgery", "prodistill"}),
-        (TEACHERS, {"experts", "ema", "mix", "model"}),
+        (TEACHERS, {"experts", "ema", "mix", "model", "cross_task"}),
     ],
     ids=["tasks", "heads", "mergers", "adaptive methods", "teachers"],
 )

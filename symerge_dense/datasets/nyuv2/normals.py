@@ -7,6 +7,7 @@ import re
 import tarfile
 import tempfile
 import zlib
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +66,27 @@ def parse_axes(text: str) -> NormalAxes:
     return NormalAxes(
         channels, tuple(-1 if (match := found[channel]) and match[1] == "-" else 1 for channel in channels)
     )
+
+
+def written(axes: NormalAxes) -> str:
+    """Axes as ``parse_axes`` reads them: one signed letter per stored channel, 'x,-y,z'.
+
+    Args:
+        axes: of the normals.
+    """
+    letters = {
+        channel: "-" * (sign < 0) + letter
+        for channel, sign, letter in zip(axes.channels, axes.signs, "xzy", strict=True)
+    }
+    return ",".join(letters[channel] for channel in range(3))
+
+
+CANDIDATES = tuple(
+    parse_axes(",".join(sign + letter for sign, letter in zip(signs, letters, strict=True)))
+    for letters in permutations("xzy")
+    for signs in product(("", "-"), repeat=3)
+)
+"""All 48 axes that there can be: six orders, eight choices of signs."""
 
 
 # -- normals out of 8-bit pictures ------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from rich.markup import escape
 from rich.table import Table
 
-from symerge_dense.preparation.check.normal_axes import EXPECTED, Diagnosis, difference, in_words, written
+from symerge_dense.datasets.nyuv2.normals import written
+from symerge_dense.preparation.check.normal_axes import EXPECTED, Diagnosis, difference, in_words
 from symerge_dense.preparation.check.pairing import FEWEST, Pairing
 from symerge_dense.progress import console
 

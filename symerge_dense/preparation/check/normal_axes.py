@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import permutations, product
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symerge_dense.datasets.nyuv2.camera import Intrinsics, normals_from_depth
-from symerge_dense.datasets.nyuv2.normals import NormalAxes, parse_axes
+from symerge_dense.datasets.nyuv2.normals import CANDIDATES, NormalAxes, parse_axes, written
 from symerge_dense.datasets.targets import LONGEST_NORMAL, known_depth, known_normals
 
 Array = NDArray[Any]
@@ -21,24 +20,6 @@ PIXELS = 2000  # of an image; neighbours add nothing new
 ENOUGH = 200  # pixels of all images together
 EXPECTED = parse_axes("x,z,y")
 OPENCV = parse_axes("x,-y,z")
-CANDIDATES = tuple(
-    parse_axes(",".join(sign + letter for sign, letter in zip(signs, letters, strict=True)))
-    for letters in permutations("xzy")
-    for signs in product(("", "-"), repeat=3)
-)
-
-
-def written(axes: NormalAxes) -> str:
-    """Axes as ``parse_axes`` reads them: one signed letter per stored channel, 'x,-y,z'.
-
-    Args:
-        axes: of the normals.
-    """
-    letters = {
-        channel: "-" * (sign < 0) + letter
-        for channel, sign, letter in zip(axes.channels, axes.signs, "xzy", strict=True)
-    }
-    return ",".join(letters[channel] for channel in range(3))
 
 
 def in_words(axes: NormalAxes) -> str:

@@ -8,9 +8,9 @@ from builders.nyu_prepared import SIZE, arrays, write_prepared
 from builders.nyu_scene import scene
 
 from symerge_dense.datasets.nyuv2.camera import RGB_CAMERA
-from symerge_dense.datasets.nyuv2.normals import parse_axes
+from symerge_dense.datasets.nyuv2.normals import CANDIDATES, parse_axes, written
 from symerge_dense.preparation.check.check import check
-from symerge_dense.preparation.check.normal_axes import CANDIDATES, EXPECTED, diagnose, difference, in_words, written
+from symerge_dense.preparation.check.normal_axes import EXPECTED, diagnose, difference, in_words
 
 CAMERA = RGB_CAMERA.scaled(SIZE[0] / 480, SIZE[1] / 640)
 EVERY = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
