@@ -6,7 +6,6 @@ https://arxiv.org/abs/2410.17146
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,17 +15,17 @@ import torch
 from torch import Tensor
 
 from symerge_dense.merging.arguments import check_number
-from symerge_dense.merging.base import Merger
 from symerge_dense.merging.combine import total
+from symerge_dense.merging.methods._wrapping import WrappingMerger
 from symerge_dense.merging.methods.task_arithmetic import TaskArithmetic
-from symerge_dense.merging.operands import Operands, add_task_vectors, interpolate
+from symerge_dense.merging.operands import Operands, interpolate
 from symerge_dense.merging.order_statistics import Reading
 from symerge_dense.merging.tensor_specs import TensorSpec
 from symerge_dense.registry import MERGERS
 
 
 @MERGERS.register_module()
-class Lines(Merger):
+class Lines(WrappingMerger):
     """The delta of another method, scaled linearly with depth. Scope: that of the other method.
 
     Depth is that of ``TensorSpec.depth``: as in the published code, l counts the residual blocks alone, the first is 0
@@ -49,14 +48,12 @@ class Lines(Merger):
     def __init__(
         self, method: str | Mapping[str, Any] = "task_arithmetic", alpha: float | None = None, beta: float = 0.3
     ) -> None:
-        self.method = method
         self.alpha = None if alpha is None else check_number(self.name, "alpha", alpha)
         self.beta = check_number(self.name, "beta", beta)
-        self._inner = inner = _build(method)
-        self.needs, self.per_task, self.extra_bits = inner.needs, inner.per_task, inner.extra_bits
-        self.treats = {kind: "base" if how == "base" else "method" for kind, how in inner.treats.items()}
-        self._measures = alpha is None and not isinstance(inner, TaskArithmetic)
-        self.passes, self.elementwise = inner.passes + self._measures, inner.elementwise
+        super().__init__(method, scale=1.0)
+        self._measures = alpha is None and not isinstance(self._inner, TaskArithmetic)
+        self.passes += self._measures
+        self.elementwise = self._inner.elementwise
 
     def begin(self, specs: list[TensorSpec], tasks: tuple[str, ...]) -> None:
         if self.beta and specs and all(spec.depth is None for spec in specs):
@@ -66,25 +63,25 @@ class Lines(Merger):
             )
         self._tasks = len(tasks)
         self._summed, self._merged = list[float](), list[float]()  # norms of the parts
-        self._inner.begin([spec for spec in specs if self._inner.treats[spec.kind] == "method"], tasks)
+        super().begin(specs, tasks)
 
     def reads(self, number: int) -> Reading:
-        return self._inner.reads(number) if number < self._inner.passes else "all"
+        return super().reads(number) if number < self._inner.passes else "all"
 
     def observe(self, number: int, operands: Operands) -> None:
         if number == self._inner.passes:
             operands = replace(operands, unchecked=False)  # one NaN would spoil the coefficient of every tensor
             self._summed.append(_norm(total(delta for _, delta in operands.deltas())))
-            self._merged.append(_norm(self._merge_inner(operands) - operands.base))
-        elif self._inner.treats[operands.spec.kind] == "method":
-            self._inner.observe(number, operands)
+            self._merged.append(_norm(self.merge_inner(operands) - operands.base))
+        else:
+            super().observe(number, operands)
 
     def end_pass(self, number: int) -> None:
         if number < self._inner.passes:
-            self._inner.end_pass(number)
+            super().end_pass(number)
 
     def merge(self, operands: Operands) -> Tensor:
-        return interpolate(operands.base, self._merge_inner(operands), self.coefficient(operands.spec))
+        return interpolate(operands.base, self.merge_inner(operands), self.coefficient(operands.spec))
 
     def coefficient(self, spec: TensorSpec) -> float:
         """alpha + beta * l / (L - 1) for a tensor; alpha where it has no depth.
@@ -103,25 +100,6 @@ class Lines(Merger):
         # fsum does not depend on the order, which threads do not keep.
         summed, merged = math.fsum(self._summed), math.fsum(self._merged)
         return summed / merged / self._tasks if merged else 0.0
-
-    def _merge_inner(self, operands: Operands) -> Tensor:
-        if self._inner.treats[operands.spec.kind] == "mean":
-            return add_task_vectors(operands, 1 / len(operands.tasks))
-        return self._inner.merge(operands)
-
-
-def _build(method: str | Mapping[str, Any]) -> Merger:
-    if not isinstance(method, str):
-        if not isinstance(method, Mapping) or not isinstance(method.get("type"), str):
-            raise ValueError(
-                f"lines: method is {method!r}; it must be a registered name, or a dict with a 'type' and "
-                "the method's arguments."
-            )
-        inner: Merger = MERGERS.build(dict(method))
-        return inner
-    cls = MERGERS[method]
-    unscaled: Merger = cls(scale=1.0) if "scale" in inspect.signature(cls).parameters else cls()
-    return unscaled
 
 
 def _norm(tensor: Tensor) -> float:
