@@ -17,39 +17,6 @@ from symerge_dense.models.modes import evaluating
 from symerge_dense.models.multi_task import MultiTaskModel
 
 
-# -- outputs of a backbone's blocks -----------------------------------------------------------------------------------
-class _Reached(Exception):
-    """Ends a forward pass early."""
-
-    def __init__(self, output: Tensor) -> None:
-        super().__init__()
-        self.output = output
-
-
-def output_at(module: nn.Module, run: Callable[[], object]) -> Tensor:
-    """The first output of a module during a computation, which ends there.
-
-    Args:
-        module: a part of a network.
-        run: the computation; it calls the network.
-
-    Raises:
-        ValueError: ``run`` never reaches the module.
-    """
-
-    def stop(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        raise _Reached(output)
-
-    handle = module.register_forward_hook(stop)
-    try:
-        run()
-    except _Reached as reached:
-        return reached.output
-    finally:
-        handle.remove()
-    raise ValueError("the module was not reached: it has no part in the network's features.")
-
-
 @torch.no_grad()
 def block_shapes(model: MultiTaskModel, image: Tensor) -> dict[str, tuple[int, ...]]:
     """{block of the backbone: shape of its output}, in the order of computation.

@@ -4,13 +4,15 @@ Fisher (Matena and Raffel 2022, https://arxiv.org/abs/2111.09832): the diagonal
 F = E_x E_{y~p(y|x)} [(d log p(y|x) / d theta)^2], one backward pass per image. y is drawn from the expert's own
 prediction: a class per pixel, or, where it predicts a number, the prediction plus Gaussian noise of variance 1.
 Gram (RegMean, Jin et al. 2023, https://arxiv.org/abs/2212.09849): G = X^T X of the inputs X of every linear layer and,
-patch by patch, of every convolution.
+patch by patch, of every convolution. RegMean++ (Nguyen et al. 2026, https://arxiv.org/abs/2508.03121) takes X from
+networks in which everything before the layer's block is merged already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +20,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from symerge_dense.models.modes import left_alone
-from symerge_dense.models.multi_task import MultiTaskModel
+from symerge_dense.models.batchnorm import batch_statistics, batchnorms
+from symerge_dense.models.modes import NotReachedError, left_alone, output_at
+from symerge_dense.models.multi_task import MultiTaskModel, assemble
 from symerge_dense.progress import track
 from symerge_dense.registry import did_you_mean
 
@@ -52,6 +55,58 @@ def collect(what: str, experts: Mapping[str, MultiTaskModel], batches: Sequence[
         raise ValueError(did_you_mean(what, rules, "statistic of an expert"))
     with left_alone(experts.values()):
         return {task: rules[what](task, expert.eval(), batches, seed) for task, expert in experts.items()}
+
+
+@torch.no_grad()
+def merged_grams(
+    experts: Mapping[str, MultiTaskModel],
+    batches: Sequence[Tensor],
+    blocks: Mapping[str, Collection[str]],
+    merge: Callable[[Collection[str], Statistics], Mapping[str, Tensor]],
+) -> Statistics:
+    """Gram matrices of every expert's layers on features of the merged network (RegMean++), block after block.
+
+    In a network that starts as the merge without statistics, a block's weights are replaced by each expert's in turn,
+    the inputs of its layers are collected, and the block is merged with them before the next one's turn. BatchNorm
+    normalises with the batch: no expert's running statistics fit merged features. Each pass ends with its block, so
+    that all of them cost about half a pass per block and expert.
+
+    Args:
+        experts: {task: expert}, which stay as they are.
+        batches: images, each batch (N,3,H,W) in 0..255.
+        blocks: {block: names of its tensors} of the backbone, in forward order, together all of its tensors.
+        merge: gives the merged tensors of these names from the statistics found so far.
+
+    Returns:
+        {task: {name of a weight: Gram matrix}}, of the layers that ``collect('gram', ...)`` has.
+    """
+    states = {task: expert.backbone.state_dict() for task, expert in experts.items()}
+    found: Statistics = {task: {} for task in experts}
+    with left_alone(experts.values()):
+        first = next(iter(experts.values()))
+        network = assemble(first.backbone, experts).to(next(first.parameters()).device)
+    network.backbone.load_state_dict(dict(merge(list(next(iter(states.values()))), found)))
+    layers = _matrices(network)
+    with batch_statistics(network, batchnorms(network)):
+        for block, names in track(list(blocks.items()), "Gram matrices behind merged blocks"):
+            own = {name: layers[name] for name in names if name in layers}
+            if not own:
+                continue
+            for task, state in states.items():
+                network.backbone.load_state_dict({name: state[name] for name in names}, strict=False)
+                found[task] |= _grams(own, partial(_up_to, network, block), batches)
+            network.backbone.load_state_dict(dict(merge(names, found)), strict=False)
+    return found
+
+
+def _up_to(network: MultiTaskModel, block: str, batch: Tensor) -> None:
+    """Run the backbone until the block has put out something; to the end where the block is no module."""
+    module = dict(network.backbone.named_modules()).get(block)
+    if module is None:
+        network.features(batch)
+        return
+    with suppress(NotReachedError):  # without inputs it has no Gram matrix, and is averaged
+        output_at(module, lambda: network.features(batch))
 
 
 def log_likelihood(expert: MultiTaskModel, task: str, output: Tensor, generator: torch.Generator) -> Tensor:
@@ -99,13 +154,25 @@ def _fisher(task: str, expert: MultiTaskModel, batches: Sequence[Tensor], seed: 
 
 @torch.no_grad()
 def _gram(task: str, expert: MultiTaskModel, batches: Sequence[Tensor], seed: int) -> dict[str, Tensor]:
+    layers = _matrices(expert)
+    return _grams(layers, expert.features, track(batches, f"Gram matrices of expert {task}"))
+
+
+def _matrices(network: MultiTaskModel) -> dict[str, nn.Module]:
+    """{name of the weight: layer} of the backbone's layers that have a Gram matrix."""
+    return {f"{name}.weight": layer for name, layer in network.backbone.named_modules() if _is_matrix(layer)}
+
+
+def _grams(
+    layers: Mapping[str, nn.Module], run: Callable[[Tensor], object], batches: Iterable[Tensor]
+) -> dict[str, Tensor]:
+    """{name: X^T X} of the inputs X that layers get while ``run`` sees every batch."""
     grams: dict[str, Tensor] = {}
     with ExitStack() as stack:
-        for name, layer in expert.backbone.named_modules():
-            if _is_matrix(layer):
-                stack.callback(layer.register_forward_pre_hook(_observer(f"{name}.weight", grams)).remove)
-        for batch in track(batches, f"Gram matrices of expert {task}"):
-            expert.features(batch)
+        for name, layer in layers.items():
+            stack.callback(layer.register_forward_pre_hook(_observer(name, grams)).remove)
+        for batch in batches:
+            run(batch)
     return {name: gram.float() for name, gram in grams.items()}
 
 

@@ -25,7 +25,8 @@ class Merger(ABC):
 
     Attributes:
         name: name in the registry and in tables.
-        needs: per-expert tensors beside the weights ('gram', 'fisher') that ``run`` must be given as extras.
+        needs: per-expert tensors beside the weights ('gram', 'merged_gram', 'fisher') that ``run`` must be given as
+            extras.
         per_task: every task gets its own weights; ``Operands.task`` is the one wanted.
         extra_bits: bits per weight that each task costs beside the shared weights, for ``per_task`` methods.
         treats: what each kind of weight gets: 'method' (``merge``), 'mean' (the experts' mean) or 'base'. Running

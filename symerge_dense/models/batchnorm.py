@@ -74,8 +74,13 @@ class _Moments:
 
 
 @contextmanager
-def _batch_statistics(model: nn.Module, layers: list[_BatchNorm]) -> Iterator[None]:
-    """Evaluation mode, except that ``layers`` normalise with the batch and keep their statistics; undone on leaving."""
+def batch_statistics(model: nn.Module, layers: list[_BatchNorm]) -> Iterator[None]:
+    """Evaluation mode, except that ``layers`` normalise with the batch and keep their statistics; undone on leaving.
+
+    Args:
+        model: the network.
+        layers: those of its BatchNorm layers.
+    """
     with evaluating(model):
         for layer in layers:
             layer.training = True
@@ -115,7 +120,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     if not layers:
         return
     moments = [_Moments(layer) for layer in layers]
-    with _batch_statistics(model, layers), ExitStack() as stack:
+    with batch_statistics(model, layers), ExitStack() as stack:
         for layer, moment in zip(layers, moments, strict=True):
             stack.callback(layer.register_forward_pre_hook(moment.observe).remove)
         for images in batches:

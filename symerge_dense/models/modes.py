@@ -1,11 +1,11 @@
-"""Context managers that put networks into evaluation mode for a while, and restore modes and devices."""
+"""How networks run for a while: in evaluation mode, with modes and devices put back, or up to one of their modules."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -43,3 +43,40 @@ def left_alone(modules: Collection[nn.Module]) -> Iterator[None]:
             module.to(device)
         for part, training in modes:
             part.training = training
+
+
+# -- a pass that ends early -------------------------------------------------------------------------------------------
+class NotReachedError(ValueError):
+    """A computation ended without the module that was waited for."""
+
+
+class _Reached(Exception):
+    """Ends a forward pass early."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+
+def output_at(module: nn.Module, run: Callable[[], object]) -> Tensor:
+    """The first output of a module during a computation, which ends there.
+
+    Args:
+        module: a part of a network.
+        run: the computation; it calls the network.
+
+    Raises:
+        NotReachedError: ``run`` never reaches the module.
+    """
+
+    def stop(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        raise _Reached(output)
+
+    handle = module.register_forward_hook(stop)
+    try:
+        run()
+    except _Reached as reached:
+        return reached.output
+    finally:
+        handle.remove()
+    raise NotReachedError("the module was not reached: it has no part in the network's features.")

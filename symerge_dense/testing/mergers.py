@@ -67,8 +67,8 @@ def random_extras(
     """What data-dependent mergers are given beside the weights, drawn at random; the same for a task among any others.
 
     Args:
-        needs: 'fisher': non-negative, of the shape of every weight. 'gram': (n, n), n = inputs of a matrix or
-            I * kh * kw of a convolution, symmetric positive semidefinite; rank-deficient where n > 4.
+        needs: 'fisher': non-negative, of the shape of every weight. 'gram', 'merged_gram': (n, n), n = inputs of a
+            matrix or I * kh * kw of a convolution, symmetric positive semidefinite; rank-deficient where n > 4.
         specs: of the tensors.
         tasks: names of the experts.
         seed: of the values.
@@ -76,7 +76,7 @@ def random_extras(
     Returns:
         ``{what: {task: {tensor name: tensor}}}``.
     """
-    draw = {"fisher": _fisher, "gram": _gram}
+    draw = {"fisher": _fisher, "gram": _gram, "merged_gram": _gram}
     unknown = sorted(set(needs) - set(draw))
     if unknown:
         raise Skipped(f"it needs {unknown}, which cannot be made up here")

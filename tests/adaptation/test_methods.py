@@ -37,6 +37,7 @@ def test_all_methods_and_controls_are_there():
         "surgery",
         "prodistill",
         "simo_representation",
+        "frank_wolfe",
     }
 
 
@@ -140,6 +141,9 @@ def test_controls_differ_from_symerge_in_what_they_control_alone():
         ({"type": "simo_representation", "head_lr": -1}, "simo_representation: head_lr is -1"),
         ({"type": "full_distillation", "backbone_lr": "fast"}, "backbone_lr is 'fast'"),
         ({"type": "prodistill", "lr": float("nan")}, "prodistill: lr is nan"),
+        ({"type": "frank_wolfe", "step": 0}, r"frank_wolfe: step is 0; it must lie in \(0, 1\]"),
+        ({"type": "frank_wolfe", "iterations": 0}, "frank_wolfe: iterations is 0; it must be an integer of at least 1"),
+        ({"type": "frank_wolfe", "granularity": "block"}, "unknown granularity of frank_wolfe 'block'"),
         ({"type": "surgerie"}, "unknown adaptive method 'surgerie'. Did you mean 'surgery'"),
     ],
 )

@@ -7,11 +7,12 @@ import torch
 from builders import tiny
 from builders.adaptive_runs import again, once, setting, shared
 
-from symerge_dense.adaptation.low_rank import BlockAdapted, LowRank, TaskAdapted, block_shapes, output_at
+from symerge_dense.adaptation.low_rank import BlockAdapted, LowRank, TaskAdapted, block_shapes
 from symerge_dense.adaptation.method import initial_merge, probe_image
 from symerge_dense.adaptation.objective import PREFIX
 from symerge_dense.adaptation.options import make_options
 from symerge_dense.adaptation.symerge_model import SyMergeModel
+from symerge_dense.models.modes import output_at
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.registry import ADAPTIVE_METHODS
 from symerge_dense.tasks.edges import Edges
@@ -31,6 +32,7 @@ MOVES = {
     "adamerging_pp": ("moved", set()),
     "surgery": ("initial", set()),
     "prodistill": ("moved", set()),
+    "frank_wolfe": ("moved", set()),
     "simo_representation": ("initial", HEAD),
 }
 

@@ -1,6 +1,7 @@
 from .adamerging import AdaMerging as AdaMerging
 from .adamerging import AdaMergingPP as AdaMergingPP
 from .adamerging import AdaMergingTask as AdaMergingTask
+from .frank_wolfe import FrankWolfe as FrankWolfe
 from .full_distillation import FullDistillation as FullDistillation
 from .prodistill import ProDistill as ProDistill
 from .simo import SimoRepresentation as SimoRepresentation

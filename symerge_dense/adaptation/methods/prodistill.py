@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from symerge_dense.adaptation.low_rank import block_shapes, output_at
+from symerge_dense.adaptation.low_rank import block_shapes
 from symerge_dense.adaptation.method import AdaptationContext, AdaptiveMethod, probe_image
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.student import Groups, MergedStudent, Student
 from symerge_dense.merging.arguments import check_within
 from symerge_dense.merging.per_weight import PerWeightMerge
+from symerge_dense.models.modes import output_at
 from symerge_dense.models.multi_task import MultiTaskModel, assemble
 from symerge_dense.registry import ADAPTIVE_METHODS
 

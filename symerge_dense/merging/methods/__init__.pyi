@@ -16,6 +16,7 @@ from .magmax import MagMax as MagMax
 from .model_stock import ModelStock as ModelStock
 from .pcb import PCB as PCB
 from .regmean import RegMean as RegMean
+from .regmean_pp import RegMeanPP as RegMeanPP
 from .svc import SVC as SVC
 from .tall_masks import Consensus as Consensus
 from .tall_masks import TallMasks as TallMasks

@@ -39,7 +39,8 @@ class RegMean(MatrixMerger):
     """
 
     name: ClassVar[str] = "regmean"
-    needs = frozenset({"gram"})
+    statistic: ClassVar[str] = "gram"
+    needs = frozenset({statistic})
     alone_is_exact = True
 
     def __init__(self, rho: float = 0.95, ridge: float = 1e-6, conv: str = "reshape") -> None:
@@ -48,7 +49,7 @@ class RegMean(MatrixMerger):
         super().__init__(conv)
 
     def merge(self, operands: Operands) -> Tensor:
-        if has_extra(operands, "gram"):
+        if has_extra(operands, self.statistic):
             return super().merge(operands)
         return add_task_vectors(operands, 1 / len(operands.tasks))
 
@@ -57,7 +58,7 @@ class RegMean(MatrixMerger):
         factor, failed = torch.linalg.cholesky_ex(gram)
         if bool(failed):
             raise ValueError(
-                f"regmean: the Gram matrices of {operands.spec.name!r} are not positive semidefinite; "
+                f"{self.name}: the Gram matrices of {operands.spec.name!r} are not positive semidefinite; "
                 "collect them again, or use a larger ridge."
             )
         return torch.cholesky_solve(weighted.T, factor).T
@@ -80,7 +81,7 @@ class RegMean(MatrixMerger):
 
     def _gram(self, operands: Operands, task: str, size: int) -> Tensor:
         """G_t with its off-diagonal multiplied by ``rho``."""
-        scaled = extra_of(operands, "gram", task, (size, size)).to(torch.float64, copy=True)
+        scaled = extra_of(operands, self.statistic, task, (size, size)).to(torch.float64, copy=True)
         diagonal = scaled.diagonal().clone()
         scaled.mul_(self.rho).diagonal().copy_(diagonal)
         return scaled

@@ -102,7 +102,7 @@ class Static(Candidate):
         return bool(self.default.needs & SAMPLED) or draws(self.default)
 
     def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
-        extras = {what: models.statistics(what, seed) for what in sorted(self.default.needs)}
+        extras = {what: models.statistics(what, seed, self.default) for what in sorted(self.default.needs)}
         tasks: list[str | None] = list(models.experts) if self.default.per_task else [None]
 
         def merge(merger: Merger) -> States:
@@ -113,7 +113,8 @@ class Static(Candidate):
         tuned_on = "labels" if tuner.criterion == "labels" else "unlabelled"
         data = max(self.data, tuned_on if "tuning" in facts else "none", key=DATA.index)
         facts |= {"options": merger.hyperparameters, "extra_parameters": self._beside(models)}
-        notes = [_of_convolutions(merger, models), _without_gram(models, extras["gram"]) if "gram" in extras else ""]
+        grams = [_without_gram(models, found) for what, found in extras.items() if what != "fisher"]
+        notes = [_of_convolutions(merger, models), *grams]
         facts["note"] = "; ".join(filter(None, notes))
         return Outcome(networks, self.block, data, facts)
 

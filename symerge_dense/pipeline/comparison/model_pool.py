@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,11 @@ from symerge_dense.adaptation.label_cache import write_labels
 from symerge_dense.adaptation.method import AdaptationContext
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.datasets.unlabelled import Unlabelled
-from symerge_dense.experts.statistics import Statistics, collect
+from symerge_dense.experts.statistics import Statistics, collect, merged_grams
 from symerge_dense.merging.base import Merger
+from symerge_dense.merging.methods.regmean_pp import RegMeanPP
 from symerge_dense.merging.run import merge_state
-from symerge_dense.merging.tensor_specs import tensor_specs, weights
+from symerge_dense.merging.tensor_specs import block_names, tensor_specs, weights
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.batchnorm import recalibrate
 from symerge_dense.models.checkpoint import state_hash
@@ -27,6 +28,7 @@ from symerge_dense.models.multi_task import MultiTaskModel, assemble
 from symerge_dense.models.views import Views
 
 STATISTICS_IMAGES = 256  # for Fisher information and Gram matrices
+MERGED_GRAM = RegMeanPP.statistic
 State = dict[str, Tensor]
 
 
@@ -70,7 +72,14 @@ class ModelPool:
         return {"base": state_hash(self.base.state_dict()), **experts}
 
     # -- networks -----------------------------------------------------------------------------------------------------
-    def merge(self, merger: Merger, seed: int = 0, extras: Any = None, task: str | None = None) -> State:
+    def merge(
+        self,
+        merger: Merger,
+        seed: int = 0,
+        extras: Any = None,
+        task: str | None = None,
+        names: Collection[str] | None = None,
+    ) -> State:
         """Merge the experts' backbones.
 
         Args:
@@ -78,15 +87,20 @@ class ModelPool:
             seed: of random methods.
             extras: statistics that the method needs, {what: statistics}.
             task: whose weights to make, of a method that gives every task its own.
+            names: the tensors to merge; None merges all.
 
         Returns:
-            The merged backbone state.
+            The merged backbone state, or the part of it that is named.
         """
-        states = {name: expert.backbone.state_dict() for name, expert in self.experts.items()}
+        chosen = [spec for spec in self.specs if names is None or spec.name in names]
+
+        def part(backbone: TimmBackbone) -> State:
+            state = backbone.state_dict()
+            return {spec.name: state[spec.name] for spec in chosen}
+
+        states = {name: part(expert.backbone) for name, expert in self.experts.items()}
         policy = "mean" if self.options.batchnorm == "recalibrate" else self.options.batchnorm
-        return merge_state(
-            merger, self.base.state_dict(), states, self.specs, policy, seed=seed, extras=extras, task=task
-        )
+        return merge_state(merger, part(self.base), states, chosen, policy, seed=seed, extras=extras, task=task)
 
     def place(
         self, state: Mapping[str, Tensor], task: str | None = None, images: Sequence[Tensor] | None = None
@@ -137,14 +151,23 @@ class ModelPool:
             self._images[count] = list(image_batches(self.pool, count, self.options.batch_size, self.device))
         return self._images[count]
 
-    def statistics(self, what: str, seed: int) -> Statistics:
-        """The statistic of every expert that Fisher merging or RegMean needs.
+    def statistics(self, what: str, seed: int, merger: Merger) -> Statistics:
+        """The statistic of every expert that Fisher merging, RegMean or RegMean++ needs.
 
         Args:
-            what: 'fisher' or 'gram'.
+            what: 'fisher', 'gram' or 'merged_gram'.
             seed: of the draws of 'fisher'.
+            merger: the method, by which 'merged_gram' merges block after block.
         """
-        return collect(what, self.experts, self.images(STATISTICS_IMAGES), seed)
+        images = self.images(STATISTICS_IMAGES)
+        if what != MERGED_GRAM:
+            return collect(what, self.experts, images, seed)
+        blocks = {
+            block: [spec.name for spec in self.specs if spec.block_name == block] for block in block_names(self.specs)
+        }
+        return merged_grams(
+            self.experts, images, blocks, lambda names, found: self.merge(merger, seed, {what: found}, names=names)
+        )
 
     def context(self, seed: int, **more: Any) -> AdaptationContext:
         """What an adaptive method is given.

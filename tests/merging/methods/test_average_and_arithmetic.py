@@ -41,6 +41,7 @@ RECOVERS_ONE = {
     "cart": {},
     "fisher": {},
     "regmean": {},
+    "regmean_pp": {},
 }
 
 

@@ -17,8 +17,8 @@ from symerge_dense.merging.tensor_specs import specs_from_state
 from symerge_dense.registry import MERGERS
 from symerge_dense.testing.mergers import random_extras
 
-METHODS = ["iso_c", "iso_cts", "tsv_m", "wudi", "actmat", "ace", "cart", "dc_merge", "doge_ta", "regmean"]
-EXACT_ALONE = ["tsv_m", "wudi", "actmat", "cart", "regmean"]
+METHODS = ["iso_c", "iso_cts", "tsv_m", "wudi", "actmat", "ace", "cart", "dc_merge", "doge_ta", "regmean", "regmean_pp"]
+EXACT_ALONE = ["tsv_m", "wudi", "actmat", "cart", "regmean", "regmean_pp"]
 MEAN_OF_NUMBERS = ["tsv_m", "wudi", "ace", "cart", "dc_merge"]
 SHAPES = {
     "fc.weight": (5, 8),
@@ -49,6 +49,11 @@ def merge(method: str, given: Mapping[str, Mapping[str, Tensor]], **arguments: A
     return merge_state(merger, BASE, given, SPECS, extras=random_extras(merger.needs, SPECS, given))
 
 
+def grams(method: str, given: list[Tensor]) -> dict[str, list[Tensor]]:
+    """The statistic of the inputs that the method needs, one tensor per expert."""
+    return dict.fromkeys(MERGERS[method].needs, given)
+
+
 def test_the_methods_are_those_of_the_family() -> None:
     assert [name for name in MERGERS if issubclass(MERGERS[name], MatrixMerger)] == sorted(METHODS)
 
@@ -71,7 +76,7 @@ def test_what_is_no_matrix_gets_the_mean(method: str) -> None:
 def test_a_kernel_is_merged_as_its_matrix(method: str) -> None:
     for shape in ((6, 2, 3, 3), (6, 18, 1, 1)):
         kernels = random_taus(3, *shape)
-        needs = {"gram": [torch.eye(18) * number for number in (1, 2, 3)]} if method == "regmean" else {}
+        needs = grams(method, [torch.eye(18) * number for number in (1, 2, 3)])
         as_kernel = delta(method, kernels, needs)
         as_matrix = delta(method, [kernel.flatten(1) for kernel in kernels], needs)
         assert torch.equal(as_kernel, as_matrix.reshape(shape))
@@ -83,7 +88,7 @@ def test_a_kernel_is_merged_as_its_matrix(method: str) -> None:
 def test_awkward_shapes_and_more_tasks_than_directions(method: str, shape: tuple[int, ...], count: int) -> None:
     taus = random_taus(count, *shape)
     size = taus[0][0].numel()
-    needs = {"gram": [torch.eye(size)] * count} if method == "regmean" else {}
+    needs = grams(method, [torch.eye(size)] * count)
     merged = delta(method, taus, needs)
     assert merged.shape == shape and merged.isfinite().all() and merged.norm() > 0
     if method in EXACT_ALONE and count == 1:
@@ -103,7 +108,7 @@ def test_an_expert_that_is_the_base_and_a_frozen_matrix(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_an_empty_weight_stays_empty(method: str) -> None:
     empty = {NAME: torch.zeros(0, 4)}
-    extras = {"gram": {task: {NAME: torch.eye(4)} for task in "ab"}}
+    extras = {what: {task: {NAME: torch.eye(4)} for task in "ab"} for what in MERGERS[method].needs}
     assert merge_state(MERGERS[method](), empty, {"a": empty, "b": empty}, extras=extras)[NAME].shape == (0, 4)
 
 
@@ -113,15 +118,16 @@ def test_the_rows_and_columns_have_no_order(method: str) -> None:
     taus = random_taus(2, 7, 10, decay=0.3)
     rows, columns = torch.randperm(7, generator=torch.Generator().manual_seed(1)), torch.arange(9, -1, -1)
     gram = [torch.diag(torch.arange(1.0, 11.0)), torch.eye(10)]
-    plain = delta(method, taus, {"gram": gram})
-    turned = delta(method, [tau[rows][:, columns] for tau in taus], {"gram": [g[columns][:, columns] for g in gram]})
+    plain = delta(method, taus, grams(method, gram))
+    turned = [tau[rows][:, columns] for tau in taus]
+    turned = delta(method, turned, grams(method, [g[columns][:, columns] for g in gram]))
     torch.testing.assert_close(turned, plain[rows][:, columns], rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_float32_checkpoints_give_what_float64_ones_do(method: str) -> None:
     taus = random_taus(3, 12, 20, decay=1.0)
-    needs = {"gram": [torch.diag(torch.rand(20, generator=torch.Generator().manual_seed(s))) for s in range(3)]}
+    needs = grams(method, [torch.diag(torch.rand(20, generator=torch.Generator().manual_seed(s))) for s in range(3)])
     narrow = delta(method, [tau.float() for tau in taus], needs).double()
     torch.testing.assert_close(narrow, delta(method, [tau.float().double() for tau in taus], needs), rtol=0, atol=3e-5)
 

@@ -106,6 +106,7 @@ def test_statistics_follow_the_policy_of_the_command(files):
         ("ties", {"density": 2}, "density is 2; it must lie in"),
         ("fisher", {}, "fisher needs fisher of every expert, which come from images.*compare"),
         ("regmean", {}, "regmean needs gram of every expert, which come from images"),
+        ("regmean_pp", {}, "regmean_pp needs merged_gram of every expert, which come from images"),
         ("emr", {}, "emr gives every task weights of its own; name one with --task"),
         ("average", {"statistics": "meen"}, "Did you mean 'mean'"),
         ("average", {"key": "teacher"}, "unknown key 'teacher'"),
