@@ -61,6 +61,8 @@ def given_config(
         values["base"] = dict(base) if isinstance(base, Mapping) else {"checkpoint": str(base)}
     if images is not None:
         kept = {"train": values["data"]["train"]} if "train" in values.get("data", {}) else {}
+        if "evaluation" in values:  # no labels are left to measure on
+            values["evaluation"] = {key: value for key, value in values["evaluation"].items() if key != "also"}
         values["data"] = {**kept, "unlabelled": {**_images_spec(images), **({"size": tuple(size)} if size else {})}}
     if path is None or experts or base is not None or images is not None:  # single values stand above whole sections
         merged = Config(values)

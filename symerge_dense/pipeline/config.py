@@ -17,6 +17,7 @@ from symerge_dense.adaptation.options import SyMergeOptions, make_options
 from symerge_dense.engine.runner import PASSED_ON
 from symerge_dense.pipeline.config_checks import check_keys, check_sections, explained
 from symerge_dense.pipeline.config_files import custom_imports, find_config, parse_overrides
+from symerge_dense.pipeline.evaluation_checks import check_evaluation
 from symerge_dense.pipeline.expert_facts import TAKEN, completed
 from symerge_dense.registry import DATASETS, HEADS, TASKS, TRANSFORMS, Registry, import_plugins, search_also
 
@@ -53,7 +54,8 @@ class RunConfig:
         name: of the config file, without its ending.
         tasks: {task name: task spec}, the tasks of the merged model in table order.
         data: specs of the data sets 'unlabelled' (the pool), 'train' (labels; needed only where something is trained)
-            and 'test' (labels; without it a run measures its agreement with the experts).
+            and 'test' (labels; without it a run measures its agreement with the experts); 'validation' for tuning on
+            labels; others may be named in ``evaluation.also`` or by ``symerge test --split``.
         backbone: arguments of ``TimmBackbone``.
         head: spec of the head of every task.
         base: 'checkpoint' path (with 'key' and 'ema' of ``load_base``), 'pretrained' True, 'train' {tasks, recipe}, or
@@ -65,7 +67,9 @@ class RunConfig:
         adaptation: options of SyMerge, with an optional 'preset'.
         baselines: 'scales' of task arithmetic.
         evaluation: 'batch_size', 'num_workers', 'panels' (images in the picture), 'protocol' (``PROTOCOLS``),
-            'held_out' (images of the pool that a run without labels measures agreement on).
+            'held_out' (images of the pool that a run without labels measures agreement on), 'also' (names of further
+            labelled sets of ``data`` that every row is measured on beside 'test'; where it is missing, 'outside' if
+            ``data`` has one).
         align_corners: of the outputs' upsampling.
         seed: of the adaptation.
         runner: keys of ``RUNNER_KEYS`` at the top of the config, which are passed on to MMEngine's runner.
@@ -96,6 +100,7 @@ class RunConfig:
                 if section.type == "Spec" and not isinstance(getattr(self, section.name), Mapping):
                     raise ValueError(f"{section.name} is {getattr(self, section.name)!r}; it must be a dict.")
             check_sections(vars(self))
+            check_evaluation(vars(self))
 
     @property
     def options(self) -> SyMergeOptions:

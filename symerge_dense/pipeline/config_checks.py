@@ -11,7 +11,6 @@ from typing import Any
 from symerge_dense.adaptation.options import SyMergeOptions, make_options
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.engine.runner import check_settings
-from symerge_dense.evaluation.protocols import measure
 from symerge_dense.experts.recipe import Recipe
 from symerge_dense.models.multi_task import build_task
 from symerge_dense.registry import DATASETS, HEADS, TASKS, Registry, did_you_mean
@@ -22,7 +21,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "base": ("checkpoint", "key", "ema", "pretrained", "random_init", "train"),
     "experts": ("name", "folder", "seed", "recipe", "recipes", "checkpoints", "other_base"),
     "baselines": ("scales",),
-    "evaluation": ("batch_size", "num_workers", "panels", "protocol", "held_out"),
+    "evaluation": ("batch_size", "num_workers", "panels", "protocol", "held_out", "also"),
 }
 """{section: its keys}, of the sections whose entries are not the arguments of a class."""
 UNTRAINED = ("checkpoint", "pretrained", "random_init")  # sources of a base, the first that is given
@@ -52,7 +51,6 @@ def check_sections(values: Spec) -> None:
     check_base(values["base"])
     check_experts(values["experts"], values["tasks"])
     check_adaptation(values.get("adaptation", {}), values["tasks"])
-    check_protocol(values.get("evaluation", {}).get("protocol", "default"), values["tasks"])
     check_numbers(values)
     check_settings(values.get("runner", {}))
 
@@ -205,21 +203,6 @@ def check_adaptation(adaptation: Spec, tasks: Spec) -> None:
     check_keys(options.task_weights, list(tasks), "adaptation.task_weights")
     if options.augment is not None:
         check_arguments({"type": Augment, **options.augment}, None, "adaptation.augment")
-
-
-def check_protocol(protocol: Any, tasks: Spec) -> None:
-    """Check the protocol of evaluation.
-
-    Args:
-        protocol: the config's value.
-        tasks: {task name: task spec}.
-
-    Raises:
-        ValueError: the protocol is unknown, or does not cover a task.
-    """
-    for name, spec in tasks.items():
-        with explained("evaluation.protocol"):
-            measure(build_task(name, spec), protocol)
 
 
 def check_options(kind: Any, values: Any, where: str) -> None:

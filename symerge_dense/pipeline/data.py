@@ -17,6 +17,7 @@ from symerge_dense.pipeline.config_checks import explained
 
 LABELS_READ = 16
 SAMPLES_TRIED = 5
+OUTSIDE = "outside"  # the labelled set beside 'test' that is measured without being named in evaluation.also
 
 
 def _spread(length: int, count: int) -> list[int]:
@@ -59,6 +60,18 @@ def unread_dataset(config: RunConfig, split: str, tasks: Mapping[str, Any]) -> D
         if not len(built):
             raise ValueError(f"{type(built).__name__} has no image; check its root and split.")
     return built
+
+
+def measured_sets(config: RunConfig) -> list[str]:
+    """Names of the labelled sets that every row is measured on: 'test', then those of ``evaluation.also``.
+
+    Args:
+        config: where ``evaluation.also`` is missing, a ``data.outside`` counts as named; empty without ``data.test``.
+    """
+    if "test" not in config.data:
+        return []
+    also = config.evaluation.get("also")
+    return ["test", *((OUTSIDE,) if also is None and OUTSIDE in config.data else also or ())]
 
 
 def labels_fingerprint(config: RunConfig, tasks: Mapping[str, Any]) -> str:

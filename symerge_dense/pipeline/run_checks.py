@@ -33,7 +33,7 @@ def check_run(
     config: RunConfig,
     store: ExpertStore,
     folder: Path,
-    test: Callable[[], DenseDataset] | None,
+    measured: Callable[[], Mapping[str, DenseDataset]] | None,
     images: Unlabelled | None = None,
 ) -> tuple[Unlabelled, tuple[int, int]]:
     """Everything that can be wrong with experts, images, sizes and disk, found before anything is trained.
@@ -44,7 +44,7 @@ def check_run(
         config: of the run.
         store: of its experts; it is told to check the labelled sets before it trains.
         folder: of the run.
-        test: gives the labelled set that is measured on; None for a run without labels.
+        measured: gives {name in the config: labelled set} of all that is measured on; None for a run without labels.
         images: the unlabelled images, in place of those that the config names.
 
     Returns:
@@ -58,8 +58,10 @@ def check_run(
     pool = data.pool(config) if images is None else images
     if pool.remark:
         say(pool.remark, once=True)
-    sets = {} if test is None else {"data.test": test()}
-    if test is None:
+    sets = {} if measured is None else dict(measured())
+    for title, labelled in sets.items():
+        check_size(config, labelled[0]["image"].shape[-2:], title)
+    if measured is None:
         held_out_count(config, len(pool))
     if store.may_train:
         sets["data.train"] = data.dataset(config, "train", config.tasks)

@@ -30,7 +30,7 @@ from symerge_dense.models.views import Views
 from symerge_dense.pipeline import data, run_dir
 from symerge_dense.pipeline.agreement import Agreement
 from symerge_dense.pipeline.comparison.model_pool import ModelPool
-from symerge_dense.pipeline.comparison.scoring import Scoring
+from symerge_dense.pipeline.comparison.scoring import Networks, Scoring
 from symerge_dense.pipeline.config import RunConfig, to_json
 from symerge_dense.pipeline.expert_store import ExpertStore
 from symerge_dense.pipeline.run_checks import check_run, held_out_count
@@ -83,7 +83,7 @@ class TrainRun:
             **(compared if self.labelled else {}),
             "plugins": task_plugins(self.config.tasks),
         }
-        self.scores: dict[str, Scores] = {}
+        self.reference: dict[str, Scores] = {}  # of the experts, by labelled set
 
     def run(self) -> dict[str, Any]:
         """Execute all stages. The main process writes the run record.
@@ -129,8 +129,8 @@ class TrainRun:
     # -- stages -----------------------------------------------------------------------------------------------------
     def _read_data(self, store: ExpertStore) -> tuple[Unlabelled, Any]:
         """The images to learn from and their spec; without labels, some are held out to measure agreement on."""
-        test = (lambda: self.scoring.test.dataset) if self.labelled else None
-        pool, self.size = check_run(self.config, store, self.folder, test, self.images)
+        measured = self.scoring.sets if self.labelled else None
+        pool, self.size = check_run(self.config, store, self.folder, measured, self.images)
         if self.labelled:
             return pool, self.images
         count = held_out_count(self.config, len(pool))
@@ -143,16 +143,23 @@ class TrainRun:
         return self.scoring.score({None: model.to(self.scoring.device)}, title)
 
     def _score(self, entry: str, model: MultiTaskModel, title: str) -> None:
-        self._record(entry, self._evaluate(model, title))
+        self._record(entry, self._evaluate(model, title), {None: model}, title)
 
-    def _record(self, entry: str, scores: Scores) -> None:
+    def _record(self, entry: str, scores: Scores, networks: Networks, title: str) -> None:
+        """Note a row: its scores, and those of its networks on every further labelled set."""
         if not self.labelled:
             self.results["agreement"]["rows"][entry] = {"tasks": scores_to_json(scores)}
             return
-        self.scores[entry] = scores
-        self.results[entry] = {"tasks": scores_to_json(scores)}
-        if entry != "experts":
-            self.results.setdefault("delta_m", {})[entry] = delta_by_task(scores, self.scores["experts"])
+        self._note(self.results, "test", entry, scores)
+        for name, found in self.scoring.score_also(networks, title).items():
+            self._note(self.results.setdefault("also", {}).setdefault(name, {}), name, entry, found)
+
+    def _note(self, place: dict[str, Any], name: str, entry: str, scores: Scores) -> None:
+        place[entry] = {"tasks": scores_to_json(scores)}
+        if entry == "experts":
+            self.reference[name] = scores
+        else:
+            place.setdefault("delta_m", {})[entry] = delta_by_task(scores, self.reference[name])
 
     def _score_experts(self) -> None:
         scores: Scores = {}
@@ -161,9 +168,10 @@ class TrainRun:
                 scores |= self._evaluate(expert, f"expert {task}")
             self.panels.predict("expert", expert)
         if self.labelled:
-            self._record("experts", scores)
+            self._record("experts", scores, self.models.own_networks, "experts")
             if (views := Views.of(self.config.options.views)) is not None:
-                self._record("experts_views", self.scoring.score_views(self.models.experts, views))
+                networks, title = self.scoring.seen_in_views(self.models.experts, views), f"experts, {views}"
+                self._record("experts_views", self.scoring.score(networks, title), networks, title)
 
     def _score_baselines(self) -> None:
         """Average, and task arithmetic at the scale that is best on the test split itself: an upper bound."""
@@ -175,14 +183,15 @@ class TrainRun:
         tried: dict[float, Scores] = {}
         for scale in self.config.baselines["scales"]:
             tried[scale] = self._evaluate(self._task_arithmetic(scale), f"task arithmetic {scale:g}")
-        deltas = {scale: delta_by_task(scores, self.scores["experts"])["mean"] for scale, scores in tried.items()}
+        deltas = {scale: delta_by_task(scores, self.reference["test"])["mean"] for scale, scores in tried.items()}
         best = max(deltas, key=lambda scale: -math.inf if math.isnan(deltas[scale]) else deltas[scale])
-        self._record("task_arithmetic", tried[best])
+        model = self._task_arithmetic(best)
+        self._record("task_arithmetic", tried[best], {None: model}, "task arithmetic")
         self.results["task_arithmetic"] |= {
             "scale": best,
             "delta_m_by_scale": {f"{scale:g}": deltas[scale] for scale in deltas},
         }
-        self.panels.predict("task arithmetic", self._task_arithmetic(best))
+        self.panels.predict("task arithmetic", model)
 
     def _task_arithmetic(self, scale: float) -> MultiTaskModel:
         return self.models.place(self.models.merge(TaskArithmetic(scale=scale)))

@@ -113,4 +113,4 @@ def print_record(results: Mapping[str, Any], console: Console) -> None:
         shown, count = agreement_columns(results), results["agreement"]["held_out_images"]
         heading = f"agreement with the experts on {count} held-out image{'s' if count != 1 else ''}"
         titles = {row: ROWS[row] for row in AGREEMENT_ROWS}
-        print_columns(titles, shown, None, console, f"{heading} (not accuracy: no labels)")
+        print_columns(titles, shown, [], console, f"{heading} (not accuracy: no labels)")

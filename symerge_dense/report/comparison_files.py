@@ -12,6 +12,7 @@ compare.json is an object::
         extra_parameters, encoder_passes     beside one backbone and a head per task; per image for all tasks
         seconds, tuning_seconds              of its own work with tuning and without scoring; of tuning alone
         peak_memory_mb                       during that work
+        also: {labelled set: {tasks, delta_m}}   the same on further sets of the config (``evaluation.also``)
         transferred: {task or 'mean': ...}   Delta_m of its encoder with the transferred layers
         models, layers                       hashes: of base and experts (row 'experts'), of the layers' source
         error                                instead of the numbers, if the method failed
@@ -91,15 +92,21 @@ def blocks(record: Mapping[str, Any]) -> list[tuple[str, list[Row]]]:
 def markdown_comparison(record: Mapping[str, Any]) -> str:
     """Markdown: a table per block with Delta_m, every metric and the costs, then the transfer table and notes.
 
+    Further labelled sets have a column of Delta_m there, and a table of every metric each.
+
     Args:
         record: the comparison.
     """
-    shown = columns(record)
-    headings = ["method", "Δm % ↑", *(f"{task} {metric} {'↑' if better else '↓'}" for task, metric, better in shown)]
+    shown, also = columns(record), further_sets(record)
+    metrics = [f"{task} {metric} {'↑' if better else '↓'}" for task, metric, better in shown]
+    headings = ["method", "Δm % ↑", *(f"Δm {name} % ↑" for name in also), *metrics, *COSTS.values()]
     parts = [preamble(record)]
     for title, rows in blocks(record):
-        lines = [[*headings, *COSTS.values()], *(_cells(row, shown) for row in rows)]
-        parts.append(f"**{title}**\n\n{markdown(lines)}")
+        parts.append(f"**{title}**\n\n{markdown([headings, *(_cells(row, shown, also) for row in rows)])}")
+    for name in also:
+        rows = [row for _, members in blocks(measured_on(record, name)) for row in members if "error" not in row]
+        lines = [["method", "Δm % ↑", *metrics], *([row["method"], delta(row), *_metrics(row, shown)] for row in rows)]
+        parts.append(f"**{name}: every metric on data.{name}**\n\n{markdown(lines)}")
     moved = transfers(record)
     if len(moved) > 1:
         parts.append(f"**adapted layers on other encoders**\n\n{markdown(moved)}")
@@ -132,15 +139,16 @@ def csv_comparison(record: Mapping[str, Any]) -> str:
         record: the comparison.
     """
     shown = columns(record)
-    names = ["delta_m", *(f"{task}/{metric}" for task, metric, _ in shown), "delta_m_transferred"]
+    own, also = ["delta_m", *(f"{task}/{metric}" for task, metric, _ in shown)], further_sets(record)
+    names = [*own, "delta_m_transferred", *(f"{name}/{column}" for name in also for column in own)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
         ["method", "block", "runs", *(n for name in names for n in (name, f"{name}_std")), *COSTS, "options", "error"]
     )
     for row in record["rows"]:
-        metrics = [row["tasks"][task][metric] if "tasks" in row else {} for task, metric, _ in shown]
-        entries = [row.get("delta_m", {}).get("mean", {}), *metrics, row.get("transferred", {}).get("mean", {})]
+        entries = [*_entries(row, shown), row.get("transferred", {}).get("mean", {})]
+        entries += [entry for name in also for entry in _entries((row.get("also") or {}).get(name, {}), shown)]
         numbers = [value for entry in entries for value in (entry.get("value"), entry.get("std"))]
         writer.writerow(
             [
@@ -156,6 +164,12 @@ def csv_comparison(record: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
+def _entries(row: Row, columns: Sequence[tuple[str, str, bool]]) -> list[Mapping[str, Any]]:
+    """Delta_m and metrics of a row, or of one of its further sets; empty ones where it failed."""
+    metrics = [row["tasks"][task][metric] if "tasks" in row else {} for task, metric, _ in columns]
+    return [row.get("delta_m", {}).get("mean", {}), *metrics]
+
+
 def print_comparison(record: Mapping[str, Any], console: Console) -> None:
     """Print Delta_m, the headline metric of each task, and costs. The files have every metric.
 
@@ -165,9 +179,11 @@ def print_comparison(record: Mapping[str, Any], console: Console) -> None:
     """
     console.print(preamble(record), markup=False, soft_wrap=True)
     heads = [column for column in columns(record) if record["delta_m_metrics"].get(column[0]) == column[1]]
+    also = further_sets(record)
+    deltas, metrics = ["Δm %", *(f"Δm {name} %" for name in also)], [f"{task} {metric}" for task, metric, _ in heads]
     for title, rows in blocks(record):
-        headings = ["method", "Δm %", *(f"{task} {metric}" for task, metric, _ in heads), *COSTS.values()]
-        console.print(_table(title, [headings, *(_cells(row, heads) for row in rows)]))
+        headings = ["method", *deltas, *metrics, *COSTS.values()]
+        console.print(_table(title, [headings, *(_cells(row, heads, also) for row in rows)]))
     if len(moved := transfers(record)) > 1:
         console.print(_table("adapted layers on other encoders", moved))
     for row in record["rows"]:
@@ -204,9 +220,13 @@ def preamble(record: Mapping[str, Any]) -> str:
     """
     count = record["seeds"]
     runs = f" Mean ± standard deviation of {count} runs where the seed matters." if count > 1 else ""
+    also = "".join(
+        f" Δm {name}: the same on the images of `data.{name}`, against the experts there; nothing is tuned on them."
+        for name in further_sets(record)
+    )
     return (
         f"Scales are tuned by {record['tuning']}. BatchNorm: `{_batchnorm(record)}`, for all methods alike; its "
-        f"images are not counted as data.{runs}\n"
+        f"images are not counted as data.{runs}{also}\n"
     )
 
 
@@ -228,9 +248,33 @@ def columns(record: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
     ]
 
 
-def _cells(row: Row, columns: Sequence[tuple[str, str, bool]]) -> list[str]:
-    metrics = [number(row["tasks"][task][metric]) if "tasks" in row else UNDEFINED for task, metric, _ in columns]
-    return [row["method"], delta(row), *metrics, *(_cost(key, row.get(key)) for key in COSTS)]
+def further_sets(record: Mapping[str, Any]) -> list[str]:
+    """Names of the further labelled sets that a comparison was measured on.
+
+    Args:
+        record: the comparison.
+    """
+    return list(next((row.get("also") or {} for row in record["rows"] if "tasks" in row), {}))
+
+
+def measured_on(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A comparison as if one of its further labelled sets were the only one; failed rows stay.
+
+    Args:
+        record: the comparison.
+        name: of the set.
+    """
+    rows = [{**row, **row["also"][name]} if "tasks" in row else row for row in record["rows"]]
+    return {**record, "rows": [{key: value for key, value in row.items() if key != "also"} for row in rows]}
+
+
+def _cells(row: Row, columns: Sequence[tuple[str, str, bool]], also: Sequence[str]) -> list[str]:
+    further = [UNDEFINED if "error" in row else delta(row["also"][name]) for name in also]
+    return [row["method"], delta(row), *further, *_metrics(row, columns), *(_cost(key, row.get(key)) for key in COSTS)]
+
+
+def _metrics(row: Row, columns: Sequence[tuple[str, str, bool]]) -> list[str]:
+    return [number(row["tasks"][task][metric]) if "tasks" in row else UNDEFINED for task, metric, _ in columns]
 
 
 def _cost(key: str, value: Any) -> str:

@@ -9,6 +9,7 @@
                                                                     where labels are averages over several views:
         tasks: {task: {metric: {value, higher_is_better, parts}}}   parts: what a mean is made of: {class: value}
     delta_m: {row: {mean, task, ...}}                               percent against the experts, positive is better
+    also: {labelled set: {row: {tasks}, delta_m}}                   the same on further sets (``evaluation.also``)
     timings: {stage: seconds}, peak_memory_mb
     coefficients: {group of tensors: [one per task]}, parameters: {backbone, heads: {task: number}}
     coefficient_ranges: {group of tensors: [[lowest, highest] per task]}   where a group has several per task, and
@@ -20,7 +21,7 @@
     panels: [{image: path, tasks: {task: {column: path}}, legends: {task: legend}}]     pictures, beside the file
 
 Files of earlier versions lack ``delta_m_metrics`` or ``published_metrics``, ``plugins``, ``panels``, ``parameters``,
-``units`` and parts. More keys are allowed everywhere: ``task_arithmetic.scale`` is the coefficient of that row.
+``units``, ``also`` and parts. More keys are allowed: ``task_arithmetic.scale`` is the coefficient of that row.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ MERGED_ROWS = tuple(row for row in ROWS if row != "experts")
 REFERENCES = {"experts": ROWS["experts"], "experts_views": "experts, several views"}
 """The rows of one network per task; the second only of runs whose labels are averages over several views."""
 
+
+MEASURED = "measured_on"  # key of a record as ``measured_on`` gives it: the name of the labelled set
 RUN_KEYS = ("config", "seed", "commit", "versions", "device", "timings", "peak_memory_mb")
 
 
@@ -115,13 +118,28 @@ def check_results(results: Any, source: str = "the results") -> None:
             f"{source} are of a run without labels: they have the agreement with the experts, which is no accuracy, "
             "and none of the metrics asked for; name runs whose config has data.test."
         )
-    missing = [key for key in RUN_KEYS if key not in results]
-    for row in {**ROWS, **dict.fromkeys(rows_of(results))}:
-        missing += _missing_in_row(results, row)
-    measured = [row for row in rows_of(results) if row != "experts"]
-    missing += [f"delta_m.{row}.mean" for row in measured if _at(results, "delta_m", row, "mean") is KeyError]
+    missing = [key for key in RUN_KEYS if key not in results] + _missing_in_rows(results)
+    for name, rows in (results.get("also") or {}).items():
+        missing += [f"also.{name}.{key}" for key in _missing_in_rows(rows)]
     if missing:
         raise ValueError(f"{source} lack {', '.join(missing)}; run the experiment again to write them all.")
+
+
+def measured_on(results: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The record of a run as if one of its further labelled sets were the only one.
+
+    Args:
+        results: record of the run.
+        name: of the set, a key of ``also``.
+    """
+    kept = {key: value for key, value in results.items() if key != "also"}
+    rows = results["also"][name]
+    return {
+        **kept,
+        **{row: {**results[row], **rows[row]} for row in rows_of(rows)},
+        "delta_m": rows["delta_m"],
+        MEASURED: name,
+    }
 
 
 def unit_of(record: Mapping[str, Any], task: str, metric: str) -> str:
@@ -133,6 +151,14 @@ def unit_of(record: Mapping[str, Any], task: str, metric: str) -> str:
         metric: of the task.
     """
     return str(((record.get("units") or {}).get(task) or {}).get(metric, ""))
+
+
+def _missing_in_rows(results: Mapping[str, Any]) -> list[str]:
+    """Dotted keys that the rows of a labelled set lack."""
+    shown = rows_of(results)
+    missing = [key for row in {**ROWS, **dict.fromkeys(shown)} for key in _missing_in_row(results, row)]
+    deltas = [row for row in shown if row != "experts"]
+    return missing + [f"delta_m.{row}.mean" for row in deltas if _at(results, "delta_m", row, "mean") is KeyError]
 
 
 def _missing_in_row(results: Mapping[str, Any], row: str) -> Iterator[str]:

@@ -10,8 +10,8 @@ from symerge_dense.evaluation.delta_m import DEFINITIONS, Compared, delta_m
 from symerge_dense.evaluation.scores import scores_from_json
 from symerge_dense.models.plugins import origin
 from symerge_dense.registry import TASKS
-from symerge_dense.report.results import rows_of
-from symerge_dense.report.seeds import Results, pooled, spread
+from symerge_dense.report.results import measured_on, rows_of
+from symerge_dense.report.seeds import Results, further_sets, pooled, spread
 from symerge_dense.report.table import UNDEFINED, decimals, row_title
 
 Tasks = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -19,6 +19,8 @@ Tasks = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 def seeds_table(title: str, runs: Sequence[Results]) -> str:
     """Every row and metric as mean ± standard deviation over the runs, and Delta_m by every definition.
+
+    Further labelled sets that all runs were measured on have a column of Delta_m (by headline), and a table each.
 
     Args:
         title: stands above the table.
@@ -37,13 +39,26 @@ def seeds_table(title: str, runs: Sequence[Results]) -> str:
         for metric, entry in entries.items()
     ]
     headings = [f"{task} {metric} {'↑' if better else '↓'}" for task, metric, better in metrics]
-    lines = [["", *headings, *(f"Δm {definition} % ↑" for definition in DEFINITIONS)]]
+    further = {name: [measured_on(run, name) for run in runs] for name in further_sets(runs)}
+    deltas = [*(f"Δm {definition} % ↑" for definition in DEFINITIONS), *(f"Δm {name} % ↑" for name in further)]
+    lines = [["", *headings, *deltas]]
     reasons: list[str] = []
     for row in rows_of(mean):
         cells = [number(mean[row]["tasks"][task][metric]) for task, metric, _ in metrics]
-        lines.append([row_title(mean, row), *cells, *_deltas(runs, row, reasons)])
+        also = [_headline(views, row) for views in further.values()]
+        lines.append([row_title(mean, row), *cells, *_deltas(runs, row, reasons), *also])
     notes = "".join(f"\n{UNDEFINED} {reason}\n" for reason in dict.fromkeys(reasons))
-    return f"**{title}**: {seeds(runs)}, protocol `{protocol(runs[0])}`\n\n{markdown(lines)}{notes}"
+    whole = f"**{title}**: {seeds(runs)}, protocol `{protocol(runs[0])}`\n\n{markdown(lines)}{notes}"
+    tables = [seeds_table(f"{title}, measured on data.{name}", views) for name, views in further.items()]
+    return "\n".join([whole, *tables])
+
+
+def _headline(runs: Sequence[Results], row: str) -> str:
+    """Delta_m of a row by headline, as the records have it."""
+    if row == "experts":
+        return UNDEFINED
+    means = [run["delta_m"][row]["mean"] for run in runs]
+    return number(spread([math.nan if mean is None else mean for mean in means]), 2, "+")
 
 
 def protocol(run: Results) -> str:

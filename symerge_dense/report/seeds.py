@@ -63,6 +63,15 @@ def pooled(runs: Sequence[Results]) -> dict[str, Any]:
     return first
 
 
+def further_sets(runs: Sequence[Results]) -> list[str]:
+    """Names of the further labelled sets that every run was measured on.
+
+    Args:
+        runs: records.
+    """
+    return [name for name in runs[0].get("also") or {} if all(name in (run.get("also") or {}) for run in runs)]
+
+
 def _pool(runs: Sequence[Results], row: str, task: str, metric: str) -> dict[str, Any]:
     try:
         entries = [run[row]["tasks"][task][metric] for run in runs]

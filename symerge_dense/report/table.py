@@ -112,8 +112,21 @@ def columns(results: Mapping[str, Any], tasks: Sequence[str] | None = None) -> l
         for metric, entry in results["experts"]["tasks"][task].items():
             values = {row: finite(results[row]["tasks"][task][metric]["value"]) for row in rows_of(results)}
             found.append(Column(task, metric, entry["higher_is_better"], values))
-    means = {row: finite(results["delta_m"][row]["mean"]) for row in rows_of(results) if row != "experts"}
-    return [*found, DeltaColumn("mean", "Δm %", True, {"experts": None, **means})]
+    return [*found, _delta_column("mean", results["delta_m"])]
+
+
+def also_columns(results: Mapping[str, Any]) -> list[Column]:
+    """The mean Delta_m on every further labelled set of a run, one column each; mostly there is none.
+
+    Args:
+        results: record of the run.
+    """
+    return [_delta_column(name, rows["delta_m"]) for name, rows in (results.get("also") or {}).items()]
+
+
+def _delta_column(heading: str, deltas: Mapping[str, Any]) -> Column:
+    means = {row: finite(delta["mean"]) for row, delta in deltas.items()}
+    return DeltaColumn(heading, "Δm %", True, {"experts": None, **means})
 
 
 def row_title(results: Mapping[str, Any], row: str) -> str:
@@ -140,13 +153,14 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
         ValueError: the record lacks a required key.
     """
     *metrics, delta = columns(results)
-    print_columns({row: row_title(results, row) for row in rows_of(results)}, metrics, delta, console)
+    end = [delta, *also_columns(results)]
+    print_columns({row: row_title(results, row) for row in rows_of(results)}, metrics, end, console)
 
 
 def print_columns(
     titles: Mapping[str, str],
     metrics: Sequence[Column],
-    last: Column | None,
+    end: Sequence[Column],
     console: Console,
     heading: str | None = None,
 ) -> None:
@@ -155,11 +169,10 @@ def print_columns(
     Args:
         titles: {row: its title}; the experts, which the others are measured against, are dim, however they are asked.
         metrics: columns; neighbours of one task share a heading.
-        last: column at the end of every part; None: no such column.
+        end: columns at the end of every part.
         console: where it is printed.
         heading: above the first part.
     """
-    end = [last] if last is not None else []
     part: list[Column] = []
     for group in _groups(metrics):
         whole = _fits(_table(titles, [*group, *end]), console)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from symerge_dense.evaluation.evaluate import evaluate
 from symerge_dense.evaluation.metric import DenseMetric
 from symerge_dense.evaluation.protocols import PROTOCOLS, measure
-from symerge_dense.pipeline.config_checks import check_protocol
+from symerge_dense.pipeline.evaluation_checks import check_protocol
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import DenseTask
 from symerge_dense.tasks.depth import Depth

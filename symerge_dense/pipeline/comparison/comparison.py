@@ -25,7 +25,7 @@ from symerge_dense.pipeline.comparison.head_transfer import HeadDonor
 from symerge_dense.pipeline.comparison.methods import BLOCKS, EXPERTS, JOINT, Adaptive, Candidate, Outcome, candidates
 from symerge_dense.pipeline.comparison.model_pool import ModelPool
 from symerge_dense.pipeline.comparison.resources import measured
-from symerge_dense.pipeline.comparison.rows import Row, RowStore, costs_of, deltas_of, metrics_of, scores_of
+from symerge_dense.pipeline.comparison.rows import Row, RowStore, costs_of, deltas_of, measured_row, scores_of
 from symerge_dense.pipeline.comparison.scoring import Scoring
 from symerge_dense.pipeline.comparison.tuning import CRITERIA, Tuner, check_criterion
 from symerge_dense.pipeline.config import RunConfig, config_hash, to_json
@@ -168,6 +168,7 @@ class Comparison:
 
     def _row(self, candidate: Candidate, models: ModelPool, tuner: Tuner) -> Row:
         scores: list[Scores] = []
+        also: dict[str, list[Scores]] = {name: [] for name in self.scoring.also}
         costs: list[dict[str, Any]] = []
         moved: list[dict[str, float]] = []
         for seed in range(self._runs(candidate)):
@@ -175,8 +176,11 @@ class Comparison:
                 outcome = candidate.make(models, tuner, self.config.seed + seed)
             costs.append(cost)
             scores.append(self.scoring.score(outcome.networks, candidate.name))
+            for name, found in self.scoring.score_also(outcome.networks, candidate.name).items():
+                also[name].append(found)
             moved += self._moved(candidate, models, outcome)
-        deltas = [delta_by_task(run, self._reference) for run in scores] if candidate.name != EXPERTS else []
+        reference = None if candidate.name == EXPERTS else self._reference
+        further = {name: measured_row(runs, reference and self._reference_on(name)) for name, runs in also.items()}
         if self._gives(candidate.name):
             save_model(self.head_donor.path, outcome.networks[None], {"training": to_json(vars(models.options))})
         own = costs_of(costs) if outcome.block != "reference" else {}  # a reference costs training, if it was not found
@@ -185,8 +189,8 @@ class Comparison:
             "block": outcome.block,
             "data": outcome.data,
             "runs": len(scores),
-            "tasks": metrics_of(scores),
-            "delta_m": deltas_of(deltas),
+            **measured_row(scores, reference),
+            **({"also": further} if further else {}),
             "encoder_passes": len(outcome.networks),
             **own,
             **outcome.facts,
@@ -222,7 +226,7 @@ class Comparison:
         adapts = any(isinstance(e, Adaptive) and e.name in (self.methods or [e.name]) for e in self.candidates)
         if adapts:
             data_loading(self.config.options)  # a batch that the processes cannot share is refused now
-        pool, _ = check_run(self.config, self.store, self.folder, lambda: self.scoring.test.dataset)
+        pool, _ = check_run(self.config, self.store, self.folder, self.scoring.sets)
         console.print("[bold]Base and experts[/bold]")
         base = self.store.base()
         experts = self.store.experts(base)
@@ -258,7 +262,10 @@ class Comparison:
 
     @property
     def _reference(self) -> Scores:
-        return scores_of(self.rows[EXPERTS])
+        return self._reference_on(None)
+
+    def _reference_on(self, also: str | None) -> Scores:
+        return scores_of(self.rows[EXPERTS], also)
 
     def _score_trained(self, model: MultiTaskModel, title: str) -> Scores:
         return self.scoring.score({None: model.to(self.scoring.device)}, title)

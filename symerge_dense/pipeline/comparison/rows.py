@@ -10,12 +10,27 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from symerge_dense.evaluation.delta_m import delta_by_task
 from symerge_dense.evaluation.scores import Scores, scores_from_json
 from symerge_dense.report.results import write_results
 from symerge_dense.report.seeds import spread
 
 Row = dict[str, Any]
 Deltas = Sequence[Mapping[str, float]]
+
+
+def measured_row(runs: Sequence[Scores], reference: Scores | None) -> Row:
+    """What a row says of one labelled set.
+
+    Args:
+        runs: scores of each run.
+        reference: of the experts on the same set; None: these runs are the experts'.
+
+    Returns:
+        'tasks' and 'delta_m', as ``metrics_of`` and ``deltas_of`` give them.
+    """
+    deltas = [] if reference is None else [delta_by_task(run, reference) for run in runs]
+    return {"tasks": metrics_of(runs), "delta_m": deltas_of(deltas)}
 
 
 def metrics_of(runs: Sequence[Scores]) -> dict[str, Any]:
@@ -67,13 +82,14 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
     return dict(found) if math.isfinite(found["value"]) else {"value": None}
 
 
-def scores_of(row: Mapping[str, Any]) -> Scores:
+def scores_of(row: Mapping[str, Any], also: str | None = None) -> Scores:
     """The scores of a row: the means, if it has several runs.
 
     Args:
         row: of a method that did not fail.
+        also: the further labelled set that they were measured on; None is the test split.
     """
-    return scores_from_json(row["tasks"])
+    return scores_from_json((row if also is None else row["also"][also])["tasks"])
 
 
 @dataclass

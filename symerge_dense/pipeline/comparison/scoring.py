@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import Subset
 
+from symerge_dense.datasets.base import DenseDataset
 from symerge_dense.evaluation.evaluate import evaluate
 from symerge_dense.evaluation.scores import Scores
 from symerge_dense.models.multi_task import MultiTaskModel
@@ -24,7 +25,7 @@ Networks = Mapping[str | None, MultiTaskModel]
 
 @dataclass
 class Scoring:
-    """Scores on the split that the table reports, and on the split that scales may be tuned on.
+    """Scores on the sets that the table reports, and on the split that scales may be tuned on.
 
     Args:
         config: has the data sets and the protocol.
@@ -49,19 +50,38 @@ class Scoring:
             scores |= evaluate(network, self.test if loader is None else loader, name, self.device, protocol)
         return scores
 
-    def score_views(self, experts: Mapping[str, MultiTaskModel], views: Views) -> Scores:
-        """Scores of the experts, each asked for several views of every image of the test split.
+    def seen_in_views(self, experts: Mapping[str, MultiTaskModel], views: Views) -> Networks:
+        """The experts as networks that are asked for several views of every image and average the answers.
 
         Args:
             experts: {task: expert}.
             views: that are averaged, as in the labels that students learn from.
         """
-        scores: Scores = {}
-        protocol = self.config.evaluation.get("protocol", "default")
-        for task, expert in experts.items():
-            model = ViewsModel(expert.to(self.device), views)
-            scores |= evaluate(model, self.test, f"expert {task}, {views}", self.device, protocol)
-        return scores
+        return {task: cast(Any, ViewsModel(expert.to(self.device), views)) for task, expert in experts.items()}
+
+    def score_also(self, networks: Networks, title: str) -> dict[str, Scores]:
+        """Scores of all tasks on every further set that the config measures on, ``evaluation.also``.
+
+        Args:
+            networks: one for all tasks, or one per task.
+            title: shown at the progress bar.
+
+        Returns:
+            {name of the set: scores}.
+        """
+        return {name: self.score(networks, f"{title}, {name}", loader) for name, loader in self.also.items()}
+
+    @cached_property
+    def also(self) -> dict[str, Any]:
+        """{name of a further set: its loader}. Nothing is ever tuned on them."""
+        return {name: self._loader(name) for name in data.measured_sets(self.config)[1:]}
+
+    def sets(self) -> dict[str, DenseDataset]:
+        """{name in the config: labelled set}, of all that rows are measured on."""
+        return {"data.test": self.test.dataset, **{f"data.{name}": found.dataset for name, found in self.also.items()}}
+
+    def _loader(self, split: str) -> Any:
+        return data.loader(self.config, data.dataset(self.config, split, self.config.tasks))
 
     @cached_property
     def test(self) -> Any:
@@ -75,7 +95,7 @@ class Scoring:
                 "data has no 'test', and a comparison measures on labels; name labelled images there. Without labels, "
                 "symerge train merges the experts and reports how far the merged model agrees with them."
             )
-        return data.loader(self.config, data.dataset(self.config, "test", self.config.tasks))
+        return self._loader("test")
 
     @property
     def tuning_split(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from symerge_dense.report.comparison_files import COSTS, blocks, columns, preamble, transfers
+from symerge_dense.report.comparison_files import COSTS, blocks, columns, further_sets, preamble, transfers
 from symerge_dense.report.figures.ranking import WORST
 from symerge_dense.report.page.grids import Cell, Heading, grid, marked, number_cell, spaced, words
 from symerge_dense.report.page.markup import Markup, minus, tag
@@ -67,7 +67,9 @@ def _ranking(rows: Sequence[tuple[str, Row]]) -> Markup:
 
 
 def _table(record: Mapping[str, Any], rows: Sequence[tuple[str, Row]]) -> Markup:
+    also = further_sets(record)
     heads = [Heading("method", number=False), Heading("Δm", unit="%", better="up")]
+    heads += [Heading(f"Δm {name}", unit="%", better="up") for name in also]
     shown: list[dict[str, Cell]] = []
     measured = [row for _, row in rows if "tasks" in row]
     for task, metric, up in columns(record):
@@ -78,7 +80,8 @@ def _table(record: Mapping[str, Any], rows: Sequence[tuple[str, Row]]) -> Markup
     heads.append(Heading("kind", number=False))
     lines: tuple[list[list[Cell]], list[list[Cell]]] = ([], [])
     for kind, row in rows:
-        first = [words(row["method"]), _change(row)]
+        further = [_change({**row, **(row.get("also") or {}).get(name, {})}) for name in also]
+        first = [words(row["method"]), _change(row), *further]
         metrics = [column.get(row["method"], Cell(UNDEFINED)) for column in shown]
         is_reference = "error" not in row and not row["delta_m"]
         lines[is_reference].append([*first, *metrics, *(_cost(key, row.get(key)) for key in COSTS), words(kind)])

@@ -10,9 +10,9 @@ from symerge_dense.report.agreement import AGREEMENT_ROWS
 from symerge_dense.report.page.grids import Cell, Heading, grid, marked, number_cell, spaced, words
 from symerge_dense.report.page.markup import Markup, minus, tag
 from symerge_dense.report.records import Found
-from symerge_dense.report.results import MERGED_ROWS, REFERENCES, ROWS, rows_of, unit_of
+from symerge_dense.report.results import MEASURED, MERGED_ROWS, REFERENCES, ROWS, measured_on, rows_of, unit_of
 from symerge_dense.report.run_tables import number, protocol, seeds
-from symerge_dense.report.seeds import group, pooled, spread
+from symerge_dense.report.seeds import further_sets, group, pooled, spread
 from symerge_dense.report.table import row_title
 
 Entry = Mapping[str, Any]
@@ -77,7 +77,13 @@ def results_part(groups: Sequence[Group]) -> list[Markup]:
     Args:
         groups: of runs with labels.
     """
-    return [tag("ul", map(_sentence, groups), class_="lead"), *map(_table, _measured_alike(groups))]
+    further = [_on(one, name) for one in groups for name in further_sets([run.content for run in one.runs])]
+    return [tag("ul", map(_sentence, groups), class_="lead"), *map(_table, _measured_alike([*groups, *further]))]
+
+
+def _on(one: Group, name: str) -> Group:
+    """A group as if one of the further labelled sets of its runs were the only one."""
+    return one._replace(mean=_pooled([measured_on(run.content, name) for run in one.runs]))
 
 
 def _sentence(one: Group) -> Markup:
@@ -109,7 +115,7 @@ def _measured_alike(groups: Sequence[Group]) -> list[list[Group]]:
 
 
 def _data(one: Group) -> Any:
-    return ((one.mean["config"] or {}).get("data") or {}).get("test")
+    return ((one.mean["config"] or {}).get("data") or {}).get(one.mean.get(MEASURED, "test"))
 
 
 def about_data(data: Any) -> str:
@@ -138,7 +144,8 @@ def _table(groups: Sequence[Group]) -> Markup:
         names = [row_title(one.mean, row), *([run or short(one.title)] if several else [])]
         return [*map(words, names), *(cells[one.title, row] for _, cells in columns)]
 
-    caption = [f"{about_data(_data(groups[0]))}; protocol {protocol(first)}. ", _LEGEND]
+    place = f"data.{first[MEASURED]}: " if MEASURED in first else ""
+    caption = [f"{place}{about_data(_data(groups[0]))}; protocol {protocol(first)}. ", _LEGEND]
     rows = [line(one, row) for one in groups for row in MERGED_ROWS]
     experts = [line(one, "experts") for one in groups]
     if several and all(other[2:] == experts[0][2:] for other in experts):
