@@ -42,13 +42,14 @@ class AdaptationContext:
         options: the config's adaptation; a method replaces only the options that define it.
         device: where to work.
         seed: of everything random.
-        work_dir: methods share its ``labels``; each has ``adaptive/<name>`` for its curve and log.
+        work_dir: each method has ``adaptive/<name>`` there for its curve and log.
         files: sources of base, experts and pool as config values ``{'base': ..., 'experts': {task: file},
             'pool': {...}, 'other_base': bool}``, so that SyMerge runs from a plain MMEngine config; None runs it from
             the objects.
         launcher: 'none', 'pytorch' or 'slurm'.
         settings: keys of MMEngine's runner that are passed on, see ``engine.runner.PASSED_ON``.
         validation: labelled metrics to log, see ``adapt``.
+        labels: folder of the experts' cached labels, which methods share; None is ``work_dir/labels``.
     """
 
     base: TimmBackbone
@@ -62,6 +63,7 @@ class AdaptationContext:
     launcher: str = "none"
     settings: Mapping[str, Any] = field(default_factory=dict)
     validation: Mapping[str, Any] | None = None
+    labels: Path | None = None
 
 
 @dataclass
@@ -99,13 +101,15 @@ class AdaptiveMethod(ABC):
     """An adaptive merging method of ``ADAPTIVE_METHODS``; its constructor takes its hyper-parameters, all optional.
 
     ``title`` and ``learns`` are for tables, ``paper`` is a URL. Constructor arguments become attributes of the same
-    names.
+    names. ``changes`` are the options of the adaptation that define the method; all others it takes from the context,
+    so that every method learns from the same labels, images and rounds.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
     learns: ClassVar[str]
+    changes: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod
     def student(self, context: AdaptationContext) -> Student:
@@ -114,6 +118,14 @@ class AdaptiveMethod(ABC):
         Args:
             context: what every method is given.
         """
+
+    def options(self, context: AdaptationContext) -> SyMergeOptions:
+        """The options that the method runs with.
+
+        Args:
+            context: what every method is given.
+        """
+        return dataclasses.replace(context.options, **self.changes)
 
     def note(self, context: AdaptationContext) -> str:
         """What differs from the published method in this context; empty where nothing does.
@@ -178,7 +190,7 @@ class AdaptiveMethod(ABC):
                 seed=context.seed,
                 launcher=context.launcher,
                 resume=resume,
-                labels=context.work_dir / "labels",
+                labels=context.labels or context.work_dir / "labels",
                 title=self.title,
                 settings=context.settings,
                 validation=context.validation,
@@ -244,8 +256,6 @@ class OptionVariant(AdaptiveMethod):
         ValueError: an override is no option of the adaptation.
     """
 
-    changes: ClassVar[Mapping[str, Any]] = {}
-
     def __init__(self, **overrides: Any) -> None:
         known = [field.name for field in dataclasses.fields(SyMergeOptions)]
         for name in overrides:
@@ -259,11 +269,6 @@ class OptionVariant(AdaptiveMethod):
         return dict(self.overrides)
 
     def options(self, context: AdaptationContext) -> SyMergeOptions:
-        """The options that the method runs with.
-
-        Args:
-            context: what every method is given.
-        """
         return dataclasses.replace(context.options, **{**self.changes, **self.overrides})
 
     def student(self, context: AdaptationContext) -> Student:

@@ -43,6 +43,7 @@ FORMER_NAMES = {
     }.items()
 }
 """{path of a class: its first path}. Fingerprints and records keep the first, so that older experts and runs match."""
+SCALES = tuple(n / 10 for n in range(1, 11))
 NO_NORMALISATION = {"mean": (0.0, 0.0, 0.0), "std": (255.0, 255.0, 255.0)}
 
 
@@ -65,7 +66,8 @@ class RunConfig:
         preprocessing: mean and std on the 0..255 scale.
         heads: {task: spec}, in place of ``head``.
         adaptation: options of SyMerge, with an optional 'preset'.
-        baselines: 'scales' of task arithmetic.
+        baselines: 'scales' of task arithmetic; of a comparison 'methods' (names of its rows; all where missing) and
+            'variants' {row: dict(method=..., further options)}, see ``pipeline.comparison.variants``.
         evaluation: 'batch_size', 'num_workers', 'panels' (images in the picture), 'protocol' (``PROTOCOLS``),
             'held_out' (images of the pool that a run without labels measures agreement on), 'also' (names of further
             labelled sets of ``data`` that every row is measured on beside 'test'; where it is missing, 'outside' if
@@ -88,7 +90,7 @@ class RunConfig:
     preprocessing: Spec = field(default_factory=lambda: dict(NO_NORMALISATION))
     heads: Spec = field(default_factory=dict)
     adaptation: Spec = field(default_factory=dict)
-    baselines: Spec = field(default_factory=lambda: {"scales": [n / 10 for n in range(1, 11)]})
+    baselines: Spec = field(default_factory=lambda: {"scales": list(SCALES)})
     evaluation: Spec = field(default_factory=dict)
     align_corners: bool = False
     seed: int = 0
@@ -111,6 +113,11 @@ class RunConfig:
     def record(self) -> Spec:
         """The config as JSON-able data. An empty ``runner`` is left out, as in files of earlier versions."""
         return {key: to_json(value) for key, value in vars(self).items() if key != "runner" or value}
+
+    @property
+    def scales(self) -> list[float]:
+        """The scales that are tried where a method has one."""
+        return list(self.baselines.get("scales", SCALES))
 
     def head_of(self, task: str) -> Spec:
         """Head spec of one task.

@@ -20,7 +20,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "preprocessing": ("mean", "std"),
     "base": ("checkpoint", "key", "ema", "pretrained", "random_init", "train"),
     "experts": ("name", "folder", "seed", "recipe", "recipes", "checkpoints", "other_base"),
-    "baselines": ("scales",),
+    "baselines": ("scales", "methods", "variants"),
     "evaluation": ("batch_size", "num_workers", "panels", "protocol", "held_out", "also"),
 }
 """{section: its keys}, of the sections whose entries are not the arguments of a class."""

@@ -41,8 +41,9 @@ def built(kind: Callable[..., T], name: str, options: Mapping[str, Any]) -> T:
         ValueError: an option that the method does not have, or a value that it refuses.
     """
     known = inspect.signature(kind).parameters
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())  # it checks them itself
     for key in options:
-        if key not in known:
+        if key not in known and not any_name:
             raise ValueError(did_you_mean(key, known, f"option of {name}"))
     try:
         return kind(**options)

@@ -27,6 +27,8 @@ LONGEST = 60  # letters of a value that a message shows
 FREE = (
     "adaptation.num_workers",
     "adaptation.save_every",
+    "baselines.methods",
+    "baselines.variants",
     "evaluation.num_workers",
     "evaluation.panels",
     "runner.log_level",

@@ -30,7 +30,7 @@ from symerge_dense.models.views import Views
 from symerge_dense.pipeline import data, run_dir
 from symerge_dense.pipeline.agreement import Agreement
 from symerge_dense.pipeline.comparison.model_pool import ModelPool
-from symerge_dense.pipeline.comparison.scoring import Networks, Scoring
+from symerge_dense.pipeline.comparison.scoring import Networks, Scoring, seen_in_views
 from symerge_dense.pipeline.config import RunConfig, to_json
 from symerge_dense.pipeline.expert_store import ExpertStore
 from symerge_dense.pipeline.run_checks import check_run, held_out_count
@@ -170,7 +170,7 @@ class TrainRun:
         if self.labelled:
             self._record("experts", scores, self.models.own_networks, "experts")
             if (views := Views.of(self.config.options.views)) is not None:
-                networks, title = self.scoring.seen_in_views(self.models.experts, views), f"experts, {views}"
+                networks, title = seen_in_views(self.models.experts, views, self.scoring.device), f"experts, {views}"
                 self._record("experts_views", self.scoring.score(networks, title), networks, title)
 
     def _score_baselines(self) -> None:
@@ -181,7 +181,7 @@ class TrainRun:
             self.panels.predict("average", average)
             return
         tried: dict[float, Scores] = {}
-        for scale in self.config.baselines["scales"]:
+        for scale in self.config.scales:
             tried[scale] = self._evaluate(self._task_arithmetic(scale), f"task arithmetic {scale:g}")
         deltas = {scale: delta_by_task(scores, self.reference["test"])["mean"] for scale, scores in tried.items()}
         best = max(deltas, key=lambda scale: -math.inf if math.isnan(deltas[scale]) else deltas[scale])

@@ -27,6 +27,13 @@ from symerge_dense.testing.contract import expect
 
 ROUNDS = 6  # twice the whole pool; no augmentation, so that parts of the curve can be compared
 OPTIONS = {"rounds": ROUNDS, "batch_size": 4, "augment": None, "recalibration_images": 8}
+VARIED: dict[str, Any] = {
+    "coefficient_lr": 0.02,
+    "layer_lr": 0.004,
+    "views": {"flip": True},
+    "filter": "confidence",
+    "task_weights": {"depth": 2.0},
+}
 KEPT = ("rounds", "batch_size", "statistics", "batchnorm", "recalibration_images", "soft", "amp")
 
 
@@ -141,13 +148,21 @@ def check_repeatable(runs: TinyRuns) -> None:
 
 
 def check_options(runs: TinyRuns) -> None:
-    """Rounds, batch and BatchNorm are those of the config; every parameter that learns is in a group, without decay."""
-    student = runs.build().student(shared_context())
+    """Options are the config's but for ``changes``, never rounds or batch; what learns is in a group, without decay."""
+    method, given = runs.build(), shared_context()
+    student = method.student(given)
     for name in KEPT:
         asked, found = getattr(shared_context().options, name), getattr(student.options, name)
         expect(
             asked == found, f"{name} is {found} instead of {asked}; replace only the options that define the method."
         )
+    varied = dataclasses.replace(given, options=dataclasses.replace(given.options, **VARIED))
+    learned = method.student(varied).options
+    for field in dataclasses.fields(learned):
+        own = {**method.changes, **method.hyperparameters}.get(field.name, getattr(varied.options, field.name))
+        found = getattr(learned, field.name)
+        told = "a method learns as the config says, but for the options that its class names in `changes`"
+        expect(found == own, f"{field.name} is {found!r} instead of {own!r}; {told}.")
     groups = student.parameter_groups()
     expect(groups and all(group["weight_decay"] == 0 for group in groups), "a parameter group has a weight decay.")
     listed = {id(p) for group in groups for p in group["params"]}

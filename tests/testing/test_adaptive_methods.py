@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from symerge_dense.adaptation.methods.symerge import SyMerge
+from symerge_dense.adaptation.options import make_options
+from symerge_dense.adaptation.symerge_model import SyMergeModel
 from symerge_dense.testing import adaptive_methods
 from symerge_dense.testing.contract import promise
 
@@ -24,6 +26,12 @@ class NoTitle(SyMerge):
 class OwnRounds(SyMerge):
     def options(self, context):
         return dataclasses.replace(super().options(context), rounds=3)
+
+
+class OwnLabels(SyMerge):
+    def student(self, context):
+        options = make_options(**{name: getattr(context.options, name) for name in adaptive_methods.KEPT})
+        return SyMergeModel(context.base, context.experts, options)
 
 
 class Peeks(SyMerge):
@@ -52,6 +60,11 @@ class Training(SyMerge):
     [
         (adaptive_methods.check_description, NoTitle, "title is ''"),
         (adaptive_methods.check_options, OwnRounds, "rounds is 3 instead of 6"),
+        (
+            adaptive_methods.check_options,
+            OwnLabels,
+            "coefficient_lr is 0.03 instead of 0.02",
+        ),
         (adaptive_methods.check_result, Training, "in training mode"),
         (adaptive_methods.check_repeatable, Peeks, "it reads targets"),
         (adaptive_methods.check_repeatable, Undecided, "the same seed gives another network"),

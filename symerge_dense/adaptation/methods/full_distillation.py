@@ -36,7 +36,7 @@ class FullDistillation(AdaptiveMethod):
 
     def student(self, context: AdaptationContext) -> Student:
         rates = {"backbone": self.backbone_lr, "heads": self.head_lr}
-        return TrainedParts(initial_merge(context), context.options, rates)
+        return TrainedParts(initial_merge(context), self.options(context), rates)
 
     def note(self, context: AdaptationContext) -> str:
         return "upper bound, not a merge"

@@ -7,9 +7,8 @@ Xu et al., 2025, https://arxiv.org/abs/2502.12706
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -119,22 +118,22 @@ class ProDistill(AdaptiveMethod):
     title: ClassVar[str] = "ProDistill"
     paper: ClassVar[str] = "https://arxiv.org/abs/2502.12706"
     learns: ClassVar[str] = "a coefficient per weight, block by block"
+    changes: ClassVar[Mapping[str, Any]] = {
+        "labels": "online",
+        "teacher": "experts",  # not asked: blocks learn from the experts' own
+        "augment": None,
+        "lr_decay": "none",
+        "warmup": 0,
+        "sharpness": 0.0,
+        "balance": "none",
+        "schedule": "sum",
+    }
 
     def __init__(self, lr: float = 1e-2) -> None:
         self.lr = check_within(self.name, "lr", lr, "(0, inf)", "a learning rate")
 
     def student(self, context: AdaptationContext) -> Student:
-        options = dataclasses.replace(
-            context.options,
-            labels="online",
-            teacher="experts",  # not asked: blocks learn from the experts' own
-            augment=None,
-            lr_decay="none",
-            warmup=0,
-            sharpness=0.0,
-            balance="none",
-            schedule="sum",
-        )
+        options = self.options(context)
         model = assemble(context.base, context.experts).to(context.device)
         return ProDistillStudent(model, options, list(block_shapes(model, probe_image(context))), self.lr)
 

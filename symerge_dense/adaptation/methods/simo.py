@@ -41,7 +41,7 @@ class SimoRepresentation(AdaptiveMethod):
     def student(self, context: AdaptationContext) -> Student:
         network = BlockAdapted(initial_merge(context), probe_image(context), self.rank, context.seed)
         rates = {"adapters": self.lr, "heads": self.head_lr}
-        return TrainedParts(network, context.options, rates)
+        return TrainedParts(network, self.options(context), rates)
 
     def note(self, context: AdaptationContext) -> str:
         return "expert labels instead of ground truth; adapters are kept at inference"

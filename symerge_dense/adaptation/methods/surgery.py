@@ -6,9 +6,8 @@ Yang et al., ICML 2024, https://arxiv.org/abs/2402.02705
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -76,23 +75,22 @@ class Surgery(AdaptiveMethod):
     title: ClassVar[str] = "Representation Surgery"
     paper: ClassVar[str] = "https://arxiv.org/abs/2402.02705"
     learns: ClassVar[str] = "a low-rank adapter per task and feature level"
+    changes: ClassVar[Mapping[str, Any]] = {
+        "labels": "online",
+        "teacher": "experts",  # not asked: adapters learn from the experts' features
+        "augment": None,
+        "lr_decay": "none",
+        "warmup": 0,
+        "sharpness": 0.0,
+    }
 
     def __init__(self, rank: int = 16, lr: float = 1e-3) -> None:
         self.rank = check_count(self.name, "rank", rank, 1, "the width of an adapter")
         self.lr = check_within(self.name, "lr", lr, "(0, inf)", "a learning rate")
 
     def student(self, context: AdaptationContext) -> Student:
-        options = dataclasses.replace(
-            context.options,
-            labels="online",
-            teacher="experts",  # not asked: adapters learn from the experts' features
-            augment=None,
-            lr_decay="none",
-            warmup=0,
-            sharpness=0.0,
-        )
         network = TaskAdapted(initial_merge(context), probe_image(context), self.rank, context.seed)
-        return SurgeryStudent(network, options, {"adapters": self.lr})
+        return SurgeryStudent(network, self.options(context), {"adapters": self.lr})
 
     def note(self, context: AdaptationContext) -> str:
         return "an adapter per feature level; adapters are kept at inference"

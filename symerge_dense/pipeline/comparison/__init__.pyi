@@ -3,7 +3,7 @@ from .comparison import compare_methods as compare_methods
 from .head_transfer import HeadDonor as HeadDonor
 from .methods import Candidate as Candidate
 from .methods import Outcome as Outcome
-from .methods import candidates as candidates
 from .model_pool import ModelPool as ModelPool
+from .references import candidates as candidates
 from .scoring import Scoring as Scoring
 from .tuning import Tuner as Tuner

@@ -15,20 +15,22 @@ import torch
 from mmengine.device import get_device
 
 from symerge_dense.adaptation.adapt import data_loading
-from symerge_dense.evaluation.delta_m import delta_by_task, published_metrics
+from symerge_dense.evaluation.delta_m import published_metrics
 from symerge_dense.evaluation.scores import Scores, units
-from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import task_plugins
+from symerge_dense.models.views import Views
 from symerge_dense.pipeline import run_dir
 from symerge_dense.pipeline.comparison.head_transfer import HeadDonor
-from symerge_dense.pipeline.comparison.methods import BLOCKS, EXPERTS, JOINT, Adaptive, Candidate, Outcome, candidates
+from symerge_dense.pipeline.comparison.measurement import Measurement
+from symerge_dense.pipeline.comparison.methods import BLOCKS, EXPERTS, IN_VIEWS, JOINT, Adaptive, Candidate
 from symerge_dense.pipeline.comparison.model_pool import ModelPool
-from symerge_dense.pipeline.comparison.resources import measured
-from symerge_dense.pipeline.comparison.rows import Row, RowStore, costs_of, deltas_of, measured_row, scores_of
+from symerge_dense.pipeline.comparison.references import candidates
+from symerge_dense.pipeline.comparison.rows import Row, RowStore
 from symerge_dense.pipeline.comparison.scoring import Scoring
 from symerge_dense.pipeline.comparison.tuning import CRITERIA, Tuner, check_criterion
-from symerge_dense.pipeline.config import RunConfig, config_hash, to_json
+from symerge_dense.pipeline.comparison.variants import AdaptiveVariant, Variant, variants
+from symerge_dense.pipeline.config import RunConfig, config_hash
 from symerge_dense.pipeline.expert_store import ExpertStore
 from symerge_dense.pipeline.run_checks import check_run
 from symerge_dense.pipeline.run_info import run_facts
@@ -46,7 +48,8 @@ class Comparison:
     Args:
         config: base, experts, data, and the options of adaptation and BatchNorm.
         folder: where this comparison is kept.
-        methods: names; None takes all. Rows of other methods that ``folder`` already holds stay in the table.
+        methods: names of rows, variants among them; None takes those of ``baselines.methods``, or all. Other rows that
+            ``folder`` already holds stay in the table.
         options: arguments of methods, {name: {argument: value}}. An argument that is given here is not tuned.
         criterion: of ``CRITERIA``; scales are chosen by it.
         seeds: runs of each method whose result depends on the seed.
@@ -69,6 +72,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         check_criterion(self.criterion)
+        self.methods = self.config.baselines.get("methods") if self.methods is None else self.methods
         if self.seeds < 1:
             raise ValueError(f"seeds={self.seeds}: give at least 1.")
         self.store = ExpertStore(self.config, self.train_experts, score=self._score_trained)
@@ -81,7 +85,8 @@ class Comparison:
         self.rows: dict[str, Row] = {}
 
     def _candidates(self) -> list[Candidate]:
-        every = candidates(self.store.joint, self.options)
+        views = Views.of(self.config.options.views)
+        every = [*candidates(self.store.joint, self.options, views), *variants(self.config)]
         names = [candidate.name for candidate in every]
         for name in self.methods or ():
             if name not in names:
@@ -127,8 +132,8 @@ class Comparison:
     def _enter(self, candidate: Candidate) -> None:
         name = candidate.name
         found = self.row_store.read(name, self._asked(candidate))
-        wanted = self.methods is None or name in (EXPERTS, *self.methods)
-        if found is not None and self._is_whole(found):
+        wanted = self.methods is None or name in (EXPERTS, IN_VIEWS, *self.methods)
+        if found is not None and self._is_whole(candidate, found):
             self.rows[name] = found
         elif found is not None and not wanted:  # its own numbers hold, only the transferred layers have changed
             self.rows[name] = {key: value for key, value in found.items() if key != "transferred"}
@@ -137,11 +142,11 @@ class Comparison:
             self.rows[name] = self._settled(candidate)
             write_comparison(self.folder, self.record())
 
-    def _is_whole(self, row: Row) -> bool:
+    def _is_whole(self, candidate: Candidate, row: Row) -> bool:
         """Whether a saved row needs no work: its adapted layers still exist, or it was scored with the current ones."""
-        if self._gives(row["method"]):
+        if self._gives(candidate.name):
             return self.head_donor.hash is not None
-        return row["block"] == "reference" or row.get("layers") == self.head_donor.hash
+        return row["block"] == "reference" or not candidate.transfers or row.get("layers") == self.head_donor.hash
 
     def _settled(self, candidate: Candidate) -> Row:
         """Run a method; save and return its row."""
@@ -149,7 +154,11 @@ class Comparison:
         if self._gives(name):
             self.head_donor.path.unlink(missing_ok=True)  # layers of an earlier run must not pass for this one's
         try:
-            row, trace = self._row(candidate, models, tuner), ""
+            giver = HEADS_FROM if self.adapted_from is None else None
+            experts = None if name == EXPERTS else self.rows[EXPERTS]
+            measurement = Measurement(models, tuner, self.scoring, self.head_donor, giver, experts)
+            seeds = [self.config.seed + number for number in range(self._runs(candidate))]
+            row, trace = measurement.row(candidate, seeds), ""
         except Exception as error:
             if name == EXPERTS:  # without them there is nothing to compare with
                 raise
@@ -166,45 +175,6 @@ class Comparison:
             say(f"{name} failed: {row['error']}" if trace else f"{name}: Δm {delta(kept)} %")
         return kept
 
-    def _row(self, candidate: Candidate, models: ModelPool, tuner: Tuner) -> Row:
-        scores: list[Scores] = []
-        also: dict[str, list[Scores]] = {name: [] for name in self.scoring.also}
-        costs: list[dict[str, Any]] = []
-        moved: list[dict[str, float]] = []
-        for seed in range(self._runs(candidate)):
-            with measured() as cost:
-                outcome = candidate.make(models, tuner, self.config.seed + seed)
-            costs.append(cost)
-            scores.append(self.scoring.score(outcome.networks, candidate.name))
-            for name, found in self.scoring.score_also(outcome.networks, candidate.name).items():
-                also[name].append(found)
-            moved += self._moved(candidate, models, outcome)
-        reference = None if candidate.name == EXPERTS else self._reference
-        further = {name: measured_row(runs, reference and self._reference_on(name)) for name, runs in also.items()}
-        if self._gives(candidate.name):
-            save_model(self.head_donor.path, outcome.networks[None], {"training": to_json(vars(models.options))})
-        own = costs_of(costs) if outcome.block != "reference" else {}  # a reference costs training, if it was not found
-        return {
-            "method": candidate.name,
-            "block": outcome.block,
-            "data": outcome.data,
-            "runs": len(scores),
-            **measured_row(scores, reference),
-            **({"also": further} if further else {}),
-            "encoder_passes": len(outcome.networks),
-            **own,
-            **outcome.facts,
-            **({"transferred": deltas_of(moved)} if moved else {}),
-            **({"models": models.hashes} if candidate.name == EXPERTS else {"layers": self.head_donor.hash}),
-        }
-
-    def _moved(self, candidate: Candidate, models: ModelPool, outcome: Outcome) -> list[dict[str, float]]:
-        """Delta_m of the encoder with transferred heads; empty for references, the heads' own method, and no heads."""
-        if self._gives(candidate.name) or outcome.block == "reference" or self.head_donor.hash is None:
-            return []
-        plugged = self.head_donor.plugged(models, outcome.networks)
-        return [delta_by_task(self.scoring.score(plugged, f"{candidate.name}, transferred layers"), self._reference)]
-
     def _gives(self, name: str) -> bool:
         """Whether the transferred layers come from this method."""
         return name == HEADS_FROM and self.adapted_from is None
@@ -216,17 +186,21 @@ class Comparison:
         """Fingerprint of the settings that a saved row must have been made with."""
         about: list[Any] = [candidate.name, run_dir.began_with(self.folder, self.config)]
         if candidate.name != EXPERTS:
-            about += [self.criterion, self._runs(candidate), self.options.get(candidate.name, {})]
+            own = candidate.spec if isinstance(candidate, Variant) else self.options.get(candidate.name, {})
+            about += [self.criterion, self._runs(candidate), own]
         return config_hash(*about)
 
     # -- what all methods share ---------------------------------------------------------------------------------------
     @cached_property
     def models(self) -> ModelPool:
         """Base and experts, found or trained. Data that cannot be read are reported before that."""
-        adapts = any(isinstance(e, Adaptive) and e.name in (self.methods or [e.name]) for e in self.candidates)
-        if adapts:
+        adaptive = [e for e in self.candidates if isinstance(e, Adaptive) and e.name in (self.methods or [e.name])]
+        if adaptive:
             data_loading(self.config.options)  # a batch that the processes cannot share is refused now
         pool, _ = check_run(self.config, self.store, self.folder, self.scoring.sets)
+        for candidate in adaptive:
+            if isinstance(candidate, AdaptiveVariant):
+                candidate.check_images(self.folder)
         console.print("[bold]Base and experts[/bold]")
         base = self.store.base()
         experts = self.store.experts(base)
@@ -236,8 +210,8 @@ class Comparison:
         self._check_models(models)
         if self.adapted_from is not None:
             self.head_donor.check(models)
-        if adapts:
-            models.ask_experts()
+        for candidate in adaptive:
+            candidate.check(models)
         return models
 
     def _check_models(self, models: ModelPool) -> None:
@@ -252,20 +226,13 @@ class Comparison:
     @cached_property
     def tuner(self) -> Tuner:
         """Chooses scales; the experts are already measured."""
-        tuner = Tuner(self.models, self.scoring, self.config.baselines["scales"], self.criterion)
+        tuner = Tuner(self.models, self.scoring, self.config.scales, self.criterion)
         tuner.prepare()
         return tuner
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
         return run_facts()
-
-    @property
-    def _reference(self) -> Scores:
-        return self._reference_on(None)
-
-    def _reference_on(self, also: str | None) -> Scores:
-        return scores_of(self.rows[EXPERTS], also)
 
     def _score_trained(self, model: MultiTaskModel, title: str) -> Scores:
         return self.scoring.score({None: model.to(self.scoring.device)}, title)

@@ -16,13 +16,12 @@ from symerge_dense.experts.statistics import LARGEST_GRAM, SAMPLED, Statistics
 from symerge_dense.merging.base import Merger
 from symerge_dense.merging.run import merge_state
 from symerge_dense.merging.tensor_specs import TensorSpec
-from symerge_dense.models.backbone import TimmBackbone
-from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline.comparison.model_pool import ModelPool
 from symerge_dense.pipeline.comparison.scoring import Networks
 from symerge_dense.pipeline.comparison.tuning import States, Tuner, knob_of, values_of
+from symerge_dense.pipeline.config_checks import explained
 from symerge_dense.pipeline.method_options import built
-from symerge_dense.registry import ADAPTIVE_METHODS, MERGERS, did_you_mean
+from symerge_dense.registry import ADAPTIVE_METHODS, MERGERS
 
 BLOCKS = {
     "reference": "references",
@@ -30,7 +29,7 @@ BLOCKS = {
     "adapters": "one encoder, parameters beside it",
     "masks": "weights per task: one encoder pass per task",
 }
-EXPERTS, JOINT = "experts", "joint_training"
+EXPERTS, IN_VIEWS, JOINT = "experts", "experts_views", "joint_training"
 DATA = ("none", "unlabelled", "labels")
 
 
@@ -58,11 +57,13 @@ class Candidate(ABC):
         name: of the row.
         block: the row's block if the method fails; otherwise the ``Outcome`` has it.
         data: what the row says it has looked at if the method fails.
+        transfers: whether SyMerge's adapted layers are tried on its encoder.
     """
 
     name: str
     block: str = "plain"
     data: str = "none"
+    transfers: bool = True
 
     @property
     def random(self) -> bool:
@@ -156,8 +157,39 @@ class Adaptive(Candidate):
         """True: batches are drawn at random."""
         return True
 
+    def own(self, models: ModelPool) -> ModelPool:
+        """Base and experts, with the options and unlabelled images that the method gets: the config's.
+
+        Args:
+            models: with those of the config.
+        """
+        return models
+
+    def check(self, models: ModelPool) -> None:
+        """Check that the heads have the layer that is adapted, before any method runs.
+
+        Args:
+            models: has the experts.
+
+        Raises:
+            ValueError: they do not.
+        """
+        layer = self.method.options(self.own(models).context(0)).layer
+        for task, expert in models.experts.items():
+            with explained(f"{self.name}: layer, expert {task}"):
+                dict(expert.named_heads())[task].layer_modules(layer)
+
+    def prepare(self, models: ModelPool) -> None:
+        """Let the experts label all images, if the method learns from cached labels, so that it is not charged for it.
+
+        Args:
+            models: base, experts and unlabelled images of the config.
+        """
+        own = self.own(models)
+        own.ask_experts(self.method.options(own.context(0)))
+
     def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
-        adapted = self.method.run(models.context(seed))
+        adapted = self.method.run(self.own(models).context(seed))
         block = "adapters" if adapted.extra_parameters else "plain"
         facts = {
             "options": self.method.hyperparameters,
@@ -165,34 +197,6 @@ class Adaptive(Candidate):
             "note": adapted.note,
         }
         return Outcome({None: adapted.model}, block, self.data, facts)
-
-
-class Joint(Candidate):
-    """Multi-task training with labels from the same base, which merging aims to replace.
-
-    The model is found or trained. Nothing is merged, and BatchNorm stays as it was trained.
-
-    Args:
-        train: makes the model from the base.
-    """
-
-    name, block, data = JOINT, "reference", "labels"
-
-    def __init__(self, train: Callable[[TimmBackbone], MultiTaskModel]) -> None:
-        self.train = train
-
-    def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
-        return Outcome({None: self.train(models.base).to(models.device)}, self.block, self.data)
-
-
-class Experts(Candidate):
-    """The unchanged experts, each on its own task: T networks."""
-
-    name, block, data = EXPERTS, "reference", "labels"
-
-    def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
-        beside = (len(models.experts) - 1) * sum(weight.numel() for weight in models.base.parameters())
-        return Outcome(models.own_networks, self.block, self.data, {"extra_parameters": beside})
 
 
 def _of_convolutions(merger: Merger, models: ModelPool) -> str:
@@ -216,32 +220,6 @@ def _without_gram(models: ModelPool, grams: Statistics) -> str:
     )
 
 
-def candidates(
-    train_joint: Callable[[TimmBackbone], MultiTaskModel] | None,
-    options: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
-) -> list[Candidate]:
-    """All candidates: the experts first, SyMerge second.
-
-    Args:
-        train_joint: makes the jointly trained model from the base; None leaves joint training out.
-        options: arguments of methods, {name: {argument: value}}.
-
-    Raises:
-        ValueError: a method or an argument does not exist.
-    """
-    for name in options:
-        if name not in ADAPTIVE_METHODS and name not in MERGERS:
-            raise ValueError(did_you_mean(name, [*ADAPTIVE_METHODS, *MERGERS], "merging method"))
-    adaptive = sorted(ADAPTIVE_METHODS, key=lambda name: name != "symerge")
-    joint = [] if train_joint is None else [Joint(train_joint)]
-    return [
-        Experts(),
-        *(Adaptive(name, options.get(name, {})) for name in adaptive),
-        *(Static(name, options.get(name, {})) for name in MERGERS),
-        *joint,
-    ]
-
-
 # -- which static methods draw at random: only those are worth several runs -------------------------------------------
 SIZE = 16
 
@@ -257,7 +235,7 @@ def draws(merger: Merger) -> bool:
     generator = torch.Generator().manual_seed(0)
     base, *experts = ({"weight": torch.randn(SIZE, SIZE, generator=generator)} for _ in range(3))
     named = {str(number): expert for number, expert in enumerate(experts)}
-    specs = [TensorSpec("weight", (SIZE, SIZE), torch.float32, "matrix", 0, 1)]
+    specs = [TensorSpec("weight", (SIZE, SIZE), torch.float32, "matrix", 0, 1, depth=0.0)]
     task = next(iter(named)) if merger.per_task else None
     first, second = (merge_state(merger, base, named, specs, seed=seed, task=task) for seed in (0, 1))
     return not torch.equal(first["weight"], second["weight"])

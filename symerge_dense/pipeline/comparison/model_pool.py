@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,6 +45,7 @@ class ModelPool:
         folder: keeps the experts' labels, which adaptive methods share.
         device: where to work; base and experts are moved there.
         files: sources of base, experts and pool as config values, see ``AdaptationContext``.
+        labels: folder of the experts' cached labels; None is ``folder/labels``.
 
     Raises:
         ValueError: base and experts do not fit together.
@@ -56,6 +58,7 @@ class ModelPool:
     folder: Path
     device: torch.device
     files: Mapping[str, Any] | None = None
+    labels: Path | None = None
     _images: dict[int, list[Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -185,13 +188,39 @@ class ModelPool:
             seed=seed,
             work_dir=self.folder,
             files=self.files,
+            labels=self.labels,
             **more,
         )
 
-    def ask_experts(self) -> None:
-        """Write the experts' labels of all unlabelled images now, so that no method is charged for it."""
-        views = Views.of(self.options.views)
-        write_labels(self.experts, self.pool, self.folder / "labels", self.options.batch_size, views)
+    def ask_experts(self, options: SyMergeOptions) -> None:
+        """Write the experts' labels of all unlabelled images now, so that no method is charged for it.
+
+        Args:
+            options: of the method that learns from them; nothing is written where they say that it asks online.
+        """
+        if options.labels == "cached":
+            folder, views = self.labels or self.folder / "labels", Views.of(options.views)
+            write_labels(self.experts, self.pool, folder, self.options.batch_size, views)
+
+    def variant(self, name: str, options: SyMergeOptions, pool: Unlabelled | None, spec: Any) -> ModelPool:
+        """The same experts with other options, and perhaps other unlabelled images.
+
+        Labels of other images are kept in a folder of their own, which variants of the same images share.
+
+        Args:
+            name: of the folder for what methods leave.
+            options: of the adaptation.
+            pool: the images; None takes the same.
+            spec: of ``pool`` as a config value.
+        """
+        changed: dict[str, Any] = {"options": options, "folder": self.folder / "variants" / name}
+        if pool is None:
+            return dataclasses.replace(
+                self, **changed, labels=self.labels or self.folder / "labels", _images=dict(self._images)
+            )
+        labels = self.folder / f"labels-{pool.fingerprint[:8]}"
+        files = {**self.files, "pool": spec} if self.files is not None else None
+        return dataclasses.replace(self, **changed, pool=pool, files=files, labels=labels, _images={})
 
     @property
     def backbone_weights(self) -> int:

@@ -50,15 +50,6 @@ class Scoring:
             scores |= evaluate(network, self.test if loader is None else loader, name, self.device, protocol)
         return scores
 
-    def seen_in_views(self, experts: Mapping[str, MultiTaskModel], views: Views) -> Networks:
-        """The experts as networks that are asked for several views of every image and average the answers.
-
-        Args:
-            experts: {task: expert}.
-            views: that are averaged, as in the labels that students learn from.
-        """
-        return {task: cast(Any, ViewsModel(expert.to(self.device), views)) for task, expert in experts.items()}
-
     def score_also(self, networks: Networks, title: str) -> dict[str, Scores]:
         """Scores of all tasks on every further set that the config measures on, ``evaluation.also``.
 
@@ -111,3 +102,14 @@ class Scoring:
         tuning.augment = None
         chosen = torch.linspace(0, len(tuning) - 1, min(LABELLED_IMAGES, len(tuning))).long().unique().tolist()
         return data.loader(self.config, cast(Any, Subset(tuning, chosen)))
+
+
+def seen_in_views(experts: Mapping[str, MultiTaskModel], views: Views, device: torch.device) -> Networks:
+    """The experts as networks that are asked for several views of every image and average the answers.
+
+    Args:
+        experts: {task: expert}.
+        views: that are averaged, as in the labels that students learn from.
+        device: where networks run.
+    """
+    return {task: cast(Any, ViewsModel(expert.to(device), views)) for task, expert in experts.items()}

@@ -78,7 +78,7 @@ def workload(config: RunConfig, images: Mapping[str, int]) -> dict[str, float]:
     cost = forward_cost(config, config.tasks, image_size(config))
     every = cost.of(*tasks)
     tested = images["test"] if "test" in config.data else 0
-    merges = 1 + len(config.baselines["scales"])
+    merges = 1 + len(config.scales)
     recalibrated = min(options.recalibration_images, images["unlabelled"]) if options.batchnorm == "recalibrate" else 0
     stages = {
         f"expert {task}": TRAINING * _seen(config, task, images["train"]) * cost.of(task)

@@ -19,8 +19,9 @@ from symerge_dense.models.batchnorm import recalibrate
 from symerge_dense.models.multi_task import assemble
 from symerge_dense.pipeline import data as sources
 from symerge_dense.pipeline.comparison import tuning
-from symerge_dense.pipeline.comparison.methods import JOINT, Static, candidates, draws
+from symerge_dense.pipeline.comparison.methods import JOINT, Static, draws
 from symerge_dense.pipeline.comparison.model_pool import ModelPool
+from symerge_dense.pipeline.comparison.references import candidates
 from symerge_dense.pipeline.comparison.scoring import LABELLED_IMAGES, Scoring
 from symerge_dense.pipeline.comparison.tuning import IMAGES, OWN, Agreement, Family, Tuner, beyond, knob_of, values_of
 from symerge_dense.pipeline.config import RunConfig
@@ -284,3 +285,9 @@ def test_a_tuned_method_is_merged_at_the_best_value(place):
         state = place.models.merge(TallMasks(best), task=task)
         weights = dict(network.backbone.named_parameters())
         assert all(torch.equal(weights[name], state[name]) for name in weights)
+
+
+def test_the_methods_that_draw_at_random_are_known():
+    """Every method is tried on one matrix: several seeds are run of those alone whose results differ."""
+    drawn = {candidate.name for candidate in candidates(None) if candidate.name in MERGERS and candidate.random}
+    assert drawn == {"dare", "dare_ties", "fisher"}
