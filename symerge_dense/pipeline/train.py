@@ -187,10 +187,8 @@ class TrainRun:
         best = max(deltas, key=lambda scale: -math.inf if math.isnan(deltas[scale]) else deltas[scale])
         model = self._task_arithmetic(best)
         self._record("task_arithmetic", tried[best], {None: model}, "task arithmetic")
-        self.results["task_arithmetic"] |= {
-            "scale": best,
-            "delta_m_by_scale": {f"{scale:g}": deltas[scale] for scale in deltas},
-        }
+        by_scale = {f"{scale:g}": deltas[scale] for scale in deltas}
+        self.results["task_arithmetic"] |= {"scale": best, "delta_m_by_scale": by_scale}
         self.panels.predict("task arithmetic", model)
 
     def _task_arithmetic(self, scale: float) -> MultiTaskModel:
@@ -198,12 +196,8 @@ class TrainRun:
 
     def _adapt(self, validation: Mapping[str, Any] | None) -> Adapted:
         method = ADAPTIVE_METHODS["symerge"]()
-        context = self.models.context(
-            self.config.seed,
-            launcher=self.launcher,
-            settings=self.config.runner,
-            validation=validation,
-        )
+        more = {"launcher": self.launcher, "settings": self.config.runner, "validation": validation}
+        context = self.models.context(self.config.seed, **more)
         self._score("initial", method.start(context), "initial merge")
         adapted: Adapted = method.run(context, self.folder, self.resume)
         return adapted
