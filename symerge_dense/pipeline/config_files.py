@@ -24,8 +24,10 @@ def shipped_folder() -> Path:
 
 
 def shipped() -> dict[str, Path]:
-    """{name: file} of the configs that can be run, as ``symerge train NAME`` finds them."""
-    return {path.stem: path for path in sorted(shipped_folder().glob("*.py"))}
+    """{name: file} of the configs that can be run, as ``symerge train NAME`` or ``symerge compare NAME`` finds them."""
+    folder = shipped_folder()
+    found = [*folder.glob("*.py"), *(folder / "ablation").glob("*.py")]
+    return {path.stem: path for path in sorted(found) if path.stem != "__init__"}
 
 
 def find_config(config: str | Path) -> Path:

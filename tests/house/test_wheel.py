@@ -70,7 +70,7 @@ def test_the_package_is_the_wheels(installed):
 
 
 def test_configs_come_with_it(installed):
-    names = {path.stem for path in (ROOT / "configs").glob("*.py")}
+    names = {path.stem for part in (".", "ablation") for path in (ROOT / "configs" / part).glob("*.py")}
     assert {line.split()[0] for line in run(installed, "config", "list").splitlines()} == names
     run(installed, "config", "copy", "nyuv2_symerge", ".")
     assert (installed[1] / "nyuv2_symerge.py").is_file() and (installed[1] / "_base_" / "nyuv2.py").is_file()

@@ -1,12 +1,14 @@
 """Every shipped config: it reads, builds the whole network that it describes, and its data give what its tasks need."""
 
 import ast
+import dataclasses
 import json
 
 import pytest
 import torch
 from builders.pipeline_tiny import ROOT, write_cityscapes, write_nyuv2
 
+from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.symerge_model import SyMergeModel
 from symerge_dense.datasets.cityscapes import Cityscapes
 from symerge_dense.datasets.nyuv2.mtan import NYUv2
@@ -19,8 +21,10 @@ from symerge_dense.pipeline.config import config_hash, load_config
 from symerge_dense.pipeline.network import check_network, network
 
 CONFIGS = ROOT / "configs"
-FOUND = {".": 11, "_base_": 3, "experts": 7, "merge": 2}  # how many files each folder holds: count a new one here
+FOUND = {".": 11, "_base_": 4, "experts": 7, "merge": 2, "ablation": 2}  # files in each folder: count a new one
 TOP = sorted(path.name for path in CONFIGS.glob("*.py"))
+ABLATIONS = sorted((CONFIGS / "ablation").glob("*.py"))
+FREE = {"save_every", "num_workers", "amp", "batchnorm", "recalibration_images"}  # of every row alike, or of no result
 SPLITS = ("train", "unlabelled", "test")
 
 
@@ -84,7 +88,7 @@ def test_every_file_is_known():
 
 
 def test_every_part_serves_a_config():
-    reached = set().union(*(ancestors(CONFIGS / name) for name in TOP))
+    reached = set().union(*(ancestors(path) for path in [*(CONFIGS / name for name in TOP), *ABLATIONS]))
     assert reached == set(CONFIGS.rglob("*.py"))
 
 
@@ -167,3 +171,20 @@ def test_the_training_images_have_targets_for_the_base(name, data):
 def test_a_merge_part_holds_options_and_nothing_else(path):
     names = [ast.unparse(node.targets[0]) for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign)]
     assert names == ["adaptation"] and not bases(path)
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_an_ablation_has_a_row_for_each_lever_and_names_what_each_was(path):
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    assert f"python tools/compare.py configs/ablation/{path.name} --seeds 3" in text
+    config = load_config(path)
+    rows = config.baselines["variants"]
+    assert set(rows) <= set(config.baselines["methods"]) and "symerge" in config.baselines["methods"]
+    assert sources.measured_sets(config)[1:] == (["pool"] if "rooms" in path.stem else ["outside"])
+    was = rows["as it was"]
+    options = {field.name for field in dataclasses.fields(SyMergeOptions)}
+    dependent = {"singular_rank", "averaging_start", "averaging_decay"}  # of an option that is off
+    assert options - set(was) - {"method"} <= FREE | dependent, "name the option as it was in configs/_base_/levers.py"
+    for name, row in rows.items():
+        changed = {key for key in row if row[key] != was.get(key)}
+        assert name == "as it was" or changed, name

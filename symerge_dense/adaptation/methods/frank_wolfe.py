@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from mmengine.dist import all_reduce
@@ -125,6 +125,17 @@ class FrankWolfe(AdaptiveMethod):
     title: ClassVar[str] = "FW-Merging"
     paper: ClassVar[str] = "https://arxiv.org/abs/2503.12649"
     learns: ClassVar[str] = "coefficients within the experts' hull"
+    changes: ClassVar[Mapping[str, Any]] = {
+        "clamp": None,
+        "density": None,
+        "learn_coefficients": True,
+        "learn_layer": False,
+        "lr_decay": "none",
+        "warmup": 0,
+        "sharpness": 0.0,
+        "schedule": "sum",
+        "objective": "labels",
+    }
 
     def __init__(self, step: float = 0.1, iterations: int = 10, granularity: str = "task") -> None:
         self.step = check_within(self.name, "step", step, "(0, 1]", "the length of the first step")
@@ -133,17 +144,8 @@ class FrankWolfe(AdaptiveMethod):
 
     def student(self, context: AdaptationContext) -> Student:
         options = dataclasses.replace(
-            context.options,
+            self.options(context),
             granularity=self.granularity,  # type: ignore[arg-type]  # checked above
-            clamp=None,
-            density=None,
-            learn_coefficients=True,
-            learn_layer=False,
-            lr_decay="none",
-            warmup=0,
-            sharpness=0.0,
-            schedule="sum",
-            objective="labels",
         )
         return FrankWolfeStudent(context.base, context.experts, options, self.step, self.iterations)
 
