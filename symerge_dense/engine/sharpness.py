@@ -54,6 +54,8 @@ class SharpnessAware(OptimWrapper):
         owner: Any = model.module if is_model_wrapper(model) else model
 
         def note(_module: nn.Module, args: Any, kwargs: Any) -> None:
+            if self._repeat is not None:
+                return  # a call within the call: a teacher made of the student
             state = torch.get_rng_state()
 
             def repeat() -> Tensor:
@@ -65,6 +67,7 @@ class SharpnessAware(OptimWrapper):
 
             self._repeat = repeat
 
+        self._repeat = None
         handle = model.register_forward_pre_hook(note, with_kwargs=True)
         try:
             with context(model):

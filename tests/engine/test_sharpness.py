@@ -85,6 +85,19 @@ def test_the_second_pass_has_the_random_numbers_of_the_first():
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True)) and runs[0][1] == torch.rand(())
 
 
+def test_a_model_that_asks_itself_on_the_way_is_repeated_as_a_whole():
+    class Asks(Bowl):
+        def forward(self, scale, mode="loss"):
+            if mode == "tensor":
+                return scale
+            return super().forward(self(scale, mode="tensor"), mode)
+
+    model = Asks()
+    step(model, wrapped(model))
+    found = torch.cat([model.large, model.small]).detach().double()
+    torch.testing.assert_close(found, by_hand([0.4, -0.8, 0.02]), rtol=1e-5, atol=1e-7)
+
+
 def test_a_loss_nearby_that_is_not_finite_leaves_the_parameters_to_the_bit():
     model = Bowl(limit=0.5)  # it stands at 0.41, and the shifted point is higher
     before = [parameter.detach().clone() for parameter in model.parameters()]
