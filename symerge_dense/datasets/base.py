@@ -171,18 +171,22 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
         height, width = self.image(index).shape[:2]
         return height, width
 
-    def check_images(self, progress: bool = True, limit: int | None = None) -> None:
+    @property
+    def remark(self) -> str:
+        """What a run tells once about the images, such as files that are passed over; mostly empty."""
+        return ""
+
+    def check_images(self, limit: int | None = None) -> None:
         """Find what would stop work later: images that cannot be read, or differ in size without ``size``.
 
         Args:
-            progress: whether to show a bar, where there are many images.
             limit: look at this many images, the first ones; None looks at all.
 
         Raises:
             ValueError: one sentence that names the images and what to do.
         """
         count, sizes, faults = len(self) if limit is None else min(limit, len(self)), dict[tuple[int, int], int](), []
-        with silent(not progress or count < MANY_IMAGES):
+        with silent(count < MANY_IMAGES):
             for index in track(range(count), f"check {type(self).__name__}'s images"):
                 try:
                     sizes.setdefault(self.image_size(index), index)

@@ -64,10 +64,10 @@ class ImageList(DenseDataset):
         augment: Augment | dict[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(tasks, augment, None if size is None else (size[0], size[1]), seed)
+        super().__init__(tasks, augment, size, seed)
         named = [images] if is_path(images) else images
         self.files: list[Path] | None = None
-        self.folders: list[Path] = []
+        self.folders, self.recursive = list[Path](), False
         if isinstance(named, Sequence) and all(map(is_path, named)):
             self.folders = [path for path in map(Path, named) if path.is_dir()]
             self.files = [file for path in named for file in _files(Path(path))]
@@ -83,7 +83,7 @@ class ImageList(DenseDataset):
     @property
     def remark(self) -> str:
         """What a run tells once: how many files of other kinds its folders hold; empty where there are none."""
-        return passed_over(self.folders)
+        return passed_over(self.folders, self.recursive)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -132,7 +132,7 @@ class ImageList(DenseDataset):
         Raises:
             ValueError: always.
         """
-        raise ValueError(f"a list of images has no target {name!r}.")
+        raise ValueError(f"{type(self).__name__} holds images only; it has no target {name!r}.")
 
     def __str__(self) -> str:
         """What a record says of images that it cannot hold: how many, and a hash of some."""

@@ -93,21 +93,18 @@ class Unlabelled(Dataset[dict[str, Any]]):
             view.__dict__.pop("fingerprint", None)
         return rest, other
 
-    def check_images(self, progress: bool = True) -> None:
-        """``DenseDataset.check_images`` of the images in view.
-
-        Args:
-            progress: whether to show a bar, where there are many images.
+    def check_images(self) -> None:
+        """``DenseDataset.check_images`` up to the last image in view, held-out ones included.
 
         Raises:
             ValueError: images cannot be read, or differ in size.
         """
-        self._source.check_images(progress, int(self._shown.max()) + 1)
+        self._source.check_images(int(self._shown.max()) + 1)
 
     @property
     def remark(self) -> str:
         """What the data set remarks on its images, such as files that it passes over; mostly empty."""
-        return str(getattr(self._source, "remark", ""))
+        return self._source.remark
 
     def attach(self, join: Callable[[dict[str, Any], int], dict[str, Any]]) -> None:
         """Let a function add predictions of experts to every sample, and augment both alike.

@@ -103,11 +103,12 @@ class CfgOptions(DictAction):
             parser.exit(2, f"error: {error}\n")
 
 
-def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+def parse_overrides(words: Sequence[str], flag: str = "--cfg-options") -> dict[str, Any]:
     """Overrides of a config from the words of a command line.
 
     Args:
         words: ``['a.b=1', 'c=x', 'd=[a, b]']``.
+        flag: that they follow, for the message.
 
     Returns:
         ``{'a.b': 1, 'c': 'x', 'd': ['a', 'b']}``, values read as MMEngine's DictAction and Python literals are.
@@ -122,11 +123,11 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
                 word, "key.subkey=value", "key.subkey=value, for example adaptation.rounds=100", empty=True
             )
         except ValueError as error:
-            raise ValueError(f"--cfg-options {error}") from None
+            raise ValueError(f"{flag} {error}") from None
         try:
             parsed[key] = CfgOptions._parse_iterable(text)
         except AssertionError:
-            raise ValueError(f"--cfg-options {word!r}: brackets do not close; quote the value for the shell.") from None
+            raise ValueError(f"{flag} {word!r}: brackets do not close; quote the value for the shell.") from None
     return parsed
 
 

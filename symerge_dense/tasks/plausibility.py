@@ -81,8 +81,7 @@ def not_unit_vectors(target: Array) -> str | None:
     Args:
         target: (H,W,3).
     """
-    values = target.reshape(-1, 3)
-    values = values[:: max(len(values) // ENOUGH, 1)].astype(np.float64)
+    values = _some(target).astype(np.float64)
     length = np.linalg.norm(values, axis=-1)
     known = np.isfinite(length) & (length >= SHORTEST_NORMAL)
     if not known.any():
@@ -122,6 +121,6 @@ def outside_unit_interval(target: Array, invalid_value: float) -> str | None:
 
 
 def _some(target: Array) -> Array:
-    """Evenly spaced numbers of a label of one channel."""
-    numbers = target.reshape(-1)
-    return numbers[:: max(numbers.size // ENOUGH, 1)]
+    """Evenly spaced pixels of a label, (N,C)."""
+    pixels = target.reshape(target.shape[0] * target.shape[1], -1)
+    return pixels[:: max(len(pixels) // ENOUGH, 1)]

@@ -24,8 +24,8 @@ class Probability(DenseTask):
     """A probability, or any share from 0 to 1, in each of ``channels`` channels: saliency, a mask, an attention map.
 
     The raw output is a logit; ``decide`` puts it through a sigmoid. Targets are 0..1, soft ones too; a channel that is
-    negative or not finite makes the pixel invalid, and one above 1 is an error. Loss: binary cross-entropy in which a
-    1 weighs ``positive_weight`` times as much as a 0, less the label's own entropy:
+    no such number makes the pixel invalid. Loss: binary cross-entropy in which a 1 weighs ``positive_weight`` times as
+    much as a 0, less the label's own entropy:
     (1 + (positive_weight - 1) q) KL(q || p) for the label q, which is 0 at p = q. Metrics over all valid pixels and
     channels: ``abs`` mean |p - q| (0..1; the MAE of saliency papers), ``f1`` at 0.5, percent.
 
@@ -46,22 +46,14 @@ class Probability(DenseTask):
         self.positive_weight = positive_weight
 
     def valid(self, target: Tensor) -> Tensor:
-        """Pixels whose every channel is finite and >= 0.
+        """Pixels whose every channel is a share from 0 to 1, to within the rounding of a resize.
+
+        Labels in another unit are refused where they are read, by ``implausible``.
 
         Args:
             target: (N,C,H,W).
-
-        Raises:
-            ValueError: a value is above 1.
         """
-        known = (target >= 0) & target.isfinite()
-        if (known & (target > 1 + ROUNDING)).any():
-            highest = float(target[known].max())
-            raise ValueError(
-                f"task {self.name!r}: a target is {highest:g}, allowed are 0 to 1; divide stored bytes by 255, and "
-                f"mark pixels without label by {self.invalid_value:g}."
-            )
-        return known.all(dim=1)
+        return ((target >= 0) & (target <= 1 + ROUNDING)).all(dim=1)
 
     def implausible(self, target: Array) -> str | None:
         """Values outside 0..1, such as 0..255.

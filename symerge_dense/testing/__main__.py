@@ -80,21 +80,16 @@ def run(options: argparse.Namespace) -> int:
         ValueError: the module or a name is wrong, or a data set lacks arguments.
     """
     import torch
-    from mmengine.config import Config, DictAction
+    from mmengine.config import Config
     from mmengine.logging import MMLogger
 
+    from symerge_dense.pipeline.config_files import parse_overrides
     from symerge_dense.testing.plugins import check_plugin, find_plugins
 
     torch.manual_seed(0)
     MMLogger.get_current_instance().setLevel("ERROR")
-    holder = argparse.Namespace(given={})
-    for word in options.options:
-        if "=" not in word:
-            raise ValueError(f"--options {word}: give NAME=VALUE, for example root=photos.")
-    if options.options:
-        DictAction(["--options"], "given")(argparse.ArgumentParser(), holder, options.options)
     given = Config()
-    given.merge_from_dict(holder.given)
+    given.merge_from_dict(parse_overrides(options.options, "--options"))
     flags = [flag for flag in FLAGS if getattr(options, flag)]
     broken, total, incomplete = 0, 0, list[str]()
     for plugin in find_plugins(options.module, flags, options.names):

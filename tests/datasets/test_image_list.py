@@ -73,6 +73,8 @@ def test_what_is_no_list_of_images_is_refused(images, message, tmp_path, monkeyp
 
 
 def test_it_serves_no_task():
+    with pytest.raises(ValueError, match="ImageList holds images only; it has no target 'depth'"):
+        ImageList(np.zeros((2, 4, 4, 3), np.uint8)).target(0, "depth")
     with pytest.raises(ValueError, match="unknown target 'depth'"):
         ImageList(np.zeros((2, 4, 4, 3), np.uint8), tasks={"depth": {"type": "depth"}})
 

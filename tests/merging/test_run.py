@@ -7,40 +7,15 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from symerge_dense.merging.base import Merger
 from symerge_dense.merging.methods.average import Average
 from symerge_dense.merging.methods.task_arithmetic import TaskArithmetic
 from symerge_dense.merging.operands import Operands
 from symerge_dense.merging.run import merge_state, run
-from symerge_dense.merging.tensor_specs import TensorSpec, tensor_specs
-
-
-class Net(nn.Module):
-    """Every kind of tensor, small."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cls_token = nn.Parameter(torch.randn(1, 1, 6))
-        self.temperature = nn.Parameter(torch.randn(1))
-        self.conv3 = nn.Conv2d(3, 6, 3)
-        self.bn = nn.BatchNorm2d(6)
-        self.linear = nn.Linear(6, 5)
-        self.table = nn.Embedding(4, 6)
-
-
-def state_of(seed: int) -> dict[str, Tensor]:
-    torch.manual_seed(seed)
-    return {
-        name: value + torch.rand_like(value) if value.is_floating_point() else value
-        for name, value in Net().state_dict().items()
-    }
-
-
-SPECS = tensor_specs(Net())
-BASE = state_of(100)
-EXPERTS = {task: state_of(number) for number, task in enumerate(("segmentation", "depth", "normals"))}
+from symerge_dense.merging.tensor_specs import TensorSpec
+from symerge_dense.testing.mergers import BASE, EXPERTS, SPECS
 
 
 class Probe(Merger):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from symerge_dense.tasks.base import Array, DenseTask
+from symerge_dense.tasks.base import Array
 from symerge_dense.tasks.predictions import Predictions, moments
 from symerge_dense.tasks.segmentation import Segmentation
 from symerge_dense.tasks.storage import PngStorage
@@ -78,7 +78,3 @@ def test_moments_by_hand() -> None:
 )
 def test_only_what_has_no_label_gets_its_number(storage: PngStorage, values: list[float], stored: list[int]) -> None:
     assert storage.encode(torch.tensor([values])).tolist() == [stored]
-
-
-def test_all_parts_of_the_contract_are_in_dense_task() -> None:
-    assert issubclass(DenseTask, Predictions)

@@ -47,11 +47,24 @@ def test_the_loss_is_cross_entropy_less_the_labels_own_entropy() -> None:
     assert float(Pair(positive_weight=4).loss(output, hard)) == pytest.approx(float(weighted), rel=1e-5)
 
 
-@pytest.mark.parametrize("what", ["loss", "statistics"])
-def test_bytes_that_nobody_divided_are_refused_with_the_remedy(what: str) -> None:
-    with pytest.raises(ValueError, match=r"'saliency'.* 255, allowed are 0 to 1; divide stored bytes by 255"):
-        getattr(Saliency(), what)(pixels(0.0, 0.0), pixels(0.0, 255.0))
-    assert Saliency().valid(pixels(1 + 1e-4)).all(), "rounding of a resize is no error"
+def test_only_shares_are_labels() -> None:
+    target = pixels(0.0, 1.0, 1 + 1e-4, 1.1, 255.0, -1.0, math.nan, math.inf)  # rounding of a resize is no error
+    assert Saliency().valid(target).flatten().tolist() == [True] * 3 + [False] * 5
+    output = torch.zeros_like(target).requires_grad_()
+    Saliency().loss(output, target).backward()
+    assert output.grad is not None and output.grad.flatten().bool().tolist() == [True] * 3 + [False] * 5
+    assert Saliency().statistics(output.detach(), target)[0, 0] == 3
+
+
+def test_bytes_that_nobody_divided_are_refused_with_the_remedy() -> None:
+    large = np.zeros((480, 640), np.float32)
+    large[100:200, 100:200] = 255
+    said = Saliency().implausible(large)
+    assert said is not None and "0..255: values must be in 0..1" in said and "scale=1/255" in said
+
+
+def test_valid_asks_no_device_for_an_answer() -> None:
+    assert Saliency().valid(torch.empty(2, 1, 3, 4, device="meta")).shape == (2, 3, 4)
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, math.inf, math.nan])

@@ -122,7 +122,8 @@ def test_a_data_set_without_its_arguments_is_a_wrong_question(module, capsys):
     [
         (["no_such_lab"], "plug-in no_such_lab cannot be imported"),
         (["{}", "{}_god"], "unknown plug-in '{0}_god'. Did you mean '{0}_good'"),
-        (["{}", "--head", "--options", "width"], "--options width: give NAME=VALUE"),
+        (["{}", "--head", "--options", "width"], "--options 'width' is not key.subkey=value"),
+        (["{}", "--head", "--options", "width=[8,9"], "brackets do not close"),
         (["json"], "json registers no task, dataset, head, method or teacher; put the decorator"),
     ],
 )

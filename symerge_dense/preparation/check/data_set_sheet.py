@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from symerge_dense.datasets.base import DenseDataset, to_tensor
-from symerge_dense.preparation.check.sheet import LegendEntry, SheetRow, draw_sheet
+from symerge_dense.preparation.check.sheet import SheetRow, class_legend, draw_sheet
 from symerge_dense.tasks.base import DenseTask
 
 Array = NDArray[Any]
@@ -53,7 +53,12 @@ def data_set_sheet(path: str | Path, sets: Mapping[str, DenseDataset], count: in
     limits = {name: _joint_limits(task, _targets(shown, name)) for name, task in tasks.items()}
     titles = {name: _title(task, limits[name]) for name, task in tasks.items()}
     blocks = {split: [_row(sample, tasks, limits, titles) for sample in samples] for split, samples in shown.items()}
-    legend = [entry for name, task in tasks.items() for entry in _class_entries(task, _targets(shown, name))]
+    legend = [
+        entry
+        for name, task in tasks.items()
+        if task.class_map
+        for entry in class_legend(task, (int(n) for target in _targets(shown, name) for n in target.unique()))
+    ]
     draw_sheet(path, blocks, ["image", *titles.values()], legend)
 
 
@@ -63,10 +68,10 @@ def _samples(data: DenseDataset, count: int) -> list[Sample]:
 
 
 def _sample(data: DenseDataset, index: int) -> Sample:
-    path, image, targets = Path(data.image_name(index)), None, dict[str, Tensor | None]()
+    path, targets = Path(data.image_name(index)), dict[str, Tensor | None]()
     label = path.stem[-LONGEST_LABEL:] if path.is_file() else str(index)
     try:
-        image = data.resized_image(index)
+        image: Array | None = data.resized_image(index)
     except Exception:  # whatever it is, the check names it
         image = None
     for name in data.tasks:
@@ -99,16 +104,3 @@ def _row(
     for name, target in sample.targets.items():
         pictures[titles[name]] = None if target is None else tasks[name].colorize(target, limits[name])
     return SheetRow(sample.label, pictures)
-
-
-def _class_entries(task: DenseTask, targets: Sequence[Tensor]) -> list[LegendEntry]:
-    """Names and colours (0..1) of the classes that are shown."""
-    legend = task.legend()
-    if not task.class_map or not legend.names:
-        return []
-    seen = sorted({int(number) for target in targets for number in target.unique()})
-    shown = [number for number in seen if 0 <= number < len(legend.names)]
-    colours = [tuple(channel / 255 for channel in legend.colors[number]) for number in shown]
-    return [
-        (legend.names[number], (red, green, blue)) for number, (red, green, blue) in zip(shown, colours, strict=True)
-    ]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from symerge_dense.datasets.base import DenseDataset, to_tensor
 from symerge_dense.preparation.check.contents import MOST_INVALID
-from symerge_dense.preparation.check.findings import Fault, Report
+from symerge_dense.preparation.check.findings import Fault, Findings, Report
 from symerge_dense.progress import track
 from symerge_dense.tasks.base import DenseTask
 
@@ -96,7 +96,7 @@ class DataSetCheck:
     def __init__(self, name: str, data: DenseDataset, limit: int | None = None) -> None:
         self.name, self.data = name, data
         self.count = len(data) if limit is None else min(limit, len(data))
-        self.faults, self.warnings = list[Fault](), list[Fault]()
+        self.faults, self.warnings = Findings(), Findings()
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.first_of: dict[tuple[int, int], str] = {}
         self.targets = {task: TargetFacts(rule) for task, rule in data.tasks.items() if isinstance(rule, DenseTask)}
@@ -139,30 +139,25 @@ class DataSetCheck:
         return None
 
     @staticmethod
-    def _add(found: list[Fault], path: str, text: str) -> None:
+    def _add(found: Findings, path: str, text: str) -> None:
         """Faults that differ in their numbers only are one, of several files."""
-        kind = NUMBER.sub("#", text.replace(path, ""))
-        for place, fault in enumerate(found):
-            if NUMBER.sub("#", fault.text) == kind:
-                found[place] = fault._replace(files=fault.files + 1)
-                return
-        found.append(Fault(Path(path), text))
+        found.add(Path(path), text, kind=NUMBER.sub("#", text.replace(path, "")))
 
     def _conclude(self) -> None:
         if len(self.sizes) > 1 and self.data.size is None:
             shown = "; ".join(f"{self.first_of[h, w]} is {h} x {w}" for h, w in list(self.sizes)[:3])
             text = f"images of {len(self.sizes)} sizes ({shown}), but a batch needs one; give it size=(height, width)"
-            self.faults.append(Fault(Path(self.name), text))
+            self.faults.add(Path(self.name), text)
         for task, facts in self.targets.items():
             if facts.labels and facts.invalid == facts.pixels:
                 text = no_label(task, facts.labels, facts.example)
-                self.faults.append(Fault(Path(f"data.{self.name}"), text))
+                self.faults.add(Path(f"data.{self.name}"), text)
             elif facts.invalid_share > MOST_INVALID:
                 text = f"{facts.invalid_share:.0%} of the pixels carry no {task}"
-                self.warnings.append(Fault(Path(self.name), text))
+                self.warnings.add(Path(self.name), text)
             if facts.task.class_map and facts.labels and (absent := int((facts.counts == 0).sum())):
                 text = f"{absent} of the {len(facts.counts)} classes of {task} do not occur"
-                self.warnings.append(Fault(Path(self.name), text))
+                self.warnings.add(Path(self.name), text)
 
     @property
     def fact(self) -> str:
@@ -190,8 +185,8 @@ def check_data_sets(
     report = Report(Path(name))
     checks = [DataSetCheck(split, data, (limits or {}).get(split)) for split, data in sets.items()]
     for check in checks:
-        report.faults += check.faults
-        report.warnings += check.warnings
+        report.faults += check.faults.faults
+        report.warnings += check.warnings.faults
         report.facts.append(check.fact)
     report.warnings += _shared(sets) + _units(checks)
     if any(check.targets for check in checks):

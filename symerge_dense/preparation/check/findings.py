@@ -35,22 +35,24 @@ class Fault(NamedTuple):
 
 
 class Findings:
-    """Collects faults. The same text about several files of one folder becomes one ``Fault``."""
+    """Collects faults. The same text about several files of one folder, or one kind, becomes one ``Fault``."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[Path, str], Fault] = {}
+        self._groups: dict[tuple[Path | None, str], Fault] = {}
 
-    def add(self, path: Path, text: str, lead: str = "") -> None:
+    def add(self, path: Path, text: str, lead: str = "", kind: str = "") -> None:
         """Add a fault.
 
         Args:
             path: the file or folder.
             text: what is wrong, in the same words for the same fault.
             lead: put before ``text``; may differ between files, and the first one is kept.
+            kind: what faults have in common whose texts and folders differ; the first one is kept.
         """
         first = Fault(path, f"{lead}: {text}" if lead else text, 0)
-        known = self._groups.get((path.parent, text), first)
-        self._groups[path.parent, text] = known._replace(files=known.files + 1)
+        group = (None, kind) if kind else (path.parent, text)
+        known = self._groups.get(group, first)
+        self._groups[group] = known._replace(files=known.files + 1)
 
     @property
     def faults(self) -> list[Fault]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from symerge_dense.report.figures.style import INK, MUTED, new_figure, save
-from symerge_dense.tasks.segmentation import Segmentation
+from symerge_dense.tasks.base import DenseTask
 
 Array = NDArray[Any]
 
@@ -38,17 +37,19 @@ HEADING, LEGEND_LINE, PATCH, LETTER = 0.46, 0.21, 0.34, 0.068
 SMALLEST = 0.5  # ratio of a picture's sides: a file of an odd shape must not spoil the page
 
 
-def class_legend(task: Segmentation, classes: Sequence[int]) -> list[LegendEntry]:
-    """Names and colours (0..1) of some classes.
+def class_legend(task: DenseTask, classes: Iterable[int]) -> list[LegendEntry]:
+    """Names and colours (0..1) of some classes, in rising order; empty where the task's values are no classes.
 
     Args:
         task: gives the names and colours.
-        classes: their numbers.
+        classes: their numbers; others, such as that of no label, are left out.
     """
-    colours = [task.colorize(torch.tensor([[index]]))[0, 0] / 255 for index in classes]
+    legend = task.legend()
+    shown = sorted({number for number in classes if 0 <= number < len(legend.names)}) if task.class_map else []
+    colours = [legend.colors[number] for number in shown]
     return [
-        (task.class_names[index], (red, green, blue))
-        for index, (red, green, blue) in zip(classes, colours, strict=True)
+        (legend.names[number], (red / 255, green / 255, blue / 255))
+        for number, (red, green, blue) in zip(shown, colours, strict=True)
     ]
 
 
@@ -75,7 +76,7 @@ def draw_sheet(path: str | Path, blocks: Blocks, titles: Sequence[str], legend: 
     page = HEADING + rows * (height + GAP) + len(lines) * LEGEND_LINE + (0.1 if lines else 0) + MARGIN
     figure = new_figure(width, page, layout=None)
     for name, block in blocks.items():
-        _draw_block(figure, name, block, columns[name], (lefts[name], number), height)
+        _draw_block(figure, name, block, columns[name], lefts[name] + number, height)
     _draw_legend(figure, lines, HEADING + rows * (height + GAP) + 0.1 + LEGEND_LINE / 2)
     save(figure, path)
 
@@ -95,11 +96,10 @@ def _draw_block(
     name: str,
     rows: Sequence[SheetRow],
     titles: Sequence[str],
-    left_and_label: tuple[float, float],
+    left: float,
     height: float,
 ) -> None:
-    """The lines of one split, from ``left`` inches on, pictures behind labels of a width in inches."""
-    left = sum(left_and_label)
+    """The lines of one split, its pictures from ``left`` inches on, with their labels to the left of them."""
     _write(figure, left, 0.12, name, fontsize=10, fontweight="bold", ha="left", color=INK)
     for column, title in enumerate(titles):
         x = left + column * (CELL + GAP) + CELL / 2
