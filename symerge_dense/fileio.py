@@ -59,6 +59,15 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, "utf-8")
 
 
+def nearest_existing(path: str | Path) -> Path:
+    """A path if it exists, else the nearest folder above it that does: whose disk a new file will lie on.
+
+    Args:
+        path: of a file or folder.
+    """
+    return next(found for found in (Path(path), *Path(path).absolute().parents) if found.exists())
+
+
 def optional_import(module: str, name: str, extra: str = "convert") -> Any:
     """A module of a package that only an extra of this one installs.
 

@@ -78,11 +78,11 @@ def more_help(words: Sequence[str]) -> str:
     given = parser.parse_known_args(words)[0]
     if given.method is None:
         return "symerge merge --method NAME --help lists the options of a method."
-    from symerge_dense.pipeline.method_options import explained  # takes seconds
+    from symerge_dense.pipeline.method_options import describe_options  # takes seconds
     from symerge_dense.registry import import_plugins
 
     import_plugins(given.plugins)
-    return explained(given.method)
+    return describe_options(given.method)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symerge_dense.datasets.image_files import Pixels
-from symerge_dense.fileio import atomic_write
+from symerge_dense.fileio import atomic_write, nearest_existing
 from symerge_dense.inference.pictures import Limits, colored, draw_overlay, draw_panel, limits_of
 from symerge_dense.inference.raw_files import RawKind, check_raw, raw_folders, write_raw
 from symerge_dense.inference.sources import Frame, Source
@@ -81,7 +82,7 @@ def check_outputs(options: OutputOptions, sources: Sequence[Source], tasks: Mapp
     """
     if options.raw:
         check_raw(options.raw, tasks)
-    existing = next(path for path in (options.out, *options.out.absolute().parents) if path.exists())
+    existing = nearest_existing(options.out)
     if not existing.is_dir():
         raise ValueError(f"--out {options.out}: {existing} is a file; give a folder.")
     if not os.access(existing, os.W_OK):
@@ -112,8 +113,7 @@ def check_room(
         (GUESSED_FRAMES if count is None else count) * pixels * _bytes_a_pixel(options, tasks, source.kind != "image")
         for source, count, pixels in frames
     )
-    existing = next(path for path in (options.out, *options.out.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(nearest_existing(options.out)).free
     if needed > free:
         raise ValueError(
             f"--out {options.out}: about {needed / MEBIBYTE:.0f} MiB will be written, and {free / MEBIBYTE:.0f} MiB "
@@ -185,7 +185,7 @@ class Outputs:
         self._limits: dict[str, dict[str, Limits | None]] = {}
         self._videos: dict[Path, Callable[[Pixels], None]] = {}
         self._source: str | None = None
-        self._open = ExitStack()
+        self._open, self._lock = ExitStack(), threading.Lock()
 
     def __enter__(self) -> Outputs:
         return self
@@ -231,8 +231,9 @@ class Outputs:
         if self.options.raw:
             single = f"{name}_{frame.index:06d}" if moving else name
             cut = write_raw(self.options.out, single, self.options.raw, self.tasks, predictions)
-            for task, share in cut.items():
-                self.cut[task] = max(self.cut.get(task, 0.0), share)
+            with self._lock:
+                for task, share in cut.items():
+                    self.cut[task] = max(self.cut.get(task, 0.0), share)
         pictures = self._pictures(frame.pixels, predictions, limits)
         if moving:
             return [(self.options.out / folder / f"{name}.mp4", picture) for folder, picture in pictures]

@@ -135,12 +135,25 @@ def check_given_experts(config: RunConfig) -> dict[str, ExpertFacts]:
         _check_task(task, config.tasks[task], fact)
     _check_alike(facts)
     _check_network(config, facts)
-    if not config.experts.get("other_base", False) and len(facts) > 1:
-        try:
-            check_same_base({task: fact.record for task, fact in facts.items()})
-        except ValueError as error:
-            raise ValueError(f"{error} In the config that is experts.other_base=True.") from error
+    if len(facts) > 1:
+        check_base(config, {task: fact.record for task, fact in facts.items()})
     return facts
+
+
+def check_base(config: RunConfig, records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse files that did not start from the same base weights, unless the config allows it.
+
+    Args:
+        config: of the run.
+        records: {name for messages: what the file says of itself}.
+
+    Raises:
+        ValueError: they did not; names the setting that allows it.
+    """
+    try:
+        check_same_base(records, config.experts.get("other_base", False))
+    except ValueError as error:
+        raise ValueError(f"{error} In the config that is experts.other_base=True.") from error
 
 
 def _check_task(name: str, spec: Mapping[str, Any], fact: ExpertFacts) -> None:

@@ -23,11 +23,12 @@ from symerge_dense.experts.recipe import Recipe
 from symerge_dense.experts.training import fit
 from symerge_dense.fileio import atomic_write
 from symerge_dense.models.backbone import TimmBackbone, load_base
-from symerge_dense.models.checkpoint import check_same_base, load_model, read_metadata, save_model, state_hash
+from symerge_dense.models.checkpoint import load_model, read_metadata, save_model, state_hash
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline.config import RunConfig, Spec, config_hash, to_json, type_names
 from symerge_dense.pipeline.config_checks import UNTRAINED, explained
 from symerge_dense.pipeline.data import dataset, labels_fingerprint, pool_spec
+from symerge_dense.pipeline.expert_facts import check_base
 from symerge_dense.pipeline.network import network
 from symerge_dense.pipeline.run_dir import ROOT
 from symerge_dense.progress import say
@@ -45,6 +46,8 @@ class ExpertStore:
         launcher: 'none', 'pytorch' or 'slurm'.
         amp: train in mixed precision.
         score: measures a trained expert for its record: (model, title) -> scores.
+
+    Attributes:
         before_training: called once, before anything is trained: it may look at the data and refuse.
     """
 
@@ -53,7 +56,7 @@ class ExpertStore:
     launcher: str = "none"
     amp: bool = False
     score: Callable[[MultiTaskModel, str], Scores] | None = None
-    before_training: Callable[[], None] | None = None
+    before_training: Callable[[], None] | None = field(default=None, init=False)
     paths: dict[str, Path] = field(default_factory=dict, init=False)
     _given: dict[str, tuple[MultiTaskModel, Spec]] = field(default_factory=dict, init=False)
 
@@ -143,14 +146,15 @@ class ExpertStore:
         """
         origin = state_hash(base.state_dict())
         self.load_given()
-        self._check_base(origin, {task: about for task, (_, about) in self._given.items()})  # before any is trained
+        started = {"base": {"base_hash": origin}}
+        check_base(self.config, {**started, **{task: about for task, (_, about) in self._given.items()}})
         experts, about = {}, {}
         for task in self.config.tasks:
             if task not in self._given:
                 self.paths[task] = self._trained_expert(task, base, origin)
             experts[task], about[task] = self._given.pop(task) if task in self._given else self._load(task)
             say(f"expert {task}: all {len(experts[task].state_dict())} tensors of {self.paths[task]}")
-        self._check_base(origin, about)
+        check_base(self.config, {**started, **about})
         return experts
 
     def load_given(self) -> None:
@@ -171,13 +175,6 @@ class ExpertStore:
         with explained(f"adaptation.layer, expert {path}"):
             dict(expert.named_heads())[task].layer_modules(self.config.options.layer)
         return expert, about
-
-    def _check_base(self, origin: str, about: Spec) -> None:
-        if not self.config.experts.get("other_base", False):
-            try:
-                check_same_base({"base": {"base_hash": origin}, **about})
-            except ValueError as error:
-                raise ValueError(f"{error} In the config that is experts.other_base=True.") from error
 
     def _trained_expert(self, task: str, base: TimmBackbone, origin: str) -> Path:
         config, seed = self.config, self.config.experts.get("seed", 0)

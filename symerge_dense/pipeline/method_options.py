@@ -146,7 +146,7 @@ def keys_of(words: Sequence[str]) -> dict[str, str]:
     return pairs(words, "NAME=KEY", "--key base=model depth=teacher")
 
 
-def explained(name: str) -> str:
+def describe_options(name: str) -> str:
     """The options of a static method, for people: name, default and meaning, as its class has them.
 
     Args:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from symerge_dense.adaptation.label_cache import labels_folder
 from symerge_dense.datasets.base import DenseDataset, to_tensor
 from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.fileio import nearest_existing
 from symerge_dense.models.task_specs import build_task
 from symerge_dense.models.views import Views
 from symerge_dense.pipeline import data
@@ -151,8 +152,7 @@ def check_disk(
         pixels = (count // build_task(task, config.tasks[task]).channels for task, count in sizes.items())
         needed += SINGLE * images * sum(pixels)
     kept = sum(path.stat().st_size for path in labels_folder(folder / "labels", views).glob("*.npy"))
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(nearest_existing(folder)).free
     if needed - kept > free:
         raise ValueError(
             f"the experts' labels of {images} images take {needed / 2**30:.1f} GiB in {folder / 'labels'}, where "

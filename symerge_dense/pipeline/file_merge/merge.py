@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from symerge_dense.fileio import atomic_write
+from symerge_dense.fileio import atomic_write, nearest_existing
 from symerge_dense.merging.base import Merger
 from symerge_dense.merging.masked import Masked
 from symerge_dense.merging.packed import packed_layouts, run_packed
@@ -76,7 +76,7 @@ def check_space(file: TensorFile, path: str) -> TensorFile:
     Raises:
         ValueError: there is not enough space.
     """
-    folder = next(folder for folder in Path(path).absolute().parents if folder.is_dir())
+    folder = nearest_existing(Path(path).absolute().parent)
     free = shutil.disk_usage(folder).free
     if free < file.size:
         raise ValueError(

@@ -16,7 +16,7 @@ import numpy as np
 
 from symerge_dense.datasets.base import Array, DenseDataset
 from symerge_dense.datasets.targets import INVALID_LABEL, SHORTEST_NORMAL, known_depth, known_normals
-from symerge_dense.fileio import atomic_write
+from symerge_dense.fileio import atomic_write, nearest_existing
 from symerge_dense.progress import Bar
 
 UNIT_TOLERANCE = 1e-5  # float32 vectors this close to length 1 stay as they are
@@ -122,8 +122,7 @@ def check_space(folder: Path, needed: int) -> None:
     Raises:
         ValueError: the disk has less room.
     """
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(nearest_existing(folder)).free
     if needed > free:
         raise ValueError(
             f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; make room, "
