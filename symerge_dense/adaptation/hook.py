@@ -37,6 +37,7 @@ from symerge_dense.adaptation.finalize import finalize, finalized, image_batches
 from symerge_dense.adaptation.history import History
 from symerge_dense.adaptation.label_cache import write_labels
 from symerge_dense.adaptation.student import Student
+from symerge_dense.adaptation.uncertainty import variance_layers
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.engine.sharpness import SharpnessAware
@@ -161,7 +162,8 @@ class SyMergeHook(Hook):
         augment = Augment(**model.options.augment) if model.options.augment is not None else None
         height, width = self.pool.image(0).shape[-2:]
         size = model.model.backbone.padded_size(height, width)
-        self.pool.attach(CachedLabels(folder, model.model.tasks, augment, seed, size))
+        layers = {**model.model.tasks, **variance_layers(model.model.tasks, model.options)}
+        self.pool.attach(CachedLabels(folder, layers, augment, seed, size))
 
     def _online(self, model: Student, experts: Mapping[str, MultiTaskModel]) -> OnlineLabels:
         assert self.pool is not None, "_attach comes first"

@@ -47,7 +47,7 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
     """Run every expert once on every image of the pool; labels that the folder already holds are kept.
 
     Files: ``<task>.npy`` float16 (images, C, h, w) and ``<task>.json``; of several views also ``<task>.variance.npy``
-    float32 (images, h, w). The main process writes, others wait.
+    float32 (images, 1, h, w). The main process writes, others wait.
 
     Args:
         experts: {task: expert}.
@@ -86,18 +86,17 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
     return place
 
 
-def variance_file(folder: Path, task: str) -> Path:
-    """The file of a task's variance over the views.
+def variance_name(task: str) -> str:
+    """Name of a task's variance over the views: the stem of its file, and its layer beside the labels.
 
     Args:
-        folder: of the labels.
         task: its name.
     """
-    return folder / f"{task}.variance.npy"
+    return f"{task}.variance"
 
 
 def _files(folder: Path, task: str, views: Views | None) -> list[Path]:
-    return [folder / f"{task}.npy", *([] if views is None else [variance_file(folder, task)])]
+    return [folder / f"{name}.npy" for name in (task, *([] if views is None else [variance_name(task)]))]
 
 
 @torch.no_grad()
@@ -117,7 +116,7 @@ def _predict(
                 answers = [expert(image, mode="tensor")[task].half()]
             else:
                 average, variance = average_of_views(expert, image, views, [task])[task]
-                answers = [average.half(), variance]
+                answers = [average.half(), variance[:, None]]
             arrays = [answer.cpu().numpy() for answer in answers]
             if not stores:
                 stores = [_store(path, len(pool), array) for path, array in zip(temporary, arrays, strict=True)]

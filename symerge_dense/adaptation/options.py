@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from symerge_dense.tasks.base import DenseTask
 
 Granularity = Literal["tensor", "block", "task", "channel", "singular"]
 Labels = Literal["cached", "online"]
+Uncertainty = Literal["ignore", "weight", "filter"]
 Filter = Literal["none", "confidence"]
 Schedule = Literal["sum", "per_task"]
 Balance = Literal["initial", "none"]
@@ -26,6 +28,7 @@ Objective = Literal["labels", "entropy"]
 CHOICES: dict[str, tuple[str, ...]] = {
     "granularity": get_args(Granularity),
     "labels": get_args(Labels),
+    "uncertainty": get_args(Uncertainty),
     "filter": get_args(Filter),
     "schedule": get_args(Schedule),
     "balance": get_args(Balance),
@@ -72,6 +75,10 @@ class SyMergeOptions:
         labels: 'cached' runs each expert once per image; 'online' runs it in every step.
         views: the labels are averages over these views of each image, arguments of ``models.views.Views``:
             dict(flip=True, scales=(0.75, 1.0, 1.25), shift=7) or some of it; None asks for the plain image alone.
+        uncertainty: what the variance between the views does: 'weight' weighs each pixel's loss by
+            1 / (variance + the image's mean one), 'filter' leaves out the ``uncertain_share`` of pixels where it is
+            largest, 'ignore' weighs all alike.
+        uncertain_share: of the pixels of an image, 0 to 1, that 'filter' leaves out.
         objective: 'labels' learns from the experts' outputs; 'entropy' makes the merged model's own distribution
             certain in tasks that have one, and learns from the expert in the others.
         teacher: what the merged model learns from, a name of ``TEACHERS`` or ``dict(type=name, ...)``: the 'experts';
@@ -121,6 +128,8 @@ class SyMergeOptions:
     batch_size: int = 8
     labels: Labels = "cached"
     views: dict[str, Any] | None = None
+    uncertainty: Uncertainty = "ignore"
+    uncertain_share: float = 0.1
     objective: Objective = "labels"
     teacher: str | dict[str, Any] = "experts"
     soft: bool = True
@@ -158,7 +167,7 @@ class SyMergeOptions:
             raise ValueError(f"adaptation.density={self.density!r} must lie in (0, 1], or be None to merge all.")
         if not (self.learn_coefficients or self.learn_layer):
             raise ValueError("adaptation learns nothing: set learn_coefficients or learn_layer to True.")
-        _check_views(self.views)
+        _check_views(self)
         if self.augment is not None and self.labels == "online":
             raise ValueError("adaptation.augment acts on cached labels; set adaptation.augment=None with 'online'.")
         if self.teacher != "experts":
@@ -185,10 +194,12 @@ class SyMergeOptions:
             tasks: {task: its rules} of the merged model.
 
         Raises:
-            ValueError: the teacher cannot teach them.
+            ValueError: the teacher cannot teach them, or a loss takes no weights where ``uncertainty`` gives some.
         """
         with _explained("teacher"):
             build_teacher(self.teacher).check(tasks, self)
+        for name, task in tasks.items() if self.uncertainty != "ignore" else ():
+            _check_weighted(name, task, self.uncertainty)
 
 
 @contextmanager
@@ -199,11 +210,28 @@ def _explained(option: str) -> Iterator[None]:
         raise ValueError(f"adaptation.{option}: {error}") from error
 
 
-def _check_views(views: dict[str, Any] | None) -> None:
+def _check_weighted(name: str, task: DenseTask, uncertainty: str) -> None:
+    taken = inspect.signature(task.loss).parameters.values()
+    if not any(one.name == "weight" or one.kind is one.VAR_KEYWORD for one in taken):
+        raise ValueError(
+            f"adaptation.uncertainty={uncertainty!r}: the loss of task {name!r} ({type(task).__name__}) takes no "
+            "weights; override `pixel_loss` instead of `loss`, give `loss` the argument `weight`, or set "
+            "uncertainty='ignore'."
+        )
+
+
+def _check_views(options: SyMergeOptions) -> None:
     try:
-        Views.of(views)
+        Views.of(options.views)
     except ValueError as error:
         raise ValueError(f"adaptation.{error}") from None
+    if not 0 < options.uncertain_share < 1:
+        raise ValueError(f"adaptation.uncertain_share={options.uncertain_share!r} must lie between 0 and 1.")
+    if options.uncertainty != "ignore" and (options.views is None or options.labels != "cached"):
+        raise ValueError(
+            f"adaptation.uncertainty={options.uncertainty!r} needs cached labels of several views: set "
+            "adaptation.views=dict(flip=True) and labels='cached', or uncertainty='ignore'."
+        )
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -1,7 +1,6 @@
 """A multi-task model that learns from the experts on unlabelled images; subclasses say which parts learn.
 
-All tasks see the same images, so a step is one backbone pass and one pass of each head. Their losses are in
-``objective``.
+All tasks see the same images: a step is one backbone pass and one pass of each head. Losses are in ``objective``.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from symerge_dense.adaptation.averaging import WeightAverage
 from symerge_dense.adaptation.objective import EVEN, labels_in, task_losses
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.teacher import build_teacher
+from symerge_dense.adaptation.uncertainty import with_uncertainty
 from symerge_dense.merging.bn_statistics import statistics_policy
 from symerge_dense.merging.tensor_specs import TensorSpec, tensor_specs
 from symerge_dense.models.batchnorm import batchnorms
@@ -193,8 +193,9 @@ class Student(TrainableModel):
         clean = batch.get("clean", image)
         with torch.no_grad():
             labels = labels_in(batch, self.model.tasks) if self.labeller is None else self.labeller(clean)
-            targets = self.teacher.targets(self, clean, labels)
-        return self.task_losses(self.outputs(image), *targets)
+            targets, weights = self.teacher.targets(self, clean, labels)
+        weights = with_uncertainty(weights, batch, self.active, self.options)
+        return self.task_losses(self.outputs(image), targets, weights)
 
     def task_losses(
         self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor], weights: Mapping[str, Tensor] = EVEN

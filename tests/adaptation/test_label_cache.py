@@ -9,7 +9,7 @@ from builders import tiny
 from builders.adapt_once import adapt_tiny
 
 from symerge_dense.adaptation.expert_labels import CachedLabels, OnlineLabels
-from symerge_dense.adaptation.label_cache import labels_folder, variance_file, write_labels
+from symerge_dense.adaptation.label_cache import labels_folder, variance_name, write_labels
 from symerge_dense.adaptation.objective import PREFIX
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.models.views import Views, average_of_views
@@ -46,7 +46,7 @@ def test_averages_and_their_variance_are_kept_one_row_per_image(tmp_path, expert
         average, variance = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         stored = torch.from_numpy(np.load(folder / f"{task}.npy"))
         assert stored.dtype == torch.float16 and torch.equal(stored, average.half())
-        assert torch.equal(torch.from_numpy(np.load(variance_file(folder, task))), variance)
+        assert torch.equal(torch.from_numpy(np.load(folder / f"{variance_name(task)}.npy")), variance[:, None])
         assert float(variance.min()) >= 0 and float(variance.max()) > 0
     sample = CachedLabels(folder, tiny.tasks())(pool[1], 0)
     assert torch.equal(sample[PREFIX + "depth"], torch.from_numpy(np.load(folder / "depth.npy"))[1])
@@ -69,7 +69,7 @@ def test_a_record_of_other_views_in_the_folder_is_not_believed(tmp_path, experts
     calls = passes(experts)
     write_labels(experts, pool, tmp_path, 3, VIEWS)
     assert calls == dict.fromkeys(experts, 4)
-    variance_file(mine, "depth").unlink()
+    (mine / "depth.variance.npy").unlink()
     write_labels(experts, pool, tmp_path, 3, VIEWS)
     assert calls == {**dict.fromkeys(experts, 4), "depth": 8}
 
