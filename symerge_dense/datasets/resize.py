@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -105,8 +105,9 @@ def known(target: Array, invalid_value: float) -> NDArray[np.bool_]:
         target: (H,W) or (H,W,C).
         invalid_value: marks a pixel without label.
     """
-    values = target.reshape(*target.shape[:2], -1)
-    return np.asarray(np.isfinite(values).all(-1) & (values != invalid_value).any(-1))
+    channels = np.moveaxis(target.reshape(*target.shape[:2], -1), -1, 0)  # numpy is slow over a short last axis
+    finite = reduce(np.logical_and, [np.isfinite(channel) for channel in channels])
+    return np.asarray(finite & reduce(np.logical_or, [channel != invalid_value for channel in channels]))
 
 
 def masked(target: Array, invalid_value: float, resample: Callable[[Array], Array]) -> Array:

@@ -270,7 +270,7 @@ def test_two_processes_train_one_model(tmp_path):
         "import sys, torch\n"
         "from experts.test_training import network, data, Recipe, fit, state_hash\n"
         "model = network(head={'type': 'MultiScale', 'width': 8})\n"
-        "fit(model, data(count=8), Recipe(epochs=2, batch_size=2, lr=0.01), sys.argv[1], title='x', seed=0,\n"
+        "fit(model, data(count=8), Recipe(epochs=2, batch_size=2, lr=0.01, ema=0.9), sys.argv[1], title='x', seed=0,\n"
         "    launcher='pytorch')\n"
         "print(state_hash(model.state_dict()), flush=True)\n"
     )
