@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from symerge_dense.adaptation.teacher import build_teacher
+from symerge_dense.adaptation.teacher import build_teacher, plain_spec
 from symerge_dense.models.views import Views
 from symerge_dense.registry import did_you_mean
 from symerge_dense.tasks.base import DenseTask
@@ -173,6 +173,7 @@ class SyMergeOptions:
         if self.teacher != "experts":
             with _explained("teacher"):
                 build_teacher(self.teacher)
+            object.__setattr__(self, "teacher", plain_spec(self.teacher))
         if self.batch_size < 2 and self.statistics == "batch":
             raise ValueError("adaptation.batch_size=1 has no batch statistics; use 2 or more, or statistics='running'.")
 

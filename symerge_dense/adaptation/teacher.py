@@ -98,6 +98,19 @@ class Teacher(nn.Module, ABC):
         return [part for part in self.children() if isinstance(part, Teacher)]
 
 
+def plain_spec(spec: Any) -> Any:
+    """A teacher's spec in which names stand for classes, so that any file of a run can hold it.
+
+    Args:
+        spec: as ``build_teacher`` takes it; teachers within it are treated alike.
+    """
+    if isinstance(spec, Mapping):
+        return {key: plain_spec(value) for key, value in spec.items()}
+    if isinstance(spec, type):
+        return TEACHERS.name_of(spec) or f"{spec.__module__}.{spec.__qualname__}"
+    return spec
+
+
 def build_teacher(spec: str | Mapping[str, Any] | Teacher) -> Teacher:
     """Build a teacher.
 
@@ -118,8 +131,12 @@ def build_teacher(spec: str | Mapping[str, Any] | Teacher) -> Teacher:
     owner = TEACHERS.get(kind) if isinstance(kind, str) else kind
     if not (isinstance(owner, type) and issubclass(owner, Teacher)):
         raise ValueError(f"{kind!r} is no teacher; derive it from symerge_dense.adaptation.Teacher.")
+    asked = {name: value for name, value in given.items() if name != "type"}
     try:
-        return owner(**{name: value for name, value in given.items() if name != "type"})
+        return owner(**asked)
     except TypeError as error:
-        known = ", ".join(inspect.signature(owner).parameters) or "none"
-        raise ValueError(f"teacher {owner.__name__}: {error}; its options: {known}.") from error
+        known = inspect.signature(owner).parameters.values()
+        options = [one.name if one.default is one.empty else f"{one.name}={one.default!r}" for one in known]
+        raise ValueError(
+            f"teacher {owner.__name__} does not take {asked} ({error}); its options: {', '.join(options) or 'none'}."
+        ) from error

@@ -119,7 +119,7 @@ def test_killed_and_resumed_ends_like_unbroken(tmp_path, schedule):
 FINER = {"granularity": "channel", "averaging": "ema", "averaging_start": 0.5, "sharpness": 0.1, "warmup": 2}
 
 
-@pytest.mark.parametrize(("net", "schedule", "more"), [("CNN", "per_task", {}), ("VIT", "sum", FINER)])
+@pytest.mark.parametrize(("net", "schedule", "more"), [("CNN", "per_task", {"teacher": "mix"}), ("VIT", "sum", FINER)])
 def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, net, schedule, more):
     options = {"statistics": "running", "schedule": schedule, **more}
     one, _ = adapt_tiny(tmp_path / "one", spec=getattr(tiny, net), **options)

@@ -166,6 +166,14 @@ def test_a_teacher_of_ones_own_learns_from_its_name(tmp_path):
     assert isinstance(model.teacher, SmoothDepth) and len(read_history(tmp_path / "history.jsonl")) == 3
 
 
+def test_classes_in_a_spec_become_the_names_that_files_hold():
+    asked = options(teacher={"type": TEACHERS["mix"], "second": {"type": SmoothDepth, "window": 5}})
+    assert asked.teacher == {"type": "mix", "second": {"type": "smooth_depth", "window": 5}}
+    assert options(**dataclasses.asdict(asked)) == asked
+    unregistered = type("Own", (SmoothDepth,), {"__doc__": "x", "__module__": "my_lab"})
+    assert options(teacher={"type": unregistered}).teacher == {"type": "my_lab.Own"}
+
+
 @pytest.mark.parametrize("changes", [{"filter": "confidence"}, {"objective": "entropy"}, {"statistics": "running"}])
 def test_it_goes_with_other_options(tmp_path, changes):
     adapt_tiny(tmp_path, teacher={"type": "ema", "warmup": 0.0}, rounds=3, **changes)
@@ -180,7 +188,8 @@ def test_it_goes_with_other_options(tmp_path, changes):
         ("expert", "adaptation.teacher: unknown teacher 'expert'. Did you mean 'experts'"),
         (5, "5 is no teacher; give a name"),
         ({"decay": 0.9}, "is no teacher; give a name"),
-        ({"type": "ema", "deacy": 0.9}, "its options: decay, warmup"),
+        ({"type": "ema", "deacy": 0.9}, "its options: decay=0.99, warmup=0.25"),
+        ({"type": "ema", "decay": "0.9"}, "does not take {'decay': '0.9'}.* decay=0.99"),
         ({"type": "ema", "decay": 1.0}, r"decay=1.0 must lie in \[0, 1\)"),
         ({"type": "ema", "warmup": 5}, r"warmup=5 must lie in \[0, 1\]"),
         ({"type": "mix", "share": -1}, "share=-1 must lie in"),

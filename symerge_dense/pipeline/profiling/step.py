@@ -77,7 +77,9 @@ class Bench:
 
     def _symerge(self) -> Step:
         model = SyMergeModel(self.model.backbone, self.experts, self.options).to(self.image.device)
+        model.teacher.attach(model)
         model.attach(self.experts)
+        model.progress = 1.0  # a teacher that waits for the end of a warm-up has its full cost
         model.train()
         optimizer = torch.optim.Adam(model.parameter_groups())
         batch = {PREFIX + task: label for task, label in self.labels.items()}
@@ -88,6 +90,7 @@ class Bench:
             total.backward()
             optimizer.step()
             model.merge.project_()
+            model.teacher.after_step(model, 0)
             return total.detach()
 
         return step
