@@ -69,13 +69,15 @@ def distance(
         task: its rules.
         output: (N,C,h,w) of the merged model, raw.
         expert_output: float32 (N,C,h,w) of the expert or another teacher, raw.
-        options: ``objective``, ``soft`` and ``filter`` matter.
+        options: ``objective``, ``soft``, ``temperature`` and ``filter`` matter.
         weight: of every pixel, (N,h,w); None weighs all alike.
     """
     output = output.float()
     entropy = task.entropy(output) if options.objective == "entropy" else None
     if entropy is not None:
         return entropy.mean()
+    if options.temperature != 1 and task.entropy(output[:1, :, :1, :1]) is not None:
+        output, expert_output = output / options.temperature, expert_output / options.temperature
     target = task.self_label(expert_output, soft=options.soft)
     keep = torch.ones_like(output[:, 0], dtype=torch.bool)
     ours, theirs = task.confidence(output.detach()), task.confidence(expert_output)

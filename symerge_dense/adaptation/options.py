@@ -85,6 +85,7 @@ class SyMergeOptions:
             'ema', the moving average of the merged model; 'mix', both averaged; 'model', a finished model;
             'cross_task', depth and normals each other; or one of your own.
         soft: distil class probabilities (True) or the arg-max class (False).
+        temperature: where a task predicts a distribution, its logits and the teacher's are divided by it first.
         filter: 'confidence' drops the pixels where merged model and expert disagree and the merged one is surer;
             'none' keeps all.
         schedule: 'sum' makes one optimizer step per round, on the sum of all tasks' losses; 'per_task' makes one step
@@ -133,6 +134,7 @@ class SyMergeOptions:
     objective: Objective = "labels"
     teacher: str | dict[str, Any] = "experts"
     soft: bool = True
+    temperature: float = 1.0
     filter: Filter = "none"
     schedule: Schedule = "sum"
     balance: Balance = "initial"
@@ -149,7 +151,8 @@ class SyMergeOptions:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"adaptation.{name}: {did_you_mean(str(getattr(self, name)), allowed, name)}")
-        for name in ("coefficient_lr", "layer_lr", "rounds", "batch_size", "save_every", "recalibration_images"):
+        positive = ("coefficient_lr", "layer_lr", "temperature", "rounds", "batch_size", "save_every")
+        for name in (*positive, "recalibration_images"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"adaptation.{name}={getattr(self, name)!r} must be positive.")
         if self.clamp is not None and len(self.clamp) != 2:

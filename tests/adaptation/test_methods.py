@@ -15,7 +15,8 @@ from symerge_dense.models.batchnorm import recalibrate, statistics
 from symerge_dense.registry import ADAPTIVE_METHODS
 from symerge_dense.testing.adaptive_methods import ADAPTIVE_CHECKS
 
-DISTILLING = [name for name in NAMES if not name.startswith("adamerging") and name != "prodistill"]  # see its own test
+OWN_TEST = {"prodistill", "samerging"}
+DISTILLING = [name for name in NAMES if not name.startswith("adamerging") and name not in OWN_TEST]
 each = pytest.mark.parametrize("name", NAMES)
 
 
@@ -38,6 +39,7 @@ def test_all_methods_and_controls_are_there():
         "prodistill",
         "simo_representation",
         "frank_wolfe",
+        "samerging",
     }
 
 

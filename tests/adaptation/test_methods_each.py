@@ -33,6 +33,7 @@ MOVES = {
     "surgery": ("initial", set()),
     "prodistill": ("moved", set()),
     "frank_wolfe": ("moved", set()),
+    "samerging": ("moved", set()),
     "simo_representation": ("initial", HEAD),
 }
 
@@ -299,6 +300,7 @@ def test_each_part_has_its_learning_rate():
         ({"type": "full_distillation", "backbone_lr": 1e-5, "head_lr": 0.5}, [1e-5, 0.5]),
         ({"type": "head_distillation"}, [1e-3]),
         ({"type": "adamerging"}, [1e-3]),
+        ({"type": "samerging"}, [3e-3]),
         ({"type": "surgery", "lr": 0.1}, [0.1]),
         ({"type": "prodistill"}, [1e-2]),
         ({"type": "simo_representation", "lr": 0.2, "head_lr": 0.3}, [0.2, 0.3]),

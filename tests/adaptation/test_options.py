@@ -34,6 +34,7 @@ def test_an_override_beats_the_preset():
         ({"averaging": "emma"}, "Did you mean 'ema'"),
         ({"averaging_start": 1.0}, r"averaging_start=1.0 must lie in \[0, 1\)"),
         ({"averaging_decay": 1.0}, r"averaging_decay=1.0 must lie in \[0, 1\)"),
+        ({"temperature": 0}, "temperature=0 must be positive"),
         ({"sharpness": -0.1}, r"sharpness=-0.1 must be 0 \(off\) or a radius"),
         ({"sharpness": float("nan")}, "sharpness=nan must be 0"),
         ({"warmup": 300}, r"warmup=300 must be a whole number in \[0, rounds=300\)"),

@@ -4,6 +4,7 @@ from .adamerging import AdaMergingTask as AdaMergingTask
 from .frank_wolfe import FrankWolfe as FrankWolfe
 from .full_distillation import FullDistillation as FullDistillation
 from .prodistill import ProDistill as ProDistill
+from .samerging import SAMerging as SAMerging
 from .simo import SimoRepresentation as SimoRepresentation
 from .surgery import Surgery as Surgery
 from .symerge import HeadDistillation as HeadDistillation
