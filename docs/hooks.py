@@ -23,23 +23,29 @@ PAGES = {
 }
 """Markdown files of the repository outside docs/, and the pages that they are."""
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+PLUGINS = ("methods", "teachers")  # folders of a room with a page of their own
 CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 
 
 # -- the API reference ------------------------------------------------------------------------------------------------
 def rooms(package: Path = ROOT / PACKAGE) -> list[str]:
-    """The rooms that have a page: the folders of the package, and their ``methods`` apart, as 'merging.methods'."""
+    """The rooms that have a page: the folders of the package, and their plug-ins apart, as 'merging.methods'."""
     top = sorted(path.name for path in package.iterdir() if (path / "__init__.py").is_file())
-    return [room for name in top for room in (name, f"{name}.methods") if (package / room.replace(".", "/")).is_dir()]
+    return [
+        room
+        for name in top
+        for room in (name, *(f"{name}.{part}" for part in PLUGINS))
+        if (package / room.replace(".", "/")).is_dir()
+    ]
 
 
 def modules(room: str, package: Path = ROOT / PACKAGE) -> list[str]:
-    """Dotted names of the public modules of a room; its ``methods`` are a room of their own."""
+    """Dotted names of the public modules of a room; its plug-ins are a room of their own."""
     folder = package / room.replace(".", "/")
     found = []
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).with_suffix("").parts
-        if not any(part.startswith("_") for part in parts) and parts[0] != "methods":
+        if not any(part.startswith("_") for part in parts) and parts[0] not in PLUGINS:
             found.append(".".join((package.name, *room.split("."), *parts)))
     return found
 

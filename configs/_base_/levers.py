@@ -23,6 +23,7 @@ _was = dict(
     batch_size=8,
     labels="cached",
     views=None,
+    uncertainty="ignore",
     objective="labels",
     teacher="experts",
     soft=True,
@@ -33,6 +34,7 @@ _was = dict(
     statistics="batch",
     augment=dict(flip=0.5),
 )
+_six = dict(flip=True, scales=(0.75, 1.0, 1.25))
 _row = dict(method="symerge", **_was)
 baselines = dict(
     methods=[
@@ -40,6 +42,8 @@ baselines = dict(
         "as it was",
         "two views",
         "six views",
+        "six views, weighted",
+        "six views, filtered",
         "no clamp",
         "per channel",
         "per direction",
@@ -57,7 +61,9 @@ baselines = dict(
     variants={
         "as it was": _row,
         "two views": dict(_row, views=dict(flip=True)),
-        "six views": dict(_row, views=dict(flip=True, scales=(0.75, 1.0, 1.25))),
+        "six views": dict(_row, views=_six),
+        "six views, weighted": dict(_row, views=_six, uncertainty="weight"),
+        "six views, filtered": dict(_row, views=_six, uncertainty="filter", uncertain_share=0.1),
         "no clamp": dict(_row, clamp=None),
         "per channel": dict(_row, granularity="channel", coefficient_lr=1e-2),
         "per direction": dict(_row, granularity="singular", singular_rank=32, coefficient_lr=1e-2),

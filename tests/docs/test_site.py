@@ -38,9 +38,10 @@ def entries(nav):
 
 
 def rooms():
-    """The rooms of the package, their ``methods`` apart."""
+    """The rooms of the package, their plug-ins apart."""
     folders = [path.parent for path in (ROOT / "symerge_dense").glob("*/__init__.py")]
-    return {folder.name for folder in folders} | {f"{f.name}.methods" for f in folders if (f / "methods").is_dir()}
+    plugins = {f"{f.name}.{part}" for f in folders for part in ("methods", "teachers") if (f / part).is_dir()}
+    return {folder.name for folder in folders} | plugins
 
 
 def links(text):

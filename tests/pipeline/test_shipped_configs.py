@@ -183,7 +183,7 @@ def test_an_ablation_has_a_row_for_each_lever_and_names_what_each_was(path):
     assert sources.measured_sets(config)[1:] == (["pool"] if "rooms" in path.stem else ["outside"])
     was = rows["as it was"]
     options = {field.name for field in dataclasses.fields(SyMergeOptions)}
-    dependent = {"singular_rank", "averaging_start", "averaging_decay"}  # of an option that is off
+    dependent = {"singular_rank", "averaging_start", "averaging_decay", "uncertain_share"}  # of an option that is off
     assert options - set(was) - {"method"} <= FREE | dependent, "name the option as it was in configs/_base_/levers.py"
     for name, row in rows.items():
         changed = {key for key in row if row[key] != was.get(key)}
