@@ -6,7 +6,7 @@ An ablation is written with them: every row changes one option of the config's o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,13 +76,15 @@ class AdaptiveVariant(Adaptive):
 
     def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
         outcome = super().make(models, tuner, seed)
-        changes = {key: value for key, value in self.spec.items() if key not in ("method", "unlabelled")}
-        about = [f"{key}={value!r}" for key, value in changes.items()]
+        otherwise = vars(type(self.method)().options(models.context(seed)))  # under the config's own adaptation
+        changes = {**parts_of(self.spec)[0], **self.shared}
+        about = [
+            f"{key}={value!r}" for key, value in changes.items() if key not in otherwise or otherwise[key] != value
+        ]
         if self._pool is not None:
             about.append(f"{len(self._pool)} unlabelled images of its own")
-        note = f"`{self.spec['method']}` with {', '.join(about) or 'the options of the config'}"
         outcome.facts["options"] = to_json(self.spec)
-        outcome.facts["note"] = "; ".join(filter(None, [note, outcome.facts["note"]]))
+        outcome.facts["note"] = _noted(self.spec["method"], about, outcome.facts["note"])
         return outcome
 
 
@@ -102,8 +104,15 @@ class StaticVariant(Static):
 
     def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
         outcome = super().make(models, tuner, seed)
+        about = [f"{key}={value!r}" for key, value in self.options.items()]
         outcome.facts["options"] = {"method": self.spec["method"], **outcome.facts["options"]}
+        outcome.facts["note"] = _noted(self.spec["method"], about, outcome.facts["note"])
         return outcome
+
+
+def _noted(method: str, changes: Sequence[str], note: str) -> str:
+    """What a row is, and the remark of its method."""
+    return "; ".join(filter(None, [f"`{method}` with {', '.join(changes) or 'the options of the config'}", note]))
 
 
 Variant = AdaptiveVariant | StaticVariant

@@ -20,7 +20,7 @@ adaptation.update(views=dict(flip=True), rounds=2)
 data["other"] = dict(type=Rooms, root=ROOMS, split="train", count=5, size=(32, 48))
 baselines["methods"] = ["symerge", "free", "plain", "more images", "again", "slow", "trimmed"]
 baselines["variants"] = {
-    "free": dict(method="symerge", clamp=None, initial=0.6),
+    "free": dict(method="symerge", clamp=None, initial=0.6, density=None),
     "plain": dict(method="symerge", views=None),
     "more images": dict(method="symerge", unlabelled=dict(data["other"])),
     "again": dict(method="symerge_layer", unlabelled=dict(data["other"], type="Rooms"), layer_lr=1e-2),
@@ -88,8 +88,9 @@ def test_a_variant_is_the_method_under_a_config_with_its_options(home, row, meth
 
 
 def test_a_row_says_what_it_is(home):
-    assert home.rows["free"]["options"] == {"method": "symerge", "clamp": None, "initial": 0.6}
-    assert home.rows["free"]["note"] == "`symerge` with clamp=None, initial=0.6"
+    assert home.rows["free"]["options"] == {"method": "symerge", "clamp": None, "initial": 0.6, "density": None}
+    assert home.rows["free"]["note"] == "`symerge` with clamp=None, initial=0.6", "what is not as in the config"
+    assert home.rows["trimmed"]["note"] == "`ties` with density=0.1, scale=0.5"
     assert home.rows["more images"]["note"] == "`symerge` with 5 unlabelled images of its own"
     assert (
         home.rows["slow"]["note"] == "`full_distillation` with backbone_lr=0.0001, rounds=3; upper bound, not a merge"
