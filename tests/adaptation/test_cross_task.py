@@ -78,8 +78,8 @@ def test_a_neighbour_predicts_by_its_plane_in_the_formula_of_the_paper():
     here, there = pixel_ray(0, 1, camera), pixel_ray(0, 0, camera)
     predicted = directions[0] @ (2.0 * there) / (directions[0] @ here)
     cosine = directions[0] @ directions[1]
-    apart = (1 / predicted - 1 / 2.1) / (geometry.SIMILAR / 2.1)
-    weight = cosine * np.exp(-0.5 * apart**2)
+    apart = (1 / predicted - 1 / 2.1) / (geometry.APART / 2.1)
+    weight = cosine * (1 - apart**2) ** 2
     found = geometry.depth_from_normals(depth, normals, camera, 3)
     assert found[0, 0, 0, 1] == pytest.approx((2.1 + weight * predicted) / (1 + weight), rel=1e-5)
     assert found[0, 0, 0, 2] == 0
@@ -171,7 +171,7 @@ def test_labels_that_agree_are_left_and_axes_are_found(spec, axes):
 
 
 def test_noisy_labels_come_nearer_to_the_truth():
-    student, *_ = taught(STUDENT)
+    student, *_ = taught({**STUDENT, "normals_share": 1.0})
     labels, _ = scene_labels(student)
     generator = torch.Generator().manual_seed(0)
     noisy = {
@@ -231,6 +231,7 @@ def test_it_teaches_a_run_alone_and_on_top_of_a_mix(tmp_path):
         ({"fx": -5}, "must be positive"),
         ({"fx": 5, "size": (480,)}, r"size=\(480,\) must be \(height, width\)"),
         ({"fov": 60, "axes": "x,y"}, "normal_axes='x,y'"),
+        ({"fov": 60, "reach": 1}, "reach=1 must be an odd number"),
         ({"fov": 60, "window": 4}, "window=4 must be an odd number"),
         ({"fov": 60, "depth_share": 2}, "depth_share=2 must lie in"),
         ({"fov": 60, "of": "emma"}, "unknown teacher 'emma'"),

@@ -15,7 +15,8 @@ from torch import Tensor
 from symerge_dense.datasets.nyuv2.camera import Intrinsics
 from symerge_dense.tasks.normals import unit
 
-SIMILAR = 0.1  # relative difference of depth, at which a neighbour weighs exp(-1/2)
+SIMILAR = 0.1  # relative difference of depth, at which a neighbour of a plane weighs exp(-1/2)
+APART = 0.4  # relative difference from which a neighbour's plane is another surface
 ALIKE = 0.95  # least cosine of the normals of neighbours on one surface, GeoNet++'s alpha
 GRAZING = 0.05  # least cosine between a ray and a normal: beyond it a plane says nothing about depth
 SHIFTED = 0.002  # relative misfit by which a plane of a neighbour must be better than the pixel's own
@@ -113,7 +114,7 @@ def depth_from_normals(depth: Tensor, normals: Tensor, camera: Intrinsics, windo
 
     The plane through each neighbour, across its normal, predicts the pixel's depth; predictions are averaged, weighed
     by the cosine of the two normals, if it is at least 0.95. Unlike there, a prediction also weighs less the more it
-    differs from the pixel's own depth: parallel surfaces at two depths are two.
+    differs from the pixel's own depth (Tukey's biweight, 0 from 40 % on): parallel surfaces at two depths are two.
 
     Args:
         depth: (N,1,h,w); a pixel whose depth is not positive stays as it is.
@@ -136,8 +137,8 @@ def depth_from_normals(depth: Tensor, normals: Tensor, camera: Intrinsics, windo
         plane, normal = other[:, :1], other[:, 1:]
         predicted = plane * (normal * ray).sum(1, keepdim=True)  # 1/depth
         alike = (normal * normals).sum(1, keepdim=True)
-        apart = (predicted - inverse) / (SIMILAR * inverse).clamp(min=1e-12)
-        weight = alike * (alike >= ALIKE) * torch.exp(-0.5 * apart.square()) * (predicted > 0)
+        apart = (predicted - inverse) / (APART * inverse).clamp(min=1e-12)
+        weight = alike * (alike >= ALIKE) * (1 - apart.square()).clamp(min=0).square() * (predicted > 0)
         total += weight / predicted.where(predicted > 0, torch.ones_like(predicted))
         weights += weight
     refined = total / weights.clamp(min=1e-12)

@@ -48,7 +48,8 @@ class CrossTask(Teacher):
         fov: horizontal field of view in degrees, in place of the four.
         axes: what the channels of the normals are, as ``normal_axes`` of NYUv2 has it; 'auto' finds them among all 48
             by agreement with the depth on the first batch.
-        window: odd number of pixels of a head, at least 3.
+        window: odd number of a head's pixels, at least 3, through which a plane is fitted to depth.
+        reach: odd number of pixels, at least 3, from which depth is refined.
         normals_share: factor in [0,1] of the share of normals from depth; 0 leaves the normals alone.
         depth_share: share in [0,1] of the refined depth; 0 leaves depth alone.
         depth: name of the depth task.
@@ -71,22 +72,24 @@ class CrossTask(Teacher):
         size: Sequence[int] | None = None,
         fov: float | None = None,
         axes: str = OWN_AXES,
-        window: int = 5,
-        normals_share: float = 1.0,
-        depth_share: float = 0.5,
+        window: int = 3,
+        reach: int = 9,
+        normals_share: float = 0.25,
+        depth_share: float = 1.0,
         depth: str = "depth",
         normals: str = "normals",
         of: str | Mapping[str, Any] = "experts",
     ) -> None:
         super().__init__()
         _check_camera(fx, fy, fov, size)
-        if not isinstance(window, int) or window < 3 or window % 2 == 0:
-            raise ValueError(f"window={window!r} must be an odd number of pixels, 3 or more.")
+        for option, pixels in (("window", window), ("reach", reach)):
+            if not isinstance(pixels, int) or pixels < 3 or pixels % 2 == 0:
+                raise ValueError(f"{option}={pixels!r} must be an odd number of pixels, 3 or more.")
         if not (0 <= normals_share <= 1 and 0 <= depth_share <= 1):
             raise ValueError(f"normals_share={normals_share!r}, depth_share={depth_share!r} must lie in [0, 1].")
         self.pixels, self.size, self.fov = (fx, fy, cx, cy), size, fov
         self.axes = None if axes == "auto" else parse_axes(axes)
-        self.window, self.shares, self.names = window, (normals_share, depth_share), (depth, normals)
+        self.window, self.reach, self.shares, self.names = window, reach, (normals_share, depth_share), (depth, normals)
         self.of = build_teacher(of)
         self.register_buffer("found", torch.tensor(-1))
         self._angle: Tensor | None = None
@@ -126,7 +129,7 @@ class CrossTask(Teacher):
         known = derived.square().sum(1) > 0
         self._angle = _mean((expert * derived).sum(1), known).clamp(-1, 1).acos().rad2deg()
         better = fused(expert, derived, self.window, self.shares[0])
-        refined = depth_from_normals(depth, better, camera, self.window)
+        refined = depth_from_normals(depth, better, camera, self.reach)
         changed = {self.names[0]: depth.lerp(refined, self.shares[1]), self.names[1]: _turned_back(better, axes)}
         return Targets({**outputs, **changed}, given.weights)
 
