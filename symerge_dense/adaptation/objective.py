@@ -86,6 +86,9 @@ def distance(
         keep = agree.view_as(keep) | (theirs >= ours)
         if get_world_size() == 1 and not keep.any():
             return output.new_zeros(())  # nothing to learn from: no gradient, no step
+    rarity = task.rarity(target, options.class_balance) if options.class_balance else None
+    if rarity is not None:
+        weight = rarity if weight is None else rarity * weight.to(rarity)
     if weight is None:
         return task.loss(output, target, valid=keep)
     return task.loss(output, target, valid=keep, weight=weight.to(output))

@@ -92,6 +92,8 @@ class SyMergeOptions:
             per task, in a random order.
         balance: 'initial' divides each task's loss by its value before the first step; 'none' adds raw losses.
         task_weights: {task: factor} on top of the balance, by default 1.
+        class_balance: exponent in 0..1 of the weights of classes: 0 weighs the pixels of a label alike, 1 its classes,
+            which is how mIoU counts. It acts in tasks that have classes, see ``DenseTask.rarity``.
         statistics: BatchNorm normalises during adaptation with those of the 'batch', or with re-estimated 'running'
             statistics.
         batchnorm: running statistics of every merged model, training-free methods included. 'recalibrate' re-estimates
@@ -139,6 +141,7 @@ class SyMergeOptions:
     schedule: Schedule = "sum"
     balance: Balance = "initial"
     task_weights: dict[str, float] = field(default_factory=dict)
+    class_balance: float = 0.0
     statistics: Statistics = "batch"
     batchnorm: BatchNorm = "recalibrate"
     recalibration_images: int = 200
@@ -166,6 +169,8 @@ class SyMergeOptions:
             raise ValueError(f"adaptation.initial={self.initial} lies outside clamp={self.clamp}; change one of them.")
         if self.singular_rank is not None and not self.singular_rank >= 1:
             raise ValueError(f"adaptation.singular_rank={self.singular_rank!r} must be 1 or more, or None for all.")
+        if not 0 <= self.class_balance <= 1:
+            raise ValueError(f"adaptation.class_balance={self.class_balance!r} must lie in [0, 1]; 0 is off.")
         if self.density is not None and not 0 < self.density <= 1:
             raise ValueError(f"adaptation.density={self.density!r} must lie in (0, 1], or be None to merge all.")
         if not (self.learn_coefficients or self.learn_layer):

@@ -126,6 +126,19 @@ class DenseTask(Predictions):
         """
         return None
 
+    def rarity(self, label: Tensor, exponent: float) -> Tensor | None:
+        """Weights that favour pixels of rare classes, of mean 1, or None where the task has no classes.
+
+        Args:
+            label: what ``self_label`` returned, for a whole batch.
+            exponent: a class with the share s of all pixels weighs s ** -exponent: 0 weighs all pixels alike, 1 all
+                classes.
+
+        Returns:
+            (N,h,w), or None.
+        """
+        return None
+
     # -- measuring --------------------------------------------------------------------------------------------------
     @abstractmethod
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange, reduce
+from mmengine.dist import all_reduce
 from torch import Tensor
 
 from symerge_dense.datasets.class_names import NAMES_BY_COUNT
@@ -19,6 +21,8 @@ from symerge_dense.tasks.colors import Legend, class_colors, keep_black
 from symerge_dense.tasks.metric import Metric
 from symerge_dense.tasks.predictions import moments
 from symerge_dense.tasks.protocols import MTANTask
+
+LEAST_SHARE = 1e-3  # added to the share of a class, so that one that is hardly there does not decide alone
 
 
 @TASKS.register_module()
@@ -136,6 +140,25 @@ class Segmentation(MTANTask):
         """
         log_probability = output.float().log_softmax(dim=1)
         return -(log_probability.exp() * log_probability).sum(dim=1)
+
+    def rarity(self, label: Tensor, exponent: float) -> Tensor:
+        """Weights that favour pixels of rare classes: mIoU counts classes alike, a mean over pixels does not.
+
+        The shares of the classes are those of the batch, over all processes.
+
+        Args:
+            label: probabilities (N,C,h,w), or class ids int64 (N,h,w) without invalid ones.
+            exponent: see ``DenseTask.rarity``.
+
+        Returns:
+            (N,h,w), of mean 1.
+        """
+        soft = label.is_floating_point()
+        given = label.float() if soft else rearrange(F.one_hot(label, self.channels), "n h w c -> n c h w").float()
+        shares = reduce(given, "n c h w -> c", "mean")
+        all_reduce(shares, "mean")
+        weights = (shares + LEAST_SHARE) ** -exponent
+        return torch.einsum("nchw,c->nhw", given, weights) / (shares @ weights)
 
     def decide(self, output: Tensor) -> Tensor:
         """Class ids int64 (N,h,w).

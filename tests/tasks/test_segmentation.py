@@ -123,3 +123,23 @@ def test_a_palette_has_colours(color: tuple[int, ...]) -> None:
         ValueError, match=r"palette .* must have colours \(red, green, blue\) of whole numbers from 0 to"
     ):
         Segmentation(2, palette=[(1, 2, 3), color])
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_pixels_of_rare_classes_weigh_more(soft: bool) -> None:
+    """Class 0 has 3 of 4 pixels, class 1 has one, class 2 none. With exponent 1 both classes weigh the same in all."""
+    task, ids = Segmentation(3), torch.tensor([[[0, 0, 0, 1]]])
+    label = torch.nn.functional.one_hot(ids, 3).permute(0, 3, 1, 2).float() if soft else ids
+    weight = task.rarity(label, 1.0)
+    assert weight.shape == (1, 1, 4)
+    expected = torch.tensor([1 / 0.751] * 3 + [1 / 0.251])
+    torch.testing.assert_close(weight.flatten(), expected / expected.mean())
+    assert weight[..., :3].sum().item() == pytest.approx(weight[..., 3].item(), rel=0.01)
+    torch.testing.assert_close(task.rarity(label, 0.0), torch.ones(1, 1, 4))
+
+
+def test_a_pixel_between_two_classes_weighs_between_them() -> None:
+    label = torch.tensor([[1.0, 1.0, 0.0, 0.5], [0.0, 0.0, 1.0, 0.5]]).view(1, 2, 1, 4)
+    weight = Segmentation(2).rarity(label, 0.5).flatten()
+    assert weight[0] == weight[1] < weight[3] < weight[2] and weight.mean().item() == pytest.approx(1.0)
+    torch.testing.assert_close(weight[3], (weight[0] + weight[2]) / 2)
