@@ -17,6 +17,7 @@ from .image_list import ImageList as ImageList
 from .label_files import read_label as read_label
 from .label_values import LabelSpec as LabelSpec
 from .mtan_layout import NumberedArrays as NumberedArrays
+from .pools import Pools as Pools
 from .resize import Window as Window
 from .resize import magnify as magnify
 from .resize import resample_nearest as resample_nearest

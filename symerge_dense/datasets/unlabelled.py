@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from symerge_dense.datasets.base import DenseDataset, to_tensor
+from symerge_dense.datasets.pools import Pools, check_labels_of
 from symerge_dense.registry import DATASETS
 
 FINGERPRINT_IMAGES = 16
@@ -27,12 +28,13 @@ class Unlabelled(Dataset[dict[str, Any]]):
     never augmented, until a run attaches the predictions of its experts (``attach``).
 
     Args:
-        dataset: a data set, or the dict that builds it.
+        dataset: a data set, or the dict that builds it; or a list of them, whose images come one set after the other,
+            each with ``limit`` and ``labels_of`` of its own: see ``Pools``.
         limit: at most this many images, the first ones; None takes all.
         held_out: this many of them, evenly spaced, are left out of the view, to measure something on them later.
 
     Raises:
-        ValueError: ``limit`` is below 1, or ``held_out`` leaves no image.
+        ValueError: ``limit`` is below 1, ``held_out`` leaves no image, or one of several data sets does not fit.
 
     >>> class Grey(DenseDataset):
     ...     def __len__(self):
@@ -49,11 +51,15 @@ class Unlabelled(Dataset[dict[str, Any]]):
     ((3, 2, 4), 1)
     """
 
-    def __init__(self, dataset: DenseDataset | Mapping[str, Any], limit: int | None = None, held_out: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: DenseDataset | Mapping[str, Any] | Sequence[DenseDataset | Mapping[str, Any]],
+        limit: int | None = None,
+        held_out: int = 0,
+    ) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"limit={limit}: must be at least 1, or None for all images.")
-        built = DATASETS.build({"tasks": {}, **dataset}) if isinstance(dataset, Mapping) else dataset
-        self._source: DenseDataset = built
+        self._source: DenseDataset = _source(dataset)
         count = len(self._source) if limit is None else min(limit, len(self._source))
         if held_out < 0 or (held_out and held_out >= count):
             raise ValueError(f"held_out={held_out} of {count} images: at least one must be left to learn from.")
@@ -106,6 +112,31 @@ class Unlabelled(Dataset[dict[str, Any]]):
         """What the data set remarks on its images, such as files that it passes over; mostly empty."""
         return self._source.remark
 
+    def labelled_by(self, task: str) -> NDArray[np.bool_]:
+        """Whether a task's expert labels each image, (images,): all True, but for pools that say ``labels_of``.
+
+        Args:
+            task: its name.
+        """
+        if not isinstance(self._source, Pools):
+            return np.ones(len(self), bool)
+        return self._source.labelled_by(task)[self._shown]
+
+    def check_tasks(self, tasks: Collection[str]) -> None:
+        """Check that the pools' ``labels_of`` fit the tasks, and leave each of them an image in view.
+
+        Args:
+            tasks: all that there are.
+
+        Raises:
+            ValueError: an unknown task, or one without an image.
+        """
+        if isinstance(self._source, Pools):
+            check_labels_of([pool.labels_of for pool in self._source.pools], tasks)
+        for task in tasks:
+            if not self.labelled_by(task).any():
+                raise ValueError(f"no image in view is labelled by the expert of {task}; give its pools more images.")
+
     def attach(self, join: Callable[[dict[str, Any], int], dict[str, Any]]) -> None:
         """Let a function add predictions of experts to every sample, and augment both alike.
 
@@ -122,11 +153,27 @@ class Unlabelled(Dataset[dict[str, Any]]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the length and of evenly spaced images: enough to notice another data set, size or order."""
-        digest = hashlib.sha256(str(len(self)).encode())
-        for index in np.unique(np.linspace(0, len(self) - 1, FINGERPRINT_IMAGES).astype(int)):
-            digest.update(self.image(int(index)).contiguous().numpy().tobytes())
+        """SHA-256 of the length and of evenly spaced images: enough to notice another data set, size or order.
+
+        Of several data sets it has the length and the images of each.
+        """
+        digest, groups = hashlib.sha256(str(len(self)).encode()), [np.arange(len(self))]
+        if isinstance(self._source, Pools) and len(self._source.pools) > 1:
+            numbers = self._source.numbers[self._shown]
+            groups = [np.flatnonzero(numbers == number) for number in range(len(self._source.pools))]
+            digest.update(str([len(group) for group in groups]).encode())
+        for group in groups:
+            places = np.linspace(0, len(group) - 1, FINGERPRINT_IMAGES if len(group) else 0)
+            for place in np.unique(places.astype(int)):
+                digest.update(self.image(int(group[place])).contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _source(dataset: DenseDataset | Mapping[str, Any] | Sequence[DenseDataset | Mapping[str, Any]]) -> DenseDataset:
+    if isinstance(dataset, Mapping):
+        built: DenseDataset = DATASETS.build({"tasks": {}, **dataset})
+        return built
+    return dataset if isinstance(dataset, DenseDataset) else Pools(dataset)
 
 
 def _middles(count: int, parts: int) -> NDArray[np.int64]:

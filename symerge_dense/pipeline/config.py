@@ -17,6 +17,7 @@ from symerge_dense.adaptation.options import SyMergeOptions, make_options
 from symerge_dense.engine.runner import PASSED_ON
 from symerge_dense.pipeline.config_checks import check_keys, check_sections, explained
 from symerge_dense.pipeline.config_files import custom_imports, find_config, parse_overrides
+from symerge_dense.pipeline.data_section import check_data
 from symerge_dense.pipeline.evaluation_checks import check_evaluation
 from symerge_dense.pipeline.expert_facts import TAKEN, completed
 from symerge_dense.registry import DATASETS, HEADS, TASKS, TRANSFORMS, Registry, import_plugins, search_also
@@ -54,9 +55,10 @@ class RunConfig:
     Args:
         name: of the config file, without its ending.
         tasks: {task name: task spec}, the tasks of the merged model in table order.
-        data: specs of the data sets 'unlabelled' (the pool), 'train' (labels; needed only where something is trained)
-            and 'test' (labels; without it a run measures its agreement with the experts); 'validation' for tuning on
-            labels; others may be named in ``evaluation.also`` or by ``symerge test --split``.
+        data: specs of the data sets 'unlabelled' (the pool, or a list of pools side by side, see ``Pools``), 'train'
+            (labels; needed only where something is trained) and 'test' (labels; without it a run measures its agreement
+            with the experts); 'validation' for tuning on labels; others may be named in ``evaluation.also`` or by
+            ``symerge test --split``.
         backbone: arguments of ``TimmBackbone``.
         head: spec of the head of every task.
         base: 'checkpoint' path (with 'key' and 'ema' of ``load_base``), 'pretrained' True, 'train' {tasks, recipe}, or
@@ -102,6 +104,7 @@ class RunConfig:
                 if section.type == "Spec" and not isinstance(getattr(self, section.name), Mapping):
                     raise ValueError(f"{section.name} is {getattr(self, section.name)!r}; it must be a dict.")
             check_sections(vars(self))
+            check_data(vars(self))
             check_evaluation(vars(self))
 
     @property
@@ -267,7 +270,10 @@ def _with_classes(values: Spec) -> Spec:
     found = dict(values)
     for section, registry in (("data", DATASETS), ("tasks", TASKS), ("heads", HEADS)):
         if isinstance(found.get(section), Mapping):
-            found[section] = {key: named(registry, spec) for key, spec in found[section].items()}
+            found[section] = {
+                key: [named(registry, one) for one in spec] if isinstance(spec, list | tuple) else named(registry, spec)
+                for key, spec in found[section].items()
+            }
     found["head"] = named(HEADS, found.get("head"))
     train = found.get("base", {}).get("train") if isinstance(found.get("base"), Mapping) else None
     if isinstance(train, Mapping) and isinstance(train.get("tasks"), Mapping):

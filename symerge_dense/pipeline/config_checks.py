@@ -13,7 +13,7 @@ from symerge_dense.datasets.transforms import Augment
 from symerge_dense.engine.runner import check_settings
 from symerge_dense.experts.recipe import Recipe
 from symerge_dense.models.multi_task import build_task
-from symerge_dense.registry import DATASETS, HEADS, TASKS, Registry, did_you_mean
+from symerge_dense.registry import HEADS, TASKS, Registry, did_you_mean
 
 Spec = Mapping[str, Any]
 KEYS: dict[str, tuple[str, ...]] = {
@@ -29,7 +29,7 @@ GIVEN = ("in_channels", "strides", "channels", "tasks")  # arguments that the ru
 
 
 def check_sections(values: Spec) -> None:
-    """Check all sections of a config.
+    """Check all sections of a config but ``data``, which has ``data_section.check_data``.
 
     Args:
         values: {section: content}.
@@ -40,9 +40,6 @@ def check_sections(values: Spec) -> None:
     for section, known in KEYS.items():
         check_keys(values.get(section, {}), known, section)
     check_tasks(values["tasks"], "tasks")
-    check_splits(values)
-    for split, spec in values["data"].items():
-        check_arguments(spec, DATASETS, f"data.{split}", own=["limit"] if split == "unlabelled" else [])
     if "name" not in values["backbone"]:
         raise ValueError("backbone has no 'name'; give that of a timm model, for example name='resnet18'.")
     check_keys(values.get("heads", {}), list(values["tasks"]), "heads")
@@ -53,28 +50,6 @@ def check_sections(values: Spec) -> None:
     check_adaptation(values.get("adaptation", {}), values["tasks"])
     check_numbers(values)
     check_settings(values.get("runner", {}))
-
-
-def check_splits(values: Spec) -> None:
-    """Check that the data sets are named that a run needs.
-
-    Args:
-        values: {section: content}.
-
-    Raises:
-        ValueError: there is no unlabelled pool, or no training data where something may have to be trained.
-    """
-    data, given = values["data"], values["experts"].get("checkpoints") or {}
-    if "unlabelled" not in data:
-        raise ValueError(
-            "data has no 'unlabelled'; name the images to adapt on, for example "
-            "unlabelled=dict(type='ImageFolder', root='photos')."
-        )
-    missing = [task for task in values["tasks"] if task not in given]
-    if "train" not in data and (missing or not any(values["base"].get(key) for key in UNTRAINED)):
-        what = f"the experts of {', '.join(missing)}" if missing else "the base"
-        files = "a file for every task in experts.checkpoints" if missing else "base.checkpoint"
-        raise ValueError(f"data has no 'train' for {what}; name labelled images there, or give {files}.")
 
 
 def check_keys(section: Any, known: Collection[str], where: str, every: bool = False) -> None:

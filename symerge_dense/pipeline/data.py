@@ -11,9 +11,11 @@ from mmengine.dataset import DefaultSampler, default_collate
 from torch.utils.data import DataLoader
 
 from symerge_dense.datasets.base import DenseDataset
+from symerge_dense.datasets.pools import OWN
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.pipeline.config import RunConfig, type_names
 from symerge_dense.pipeline.config_checks import explained
+from symerge_dense.pipeline.data_section import data_specs
 
 LABELS_READ = 16
 SAMPLES_TRIED = 5
@@ -48,13 +50,14 @@ def unread_dataset(config: RunConfig, split: str, tasks: Mapping[str, Any]) -> D
 
     Args:
         config: has the spec, ``data[split]``.
-        split: for example 'train'.
+        split: for example 'train', or of several pools 'unlabelled[0]'.
         tasks: {task name: task spec or task} whose targets are served.
 
     Raises:
         ValueError: the data set refuses its arguments.
     """
-    arguments = {name: value for name, value in config.data[split].items() if name != "limit"}  # for the pool only
+    spec = data_specs(config.data)[split]
+    arguments = {name: value for name, value in spec.items() if name not in OWN}  # these are for a pool only
     with explained(f"data.{split}"):
         built: DenseDataset = arguments.pop("type")(tasks=dict(tasks), **arguments)
         if not len(built):
@@ -92,11 +95,12 @@ def pool_spec(config: RunConfig, held_out: int = 0) -> dict[str, Any]:
     """The unlabelled images as a spec with plain values: ``dict(type='Unlabelled', dataset=..., limit=...)``.
 
     Args:
-        config: has ``data['unlabelled']``.
+        config: has ``data['unlabelled']``; where it is a list, so is the spec's ``dataset``, whose entries have limits.
         held_out: number of images that are left out.
     """
-    arguments = dict(config.data["unlabelled"])
-    limit = arguments.pop("limit", None)
+    given = config.data["unlabelled"]
+    arguments: Any = dict(given) if isinstance(given, Mapping) else list(given)
+    limit = arguments.pop("limit", None) if isinstance(given, Mapping) else None
     spec = {"type": "Unlabelled", "dataset": type_names(arguments), "limit": limit}
     return {**spec, "held_out": held_out} if held_out else spec
 

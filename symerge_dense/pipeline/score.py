@@ -15,6 +15,7 @@ from symerge_dense.evaluation.scores import scores_to_json
 from symerge_dense.models.checkpoint import load_model
 from symerge_dense.pipeline import data
 from symerge_dense.pipeline.config import RunConfig
+from symerge_dense.pipeline.data_section import data_specs
 from symerge_dense.progress import console, silent
 from symerge_dense.registry import did_you_mean
 from symerge_dense.report.table import UNDEFINED
@@ -35,8 +36,8 @@ def test(config: RunConfig, checkpoint: str | Path, split: str, quiet: bool = Fa
     Raises:
         ValueError: an unknown split, an unreadable checkpoint, or one with a task that the data do not serve.
     """
-    if split not in config.data:
-        raise ValueError(did_you_mean(split, config.data, "split"))
+    if split not in (splits := data_specs(config.data)):
+        raise ValueError(did_you_mean(split, splits, "split"))
     model, _ = load_model(checkpoint)
     device = torch.device(get_device())
     with silent(quiet):

@@ -12,6 +12,7 @@ from symerge_dense.experts.recipe import Recipe
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.pipeline.config import RunConfig, Spec
 from symerge_dense.pipeline.data import dataset
+from symerge_dense.pipeline.data_section import data_specs
 from symerge_dense.pipeline.network import network
 
 TRAINING = 3  # a step costs about three forward passes: forward, gradient of the inputs, gradient of the weights
@@ -105,7 +106,7 @@ def image_size(config: RunConfig) -> tuple[int, int]:
         ValueError: none of these gives a size.
     """
     split = "train" if "train" in config.data else "unlabelled"
-    spec = config.data[split]
+    split, spec = next((name, spec) for name, spec in data_specs(config.data).items() if name.startswith(split))
     height, width = spec.get("size") or getattr(spec["type"], "DEFAULT_SIZE", None) or _first_image_size(config, split)
     return int(height), int(width)
 
