@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor
 
 from symerge_dense.adaptation.label_cache import Experts
-from symerge_dense.adaptation.objective import PREFIX
+from symerge_dense.adaptation.objective import PREFIX, VALID
 from symerge_dense.datasets.transforms import Augment
+from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.models.image_sizes import padded
 from symerge_dense.models.views import Views, average_of_views
 
+Valid = Mapping[str, NDArray[np.bool_]]
 
-class CachedLabels:
+
+def labelled_images(pool: Unlabelled, tasks: Iterable[str]) -> Valid:
+    """Which images the expert of each task labels, {task: (images,)}; empty where every expert labels all.
+
+    Args:
+        pool: the unlabelled images.
+        tasks: all that there are.
+    """
+    found = {task: pool.labelled_by(task) for task in tasks}
+    return {} if all(images.all() for images in found.values()) else found
+
+
+class MarkedImages:
+    """Joins unlabelled images with ``valid_<task>``, bool (1,1): whether the task's expert labels the image.
+
+    Args:
+        valid: as ``labelled_images`` gives it.
+    """
+
+    def __init__(self, valid: Valid) -> None:
+        self.valid = valid
+
+    def __call__(self, sample: dict[str, Any], draw: int) -> dict[str, Any]:
+        """A sample with the marks of every task."""
+        return sample | {VALID + task: torch.tensor([[bool(own[sample["index"]])]]) for task, own in self.valid.items()}
+
+
+class CachedLabels(MarkedImages):
     """Joins unlabelled images with the experts' raw outputs as ``label_<task>``, and augments both alike.
 
     Args:
@@ -28,6 +59,7 @@ class CachedLabels:
         seed: of the augmentation; sample ``index`` of pass ``draw`` depends on (seed, draw, index) alone.
         size: (H,W) that the experts' backbone pads images to. The labels cover the padded image, so a view of it is
             only the same view of both if the image is padded first. None: labels cover the image.
+        valid: which images each task's expert labels, as ``labelled_images`` gives it; empty: all.
     """
 
     def __init__(
@@ -37,12 +69,14 @@ class CachedLabels:
         augment: Augment | None = None,
         seed: int = 0,
         size: tuple[int, int] | None = None,
+        valid: Valid = MappingProxyType({}),
     ) -> None:
+        super().__init__(dict(valid))
         self.folder, self.rules, self.augment, self.seed, self.size = folder, rules, augment, seed, size
         self._stores: dict[str, np.ndarray] = {}
 
     def __call__(self, sample: dict[str, Any], draw: int) -> dict[str, Any]:
-        """A sample ('image' float32 (3,H,W), 'index') with ``label_<task>`` (C,h,w) of every task."""
+        """A sample ('image' float32 (3,H,W), 'index') with ``label_<task>`` (C,h,w) of every task, and the marks."""
         index = sample["index"]
         labels = {task: self._label(task, index) for task in self.rules}
         if self.augment is not None:
@@ -54,7 +88,7 @@ class CachedLabels:
             layers = {name: np.ascontiguousarray(rearrange(array, "h w c -> c h w")) for name, array in arrays.items()}
             sample["image"] = torch.from_numpy(layers.pop("image")).float()
             labels = layers
-        return sample | {PREFIX + task: torch.from_numpy(labels[task]) for task in self.rules}
+        return super().__call__(sample, draw) | {PREFIX + task: torch.from_numpy(labels[task]) for task in self.rules}
 
     def _label(self, task: str, index: int) -> np.ndarray:
         if task not in self._stores:

@@ -29,10 +29,9 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from symerge_dense.adaptation.averaging import average_of
-from symerge_dense.adaptation.expert_labels import CachedLabels, OnlineLabels
+from symerge_dense.adaptation.expert_labels import CachedLabels, MarkedImages, OnlineLabels, labelled_images
 from symerge_dense.adaptation.finalize import finalize, finalized, image_batches
 from symerge_dense.adaptation.history import History
 from symerge_dense.adaptation.label_cache import write_labels
@@ -66,8 +65,8 @@ def task_of(iteration: int, tasks: list[str], seed: int) -> str:
 
 
 @torch.no_grad()
-def initial_scale(model: Student, dataset: Dataset[dict[str, Any]]) -> Tensor:
-    """One over each task's loss at the current weights, (T,), on up to 64 images spread evenly over the pool.
+def initial_scale(model: Student, dataset: Unlabelled) -> Tensor:
+    """One over each task's loss at the current weights, (T,), on up to 64 images spread evenly over those it labels.
 
     Every process uses the same images, so all get the same scale.
 
@@ -75,17 +74,20 @@ def initial_scale(model: Student, dataset: Dataset[dict[str, Any]]) -> Tensor:
         model: the student.
         dataset: the pool with labels attached.
     """
-    count = len(dataset)  # type: ignore[arg-type]  # a map-style data set has a length
-    indices = np.unique(np.linspace(0, count - 1, min(count, PROBE_IMAGES)).astype(int))
+    labelled = np.stack([dataset.labelled_by(task) for task in model.model.tasks], axis=1)
+    own = [np.flatnonzero(column) for column in labelled.T]
+    spread = [images[np.linspace(0, len(images) - 1, min(len(images), PROBE_IMAGES)).astype(int)] for images in own]
+    indices = np.unique(np.concatenate(spread))
     total = torch.zeros(len(model.model.tasks), device=model.device)
     model.active = list(model.model.tasks)
     batches = np.array_split(indices, max(1, len(indices) // model.options.batch_size))
+    shares = torch.from_numpy(np.stack([labelled[chunk].mean(0) for chunk in batches])).to(total)  # (batches,T)
     with left_alone([model]):
         model.train()
-        for chunk in batches:
+        for chunk, share in zip(batches, shares, strict=True):
             batch = model.data_preprocessor(default_collate([dataset[int(i)] for i in chunk]))
             losses = model(**batch, mode="loss")
-            total += torch.stack([losses[f"distance_{task}"] for task in model.model.tasks]) / len(batches)
+            total += torch.stack([losses[f"distance_{task}"] for task in model.model.tasks]) * share / shares.sum(0)
     return 1.0 / total.clamp(min=SMALLEST)
 
 
@@ -149,6 +151,7 @@ class SyMergeHook(Hook):
     def _attach(self, runner: Any, model: Student) -> dict[str, MultiTaskModel]:
         """The experts, whose task vectors the model has from now on; the pool is known."""
         self.pool = _pool_of(runner)
+        self.pool.check_tasks(list(model.model.tasks))
         experts = {task: model.expert_of(task).eval() for task in model.model.tasks}
         model.attach(experts)
         return experts
@@ -162,8 +165,9 @@ class SyMergeHook(Hook):
         augment = Augment(**model.options.augment) if model.options.augment is not None else None
         height, width = self.pool.image(0).shape[-2:]
         size = model.model.backbone.padded_size(height, width)
+        valid = labelled_images(self.pool, model.model.tasks)
         layers = {**model.model.tasks, **variance_layers(model.model.tasks, model.options)}
-        self.pool.attach(CachedLabels(folder, layers, augment, seed, size))
+        self.pool.attach(CachedLabels(folder, layers, augment, seed, size, valid))
 
     def _online(self, model: Student, experts: Mapping[str, MultiTaskModel]) -> OnlineLabels:
         assert self.pool is not None, "_attach comes first"
@@ -171,6 +175,8 @@ class SyMergeHook(Hook):
         if views is not None:
             height, width = self.pool.image(0).shape[-2:]
             check_views(views, model.model.backbone, model.model.tasks, (height, width))
+        if valid := labelled_images(self.pool, model.model.tasks):
+            self.pool.attach(MarkedImages(valid))
         return OnlineLabels(experts, views)
 
     def _start(self, model: Student, runner: Any) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from mmengine.dataset import default_collate
 from mmengine.dist import barrier, is_main_process
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.fileio import atomic_write, write_text
@@ -44,10 +44,11 @@ def labels_folder(folder: Path, views: Views | None = None) -> Path:
 
 
 def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: int, views: Views | None = None) -> Path:
-    """Run every expert once on every image of the pool; labels that the folder already holds are kept.
+    """Run every expert once on every image that it labels; labels that the folder already holds are kept.
 
     Files: ``<task>.npy`` float16 (images, C, h, w) and ``<task>.json``; of several views also ``<task>.variance.npy``
-    float32 (images, 1, h, w). The main process writes, others wait.
+    float32 (images, 1, h, w). A row of an image that the expert does not label (``labels_of`` of its pool) is 0. The main
+    process writes, others wait.
 
     Args:
         experts: {task: expert}.
@@ -74,6 +75,7 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
         images = pool.fingerprint
         for task, expert in experts.items():
             asked = {} if views is None else {"views": views.spec}
+            asked |= _images_of(pool, task)
             record = json.dumps({"expert": state_hash(expert.state_dict()), "pool": images, **asked})
             paths, about = _files(place, task, views), place / f"{task}.json"
             if all(path.exists() for path in (*paths, about)) and about.read_text() == record:
@@ -84,6 +86,12 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
             write_text(about, record)
     barrier()
     return place
+
+
+def _images_of(pool: Unlabelled, task: str) -> dict[str, str]:
+    """What a record says of the images that the expert labels, where these are not all."""
+    labelled = pool.labelled_by(task)
+    return {} if labelled.all() else {"images": hashlib.sha256(labelled.tobytes()).hexdigest()}
 
 
 def variance_name(task: str) -> str:
@@ -106,7 +114,8 @@ def _predict(
     """Write one expert's answers for the whole pool, under temporary names until they are complete."""
     device = next(expert.parameters()).device
     stores: list[np.memmap[Any, Any]] = []
-    loader: DataLoader[Any] = DataLoader(pool, batch_size, collate_fn=default_collate)
+    labelled = Subset(pool, np.flatnonzero(pool.labelled_by(task)).tolist())  # rows of the others stay 0
+    loader: DataLoader[Any] = DataLoader(labelled, batch_size, collate_fn=default_collate)
     title = f"labels of expert {task}" + ("" if views is None else f", {views}")
     with ExitStack() as stack:
         temporary = [stack.enter_context(atomic_write(path)) for path in paths]

@@ -15,7 +15,7 @@ from torch import Tensor
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.tasks.base import DenseTask
 
-PREFIX = "label_"
+PREFIX, VALID = "label_", "valid_"  # of a batch's keys, before the name of a task
 EVEN: Mapping[str, Tensor] = MappingProxyType({})  # weights of pixels that are all alike
 
 
@@ -35,12 +35,23 @@ def labels_in(batch: Mapping[str, Tensor], tasks: Iterable[str]) -> dict[str, Te
     return {task: batch[PREFIX + task] for task in wanted}
 
 
+def valid_in(batch: Mapping[str, Tensor], tasks: Iterable[str]) -> dict[str, Tensor]:
+    """Where the labels of a batch count, {task: bool (N,h,w) or (N,1,1)}; a task that is not in it: everywhere.
+
+    Args:
+        batch: of the data loader; the maps are called ``valid_<task>``.
+        tasks: whose maps.
+    """
+    return {task: batch[VALID + task] for task in tasks if VALID + task in batch}
+
+
 def task_losses(
     tasks: Mapping[str, DenseTask],
     outputs: Mapping[str, Tensor],
     labels: Mapping[str, Tensor],
     options: SyMergeOptions,
     weights: Mapping[str, Tensor] = EVEN,
+    valid: Mapping[str, Tensor] = EVEN,
 ) -> dict[str, Tensor]:
     """Loss of each task between the merged output and the teacher's, both raw and at head resolution.
 
@@ -50,18 +61,31 @@ def task_losses(
         labels: {task: (N,C,h,w)} of the experts or another teacher, for all tasks of ``outputs``.
         options: of the adaptation.
         weights: {task: (N,h,w)} of the pixels; a task without them weighs all alike.
+        valid: {task: bool (N,h,w) or (N,1,1)}, where its label counts; a task that is not in it has labels everywhere.
 
     Returns:
         {task of ``outputs``: scalar}.
     """
     return {
-        task: distance(tasks[task], output, labels[task].to(output.device, torch.float32), options, weights.get(task))
+        task: distance(
+            tasks[task],
+            output,
+            labels[task].to(output.device, torch.float32),
+            options,
+            weights.get(task),
+            valid.get(task),
+        )
         for task, output in outputs.items()
     }
 
 
 def distance(
-    task: DenseTask, output: Tensor, expert_output: Tensor, options: SyMergeOptions, weight: Tensor | None = None
+    task: DenseTask,
+    output: Tensor,
+    expert_output: Tensor,
+    options: SyMergeOptions,
+    weight: Tensor | None = None,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """Loss of one task, a scalar.
 
@@ -71,19 +95,22 @@ def distance(
         expert_output: float32 (N,C,h,w) of the expert or another teacher, raw.
         options: ``objective``, ``soft``, ``temperature`` and ``filter`` matter.
         weight: of every pixel, (N,h,w); None weighs all alike.
+        valid: bool (N,h,w) or (N,1,1), the pixels that count; None takes all.
     """
     output = output.float()
+    keep = torch.ones_like(output[:, 0], dtype=torch.bool)
+    if valid is not None:
+        keep &= valid.to(output.device)
     entropy = task.entropy(output) if options.objective == "entropy" else None
     if entropy is not None:
-        return entropy.mean()
+        return entropy.mean() if valid is None else (entropy * keep).sum() / keep.sum().clamp(min=1)
     if options.temperature != 1 and task.entropy(output[:1, :, :1, :1]) is not None:
         output, expert_output = output / options.temperature, expert_output / options.temperature
     target = task.self_label(expert_output, soft=options.soft)
-    keep = torch.ones_like(output[:, 0], dtype=torch.bool)
     ours, theirs = task.confidence(output.detach()), task.confidence(expert_output)
     if options.filter == "confidence" and ours is not None and theirs is not None:
         agree = task.decide(output.detach()) == task.decide(expert_output)
-        keep = agree.view_as(keep) | (theirs >= ours)
+        keep &= agree.view_as(keep) | (theirs >= ours)
         if get_world_size() == 1 and not keep.any():
             return output.new_zeros(())  # nothing to learn from: no gradient, no step
     rarity = task.rarity(target, options.class_balance) if options.class_balance else None

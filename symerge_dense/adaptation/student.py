@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from symerge_dense.adaptation.averaging import WeightAverage
-from symerge_dense.adaptation.objective import EVEN, labels_in, task_losses
+from symerge_dense.adaptation.objective import EVEN, labels_in, task_losses, valid_in
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.teacher import build_teacher
 from symerge_dense.adaptation.uncertainty import with_uncertainty
@@ -187,18 +187,22 @@ class Student(TrainableModel):
 
         Args:
             image: (N,3,H,W) in 0..255.
-            batch: cached labels as ``label_<task>``; empty with online labels. ``clean`` is the image that teachers
-                see, where ``image`` is a harder view of it.
+            batch: cached labels as ``label_<task>``, none with online labels; ``valid_<task>``, where they count;
+                ``clean``, the image that teachers see, where ``image`` is a harder view of it.
         """
         clean = batch.get("clean", image)
         with torch.no_grad():
             labels = labels_in(batch, self.model.tasks) if self.labeller is None else self.labeller(clean)
             targets, weights = self.teacher.targets(self, clean, labels)
         weights = with_uncertainty(weights, batch, self.active, self.options)
-        return self.task_losses(self.outputs(image), targets, weights)
+        return self.task_losses(self.outputs(image), targets, weights, valid_in(batch, self.active))
 
     def task_losses(
-        self, outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor], weights: Mapping[str, Tensor] = EVEN
+        self,
+        outputs: Mapping[str, Tensor],
+        labels: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor] = EVEN,
+        valid: Mapping[str, Tensor] = EVEN,
     ) -> dict[str, Tensor]:
         """Loss of each task between the merged output and its target, both raw and at head resolution.
 
@@ -206,8 +210,9 @@ class Student(TrainableModel):
             outputs: {task: (N,C,h,w)} of the merged model.
             labels: {task: (N,C,h,w)} of the experts or another teacher.
             weights: {task: (N,h,w)} of the pixels; a task without them weighs all alike.
+            valid: {task: bool (N,h,w) or (N,1,1)}, where its label counts; a task that is not in it: everywhere.
         """
-        return task_losses(self.model.tasks, outputs, labels, self.options, weights)
+        return task_losses(self.model.tasks, outputs, labels, self.options, weights, valid)
 
     def _policy_statistics(self, experts: Mapping[str, MultiTaskModel]) -> dict[str, Tensor]:
         """BatchNorm statistics without images: the backbone's by policy, each head's from its expert."""

@@ -43,6 +43,8 @@ class ExpertTargets:
                     outputs = expert.to(self.device)(images, mode="predict")
                 output = torch.stack([image[task] for image in outputs])
                 targets[task] = expert.tasks[task].self_label(output, soft=False)
+                if not (labelled := torch.from_numpy(self.dataset.labelled_by(task))[batch["index"]]).all():
+                    targets[task][~labelled] = expert.tasks[task].invalid_value
             yield {**batch, **targets}
 
 

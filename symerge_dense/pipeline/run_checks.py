@@ -68,6 +68,7 @@ def check_run(
         sets["data.train"] = data.dataset(config, "train", config.tasks)
     workers = config.options.num_workers
     with explained("data.unlabelled"):
+        pool.check_tasks(list(config.tasks))
         pool.check_images()
         size = (int(pool.image(0).shape[-2]), int(pool.image(0).shape[-1]))
     check_size(config, size, "data.unlabelled")

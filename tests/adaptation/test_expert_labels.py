@@ -8,7 +8,8 @@ import torch
 from builders import tiny
 from builders.adapt_once import adapt_tiny
 
-from symerge_dense.adaptation.expert_labels import CachedLabels, OnlineLabels
+from symerge_dense.adaptation.expert_labels import CachedLabels, OnlineLabels, labelled_images
+from symerge_dense.adaptation.history import read_history
 from symerge_dense.adaptation.label_cache import write_labels
 from symerge_dense.adaptation.objective import PREFIX
 from symerge_dense.datasets.base import DenseDataset
@@ -232,3 +233,63 @@ def test_a_transformer_is_adapted_at_another_size_than_its_own(tmp_path, labels)
     coefficients = model.merge.coefficients.detach()
     assert bool(coefficients.isfinite().all()) and float(coefficients.std()) > 0
     assert model.model(torch.rand(1, 3, 45, 31) * 255, mode="predict")[0]["depth"].shape == (1, 45, 31)
+
+
+# -- pools that only some experts label --------------------------------------------------------------------------------
+def partly_labelled(count=6):
+    """As many images of each of two sets; the second one is labelled by the expert of depth alone."""
+    specs = [{"type": tiny.TinySet, "split": split, "count": count} for split in ("pool", "other")]
+    return Unlabelled([specs[0], {**specs[1], "labels_of": ["depth"]}])
+
+
+def test_an_expert_is_asked_for_the_images_that_it_labels_and_no_others(tmp_path, experts):
+    pool, seen = partly_labelled(), Counter()
+    expected = outputs(experts["normals"], "normals", pool, 4)[:6].half()
+    for task, expert in experts.items():
+        expert.register_forward_hook(lambda _, arguments, __, task=task: seen.update({task: len(arguments[0])}))
+    write_labels(experts, pool, tmp_path, 4)
+    assert seen == {"segmentation": 6, "depth": 12, "normals": 6}
+    stored = torch.from_numpy(np.load(tmp_path / "normals.npy"))
+    assert len(stored) == 12 and not stored[6:].any() and torch.equal(stored[:6], expected)
+    write_labels(experts, pool, tmp_path, 4)
+    assert sum(seen.values()) == 24
+    everything = Unlabelled([{"type": tiny.TinySet, "count": 6, "split": split} for split in ("pool", "other")])
+    assert everything.fingerprint == pool.fingerprint
+    write_labels(experts, everything, tmp_path, 4)  # rows of zeros are never taken for labels
+    assert seen == {"segmentation": 18, "depth": 12, "normals": 18}
+
+
+def test_marks_say_whose_labels_count(tmp_path, experts):
+    pool = partly_labelled()
+    write_labels(experts, pool, tmp_path, 4)
+    valid = labelled_images(pool, TASKS)
+    pool.attach(CachedLabels(tmp_path, TASKS, Augment(flip=0.5), 1, None, valid))
+    for index, normals in ((0, True), (11, False)):
+        sample = pool[12 + index]
+        assert sample["valid_depth"].tolist() == [[True]] and sample["valid_normals"].tolist() == [[normals]]
+    assert labelled_images(Unlabelled(tiny.TinySet({})), TASKS) == {}  # nothing is marked where all experts label all
+
+
+@pytest.mark.parametrize("labels", ["cached", "online"])
+@pytest.mark.parametrize("objective", ["labels", "entropy"])
+def test_a_task_learns_nothing_from_images_that_its_expert_does_not_label(tmp_path, labels, objective):
+    """Loss of a mixed batch: of the labelled images alone, whatever the others show."""
+    options = {"labels": labels, "objective": objective, "rounds": 1, "batch_size": 8, "statistics": "running"}
+    rows = []
+    for other in ("other", "another"):
+        specs = [{"type": tiny.TinySet, "split": split, "count": 4} for split in ("pool", other)]
+        pool = Unlabelled([specs[0], {**specs[1], "labels_of": ["depth"]}])
+        adapt_tiny(tmp_path / other, data=pool, batchnorm="mean", **options)
+        rows += read_history(tmp_path / other / "history.jsonl")
+    first, second = rows
+    for task in ("segmentation", "normals"):
+        assert first[f"distance_{task}"] == pytest.approx(second[f"distance_{task}"], rel=1e-5)
+        assert first[f"loss_{task}"] == pytest.approx(1, abs=1e-3)  # the scale is of the labelled images, too
+    assert abs(first["distance_depth"] - second["distance_depth"]) > 1e-3 * first["distance_depth"]
+
+
+def test_labels_of_a_task_that_is_not_there_is_refused_before_any_label_is_written(tmp_path):
+    pool = Unlabelled([{"type": tiny.TinySet, "split": "pool", "labels_of": ["dept"]}])
+    with pytest.raises(ValueError, match=r"pool \[0\]: labels_of: unknown task 'dept'. Did you mean 'depth'"):
+        adapt_tiny(tmp_path, data=pool)
+    assert not list(tmp_path.rglob("*.npy"))

@@ -25,7 +25,14 @@ def adapt_tiny(folder, resume=False, launcher="none", spec=tiny.CNN, validation=
     data = data or tiny.TinySet({}, split="pool")
     model = SyMergeModel(base, experts, make_options(**{**OPTIONS, **options}))
     adapt(
-        model, experts, Unlabelled(data), Path(folder), seed=3, launcher=launcher, resume=resume, validation=validation
+        model,
+        experts,
+        data if isinstance(data, Unlabelled) else Unlabelled(data),
+        Path(folder),
+        seed=3,
+        launcher=launcher,
+        resume=resume,
+        validation=validation,
     )
     return model, data
 
