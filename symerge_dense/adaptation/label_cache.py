@@ -74,7 +74,7 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
         place.mkdir(parents=True, exist_ok=True)
         images = pool.fingerprint
         for task, expert in experts.items():
-            asked = {} if views is None else {"views": views.spec}
+            asked: dict[str, Any] = {} if views is None else {"views": views.spec}
             asked |= _images_of(pool, task)
             record = json.dumps({"expert": state_hash(expert.state_dict()), "pool": images, **asked})
             paths, about = _files(place, task, views), place / f"{task}.json"
