@@ -15,6 +15,7 @@ from torch import Tensor
 
 from symerge_dense.adaptation.label_cache import Experts
 from symerge_dense.adaptation.objective import PREFIX, VALID
+from symerge_dense.adaptation.strong_views import StrongViews
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.models.image_sizes import padded
@@ -60,6 +61,8 @@ class CachedLabels(MarkedImages):
         size: (H,W) that the experts' backbone pads images to. The labels cover the padded image, so a view of it is
             only the same view of both if the image is padded first. None: labels cover the image.
         valid: which images each task's expert labels, as ``labelled_images`` gives it; empty: all.
+        strong: the student's view, after ``augment``; it depends on (seed, draw, index) too.
+        cut: whether images and labels will be cut (``CutMix``), so that they must cover the same frame.
     """
 
     def __init__(
@@ -70,25 +73,33 @@ class CachedLabels(MarkedImages):
         seed: int = 0,
         size: tuple[int, int] | None = None,
         valid: Valid = MappingProxyType({}),
+        strong: StrongViews | None = None,
+        cut: bool = False,
     ) -> None:
         super().__init__(dict(valid))
+        self.strong, self.cut = strong, cut
         self.folder, self.rules, self.augment, self.seed, self.size = folder, rules, augment, seed, size
         self._stores: dict[str, np.ndarray] = {}
 
     def __call__(self, sample: dict[str, Any], draw: int) -> dict[str, Any]:
         """A sample ('image' float32 (3,H,W), 'index') with ``label_<task>`` (C,h,w) of every task, and the marks."""
-        index = sample["index"]
+        index, marks = sample["index"], super().__call__({"index": sample["index"]}, draw)
         labels = {task: self._label(task, index) for task in self.rules}
-        if self.augment is not None:
-            if self.size is not None:
-                sample["image"] = padded(sample["image"][None], self.size)[0]
+        if self.size is not None and (self.augment or self.strong or self.cut):
+            sample["image"] = padded(sample["image"][None], self.size)[0]
+        if self.augment is not None or self.strong is not None:
             arrays = {"image": rearrange(sample["image"], "c h w -> h w c").numpy()}
             arrays |= {task: rearrange(label, "c h w -> h w c").astype(np.float32) for task, label in labels.items()}
-            arrays = self.augment(arrays, self.rules, np.random.default_rng((self.seed, draw, index)))
+            if self.augment is not None:
+                arrays = self.augment(arrays, self.rules, np.random.default_rng((self.seed, draw, index)))
+            if self.strong is not None:
+                arrays, inside = self.strong(arrays, self.rules, (self.seed, draw, index))
+                known = {VALID + task: torch.from_numpy(pixels) for task, pixels in inside.items()}
+                marks |= {name: pixels & marks.get(name, torch.tensor(True)) for name, pixels in known.items()}
             layers = {name: np.ascontiguousarray(rearrange(array, "h w c -> c h w")) for name, array in arrays.items()}
             sample["image"] = torch.from_numpy(layers.pop("image")).float()
             labels = layers
-        return super().__call__(sample, draw) | {PREFIX + task: torch.from_numpy(labels[task]) for task in self.rules}
+        return sample | marks | {PREFIX + task: torch.from_numpy(labels[task]) for task in self.rules}
 
     def _label(self, task: str, index: int) -> np.ndarray:
         if task not in self._stores:

@@ -6,7 +6,7 @@
 | before_train | attach experts: task vectors | Student.attach |
 | | expert labels: cached once, or computed in every step | adaptation.label_cache, adaptation.expert_labels |
 | | scale the losses to equal size | initial_scale |
-| before_train_iter | choose the tasks of the step | task_of, Student.before_step |
+| before_train_iter | choose the tasks of the step, and what is mixed | task_of, CutMix, Student.before_step |
 | after_train_iter | project coefficients, average, log | Student.after_step, adaptation.averaging, history |
 | | tell the teacher of the new weights | Teacher.after_step |
 | before_val, after_val | fold and re-estimate BatchNorm; undo both | adaptation.finalize |
@@ -31,10 +31,12 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor
 
 from symerge_dense.adaptation.averaging import average_of
+from symerge_dense.adaptation.cutmix import CutMix
 from symerge_dense.adaptation.expert_labels import CachedLabels, MarkedImages, OnlineLabels, labelled_images
 from symerge_dense.adaptation.finalize import finalize, finalized, image_batches
 from symerge_dense.adaptation.history import History
 from symerge_dense.adaptation.label_cache import write_labels
+from symerge_dense.adaptation.strong_views import StrongViews
 from symerge_dense.adaptation.student import Student
 from symerge_dense.adaptation.uncertainty import variance_layers
 from symerge_dense.datasets.transforms import Augment
@@ -158,16 +160,19 @@ class SyMergeHook(Hook):
 
     def _cache(self, model: Student, experts: Mapping[str, MultiTaskModel], folder: Path, seed: int) -> None:
         assert self.pool is not None, "_attach comes first"
+        height, width = self.pool.image(0).shape[-2:]
+        size, options = model.model.backbone.padded_size(height, width), model.options
+        strong = StrongViews(options.strong, size) if options.strong is not None else None
+        if strong is not None:
+            strong.check(model.model.tasks)
         folder = write_labels(experts, self.pool, folder, model.options.batch_size, Views.of(model.options.views))
         for expert in experts.values():
             expert.cpu()  # nobody asks them again: an accelerator's memory is for the task vectors
         model.experts = {}
         augment = Augment(**model.options.augment) if model.options.augment is not None else None
-        height, width = self.pool.image(0).shape[-2:]
-        size = model.model.backbone.padded_size(height, width)
-        valid = labelled_images(self.pool, model.model.tasks)
+        valid, cut = labelled_images(self.pool, model.model.tasks), options.cutmix > 0
         layers = {**model.model.tasks, **variance_layers(model.model.tasks, model.options)}
-        self.pool.attach(CachedLabels(folder, layers, augment, seed, size, valid))
+        self.pool.attach(CachedLabels(folder, layers, augment, seed, size, valid, strong, cut))
 
     def _online(self, model: Student, experts: Mapping[str, MultiTaskModel]) -> OnlineLabels:
         assert self.pool is not None, "_attach comes first"
@@ -193,12 +198,15 @@ class SyMergeHook(Hook):
         if model.options.schedule == "per_task":
             model.active = [task_of(runner.iter, list(model.model.tasks), runner.seed)]
         model.progress = runner.iter / runner.max_iters
+        if model.options.cutmix:
+            model.mix = CutMix(model.options.cutmix, (runner.seed, runner.iter, get_rank()))
         model.before_step(runner.iter, runner.max_iters)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Let the model finish its step, and log."""
         model = unwrap(runner)
         model.after_step()
+        model.mix = None
         if model.average is not None:
             model.average.after_step(runner.iter, runner.max_iters)
         model.teacher.after_step(model, runner.iter)

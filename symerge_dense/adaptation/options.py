@@ -102,6 +102,10 @@ class SyMergeOptions:
         recalibration_images: unlabelled images for BatchNorm re-estimation.
         augment: arguments of ``datasets.transforms.Augment`` for images and labels together (cached labels only); None
             for none.
+        strong: the student's view after that, a list of transforms of albumentations, see ``StrongViews``; the labels
+            are the clean view's (cached labels only). None for none.
+        cutmix: probability per batch that a rectangle of every image and its labels comes from another image of it
+            (cached labels only).
         save_every: rounds between two checkpoints.
         num_workers: of the data loader.
         amp: mixed precision (float16 on CUDA, bfloat16 on CPUs).
@@ -146,6 +150,8 @@ class SyMergeOptions:
     batchnorm: BatchNorm = "recalibrate"
     recalibration_images: int = 200
     augment: dict[str, Any] | None = field(default_factory=lambda: {"flip": 0.5})
+    strong: list[dict[str, Any]] | None = None
+    cutmix: float = 0.0
     save_every: int = 50
     num_workers: int = 0
     amp: bool = False
@@ -182,6 +188,14 @@ class SyMergeOptions:
             with _explained("teacher"):
                 build_teacher(self.teacher)
             object.__setattr__(self, "teacher", plain_spec(self.teacher))
+        if (self.strong is not None or self.cutmix) and self.labels == "online":
+            raise ValueError(
+                "adaptation.strong and adaptation.cutmix need labels of the clean view; use adaptation.labels='cached'."
+            )
+        if not 0 <= self.cutmix <= 1:
+            raise ValueError(f"adaptation.cutmix={self.cutmix!r} is a probability; it must lie in [0, 1].")
+        if self.cutmix and self.batch_size < 2:
+            raise ValueError("adaptation.cutmix mixes images of one batch; use adaptation.batch_size=2 or more.")
         if self.batch_size < 2 and self.statistics == "batch":
             raise ValueError("adaptation.batch_size=1 has no batch statistics; use 2 or more, or statistics='running'.")
 

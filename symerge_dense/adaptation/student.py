@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from symerge_dense.adaptation.averaging import WeightAverage
+from symerge_dense.adaptation.cutmix import CutMix
 from symerge_dense.adaptation.objective import EVEN, labels_in, task_losses, valid_in
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.teacher import build_teacher
@@ -53,6 +54,7 @@ class Student(TrainableModel):
         self.progress = 0.0  # share of the run that is over
         self.teacher = build_teacher(options.teacher)
         options.check_tasks(model.tasks)
+        self.mix: CutMix | None = None  # of the coming step
         self.labeller: Callable[[Tensor], dict[str, Tensor]] | None = None
         self.policy_statistics: dict[str, Tensor] = {}
         self.folded = False  # whether ``fold`` has put weights into the model that ``unfold`` takes back
@@ -161,6 +163,8 @@ class Student(TrainableModel):
             return self.model.to_image_size(self.outputs(image), image)
         if mode == "tensor":
             return self.outputs(image)
+        if self.mix is not None:
+            image, batch = self.mix(image, batch)
         losses = self.distances(image, batch)
         scale = dict(zip(self.model.tasks, self.loss_scale, strict=True))
         result = {f"loss_{task}": loss * scale[task] for task, loss in losses.items()}

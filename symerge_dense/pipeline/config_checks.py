@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from symerge_dense.adaptation.options import SyMergeOptions, make_options
+from symerge_dense.adaptation.strong_views import StrongViews
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.engine.runner import check_settings
 from symerge_dense.experts.recipe import Recipe
@@ -178,6 +179,9 @@ def check_adaptation(adaptation: Spec, tasks: Spec) -> None:
     check_keys(options.task_weights, list(tasks), "adaptation.task_weights")
     if options.augment is not None:
         check_arguments({"type": Augment, **options.augment}, None, "adaptation.augment")
+    if options.strong is not None:
+        with explained("adaptation"):
+            StrongViews(options.strong, (64, 64))
 
 
 def check_options(kind: Any, values: Any, where: str) -> None:

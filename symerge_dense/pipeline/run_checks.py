@@ -11,6 +11,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from symerge_dense.adaptation.label_cache import labels_folder
+from symerge_dense.adaptation.strong_views import StrongViews
 from symerge_dense.datasets.base import DenseDataset, to_tensor
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.fileio import nearest_existing
@@ -72,6 +73,10 @@ def check_run(
         pool.check_images()
         size = (int(pool.image(0).shape[-2]), int(pool.image(0).shape[-1]))
     check_size(config, size, "data.unlabelled")
+    if config.options.strong is not None:
+        with explained("adaptation"):
+            rules = {name: build_task(name, spec) for name, spec in config.tasks.items()}
+            StrongViews(config.options.strong, size).check(rules)
     check_disk(config, folder, len(pool), size, facts)
     store.load_given()
     store.before_training = functools.partial(check_labelled, sets, workers)

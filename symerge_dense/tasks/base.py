@@ -16,6 +16,9 @@ from symerge_dense.tasks.plausibility import outside_classes
 from symerge_dense.tasks.predictions import Predictions
 from symerge_dense.tasks.storage import Array as Array
 
+MOVES = ("mirror", "zoom", "rotation", "stretch", "warp")
+"""What a view can do to the frame: a stretch is a zoom that differs between the axes, a warp is anything else."""
+
 
 class DenseTask(Predictions):
     """A dense prediction task: one value or vector per pixel.
@@ -29,6 +32,9 @@ class DenseTask(Predictions):
         delta_metrics: the published metrics, which enter Delta_m where its definition takes several; None means all.
         interpolation: how a target may be resized: 'nearest', or 'masked' (bilinear over valid neighbours only).
         source: the data set's target that ``derive`` makes this task's labels from; None means the task's own name.
+        moves: movements of pixels whose effect on the values is known, out of ``MOVES``: 'mirror' changes them as
+            ``flip`` says, 'zoom' as ``zoom`` (a 'stretch' by the mean of both axes), 'rotation' as ``rotate``, 'warp'
+            not at all.
         class_map: whether targets are class numbers, (H,W) of an integer type; else they are float32, (H,W) or (H,W,C).
         channels: C, the number of channels that a head of this task must give.
     """
@@ -38,6 +44,7 @@ class DenseTask(Predictions):
     delta_metrics: ClassVar[tuple[str, ...] | None] = None
     interpolation: ClassVar[Literal["nearest", "masked"]] = "nearest"
     source: ClassVar[str | None] = None
+    moves: ClassVar[frozenset[str]] = frozenset({"mirror", "zoom"})
 
     # -- learning ---------------------------------------------------------------------------------------------------
     @abstractmethod
@@ -235,3 +242,12 @@ class DenseTask(Predictions):
             is odd. By default, a class map is refused for numbers that are no class.
         """
         return outside_classes(target, self.channels, self.invalid_value) if self.class_map else None
+
+    def rotate(self, target: Array, angle: float) -> Array:
+        """Change the values for a rotation about the optical axis; the pixels themselves are already turned.
+
+        Args:
+            target: turned target, (H,W) or (H,W,C).
+            angle: by which things are turned counter-clockwise, in radians.
+        """
+        return target

@@ -38,6 +38,7 @@ class Depth(Positive, BatchMeans, EigenDepth):
     """
 
     name: ClassVar[str] = "depth"
+    moves: ClassVar[frozenset[str]] = frozenset({"mirror", "zoom", "rotation", "stretch"})
     unit: ClassVar[str] = "m"
     metrics: ClassVar[dict[str, bool]] = {"abs": False, "rel": False, "rmse": False, "delta1": True}
     delta_metrics: ClassVar[tuple[str, ...] | None] = ("abs", "rel")

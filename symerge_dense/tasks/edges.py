@@ -8,7 +8,7 @@ from torch import Tensor
 
 from symerge_dense.datasets.targets import INVALID_LABEL
 from symerge_dense.registry import TASKS
-from symerge_dense.tasks.base import Array
+from symerge_dense.tasks.base import MOVES, Array
 from symerge_dense.tasks.colors import Legend, keep_black
 from symerge_dense.tasks.metric import Metric
 from symerge_dense.tasks.probability import Probability, f1_precision_recall, outcomes
@@ -35,6 +35,7 @@ class Edges(Probability):
     """
 
     name: ClassVar[str] = "edges"
+    moves: ClassVar[frozenset[str]] = frozenset(MOVES)
     metrics: ClassVar[dict[str, bool]] = {"f1": True, "precision": True, "recall": True}
     headline: ClassVar[str] = "f1"
     interpolation: ClassVar[Literal["nearest", "masked"]] = "nearest"

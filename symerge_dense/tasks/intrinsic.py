@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from symerge_dense.registry import TASKS
-from symerge_dense.tasks.base import Array
+from symerge_dense.tasks.base import MOVES, Array
 from symerge_dense.tasks.colors import DARKEST, Legend, keep_black
 from symerge_dense.tasks.plausibility import outside_unit_interval
 from symerge_dense.tasks.regression import Regression
@@ -18,6 +18,7 @@ class Intrinsic(Regression):
     """A reflectance or light level in 0..1; negative is invalid. Loss: L1 on the raw output. Metric: ``abs``."""
 
     interpolation: ClassVar[Literal["nearest", "masked"]] = "masked"
+    moves: ClassVar[frozenset[str]] = frozenset(MOVES)
 
     def implausible(self, target: Array) -> str | None:
         """Values outside 0..1, such as 0..255.

@@ -23,6 +23,7 @@ class InverseDepth(Positive, BatchMeans):
     """
 
     name: ClassVar[str] = "inverse_depth"
+    moves: ClassVar[frozenset[str]] = frozenset({"mirror", "zoom", "rotation", "stretch"})
     metrics: ClassVar[dict[str, bool]] = {"abs": False, "rel": False}
     channels: int = 1
 

@@ -56,6 +56,7 @@ class Normals(BatchMeans):
     """
 
     name: ClassVar[str] = "normals"
+    moves: ClassVar[frozenset[str]] = frozenset({"mirror", "zoom", "rotation"})
     metrics: ClassVar[dict[str, bool]] = {
         "mean": False,
         "median": False,
@@ -176,6 +177,18 @@ class Normals(BatchMeans):
         mirrored = target.copy()
         mirrored[..., 0] *= -1
         return mirrored
+
+    def rotate(self, target: Array, angle: float) -> Array:
+        """Turn x and y: a surface leans where the picture was turned to.
+
+        Args:
+            target: turned normals (H,W,3).
+            angle: counter-clockwise, in radians.
+        """
+        turned, cosine, sine = target.copy(), np.cos(angle), np.sin(angle)
+        turned[..., 0] = cosine * target[..., 0] - sine * target[..., 2]
+        turned[..., 2] = sine * target[..., 0] + cosine * target[..., 2]
+        return turned
 
     def renormalize(self, target: Array) -> Array:
         """Scale vectors to length 1 after they were mixed; one shorter than 0.5 or not finite becomes 0.

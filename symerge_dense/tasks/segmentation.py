@@ -16,7 +16,7 @@ from torch import Tensor
 from symerge_dense.datasets.class_names import NAMES_BY_COUNT
 from symerge_dense.datasets.targets import INVALID_LABEL
 from symerge_dense.registry import TASKS
-from symerge_dense.tasks.base import Array
+from symerge_dense.tasks.base import MOVES, Array
 from symerge_dense.tasks.colors import Legend, class_colors, keep_black
 from symerge_dense.tasks.metric import Metric
 from symerge_dense.tasks.predictions import moments
@@ -46,6 +46,7 @@ class Segmentation(MTANTask):
 
     name: ClassVar[str] = "segmentation"
     class_map: ClassVar[bool] = True
+    moves: ClassVar[frozenset[str]] = frozenset(MOVES)
     metrics: ClassVar[dict[str, bool]] = {"mIoU": True, "pixel_accuracy": True}
     headline: ClassVar[str] = "mIoU"
 

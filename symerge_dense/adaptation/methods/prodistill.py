@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from symerge_dense.adaptation.low_rank import block_shapes
 from symerge_dense.adaptation.method import AdaptationContext, AdaptiveMethod, probe_image
+from symerge_dense.adaptation.objective import valid_in
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.student import Groups, MergedStudent, Student
 from symerge_dense.merging.arguments import check_within
@@ -78,15 +79,19 @@ class ProDistillStudent(MergedStudent):
 
         Args:
             image: (N,3,H,W) in 0..255.
-            batch: not used.
+            batch: only ``valid_<task>`` is used, which images the task's expert labels.
         """
+        own = {task: marks.flatten(1).any(1) for task, marks in valid_in(batch, self.active).items()}
         block, weights, pixels = self.blocks[self.stage], self._stage_weights(), self.model.normalised(image)
         ours = output_at(
             self.model.backbone.get_submodule(block), lambda: functional_call(self.model.backbone, weights, (pixels,))
         )
         with torch.no_grad():
             theirs = {task: self._expert_output(self.teachers[task], block, image) for task in self.active}
-        return {task: F.mse_loss(ours.float(), output.float(), reduction="sum") for task, output in theirs.items()}
+        return {
+            task: F.mse_loss(*(each.float()[own.get(task, slice(None))] for each in (ours, output)), reduction="sum")
+            for task, output in theirs.items()
+        }
 
     def _expert_output(self, expert: MultiTaskModel, block: str, image: Tensor) -> Tensor:
         return output_at(expert.backbone.get_submodule(block), lambda: expert.features(image))
@@ -122,6 +127,8 @@ class ProDistill(AdaptiveMethod):
         "labels": "online",
         "teacher": "experts",  # not asked: blocks learn from the experts' own
         "augment": None,
+        "strong": None,
+        "cutmix": 0.0,
         "lr_decay": "none",
         "warmup": 0,
         "sharpness": 0.0,

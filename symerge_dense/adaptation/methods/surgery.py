@@ -14,6 +14,7 @@ from torch import Tensor
 
 from symerge_dense.adaptation.low_rank import TaskAdapted
 from symerge_dense.adaptation.method import AdaptationContext, AdaptiveMethod, initial_merge, probe_image
+from symerge_dense.adaptation.objective import valid_in
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.student import Student, TrainedParts
 from symerge_dense.merging.arguments import check_count, check_within
@@ -46,15 +47,21 @@ class SurgeryStudent(TrainedParts):
 
         Args:
             image: (N,3,H,W) in 0..255.
-            batch: not used.
+            batch: only ``valid_<task>`` is used, which images the task's expert labels.
         """
+        marks = valid_in(batch, self.active)
         with torch.no_grad():
             features = self.model.features(image)
             wanted = {task: self.teachers[task].features(image) for task in self.active}
-        return {task: self._distance_of(task, features, wanted[task]) for task in self.active}
+        return {task: self._distance_of(task, features, wanted[task], marks.get(task)) for task in self.active}
 
-    def _distance_of(self, task: str, features: list[Tensor], wanted: list[Tensor]) -> Tensor:
+    def _distance_of(self, task: str, features: list[Tensor], wanted: list[Tensor], marks: Tensor | None) -> Tensor:
         seen, levels = self.model.task_features(task, features), self.model.levels(task)
+        if marks is not None:
+            own = marks.flatten(1).any(1)
+            if not own.any():
+                return 0 * sum(seen[level].float().sum() for level in levels)  # no image: a gradient of zero
+            seen, wanted = [level[own] for level in seen], [level[own] for level in wanted]
         return torch.stack([(seen[level].float() - wanted[level].float()).abs().mean() for level in levels]).mean()
 
 
@@ -79,6 +86,8 @@ class Surgery(AdaptiveMethod):
         "labels": "online",
         "teacher": "experts",  # not asked: adapters learn from the experts' features
         "augment": None,
+        "strong": None,
+        "cutmix": 0.0,
         "lr_decay": "none",
         "warmup": 0,
         "sharpness": 0.0,
