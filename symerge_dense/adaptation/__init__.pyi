@@ -1,7 +1,10 @@
 from . import methods as methods
 from . import teachers as teachers
+from .cutmix import CutMix as CutMix
 from .expert_labels import CachedLabels as CachedLabels
+from .expert_labels import MarkedImages as MarkedImages
 from .expert_labels import OnlineLabels as OnlineLabels
+from .expert_labels import labelled_images as labelled_images
 from .finalize import finalized as finalized
 from .finalize import image_batches as image_batches
 from .history import History as History
@@ -19,6 +22,7 @@ from .method import OptionVariant as OptionVariant
 from .method import initial_merge as initial_merge
 from .options import SyMergeOptions as SyMergeOptions
 from .options import make_options as make_options
+from .strong_views import StrongViews as StrongViews
 from .student import MergedStudent as MergedStudent
 from .student import Student as Student
 from .student import TrainedParts as TrainedParts

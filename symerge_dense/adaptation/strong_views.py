@@ -29,6 +29,7 @@ Array = NDArray[Any]
 STREAM = 1  # of random numbers: another one than the joint augmentation's
 PROBES = 16  # draws of each transform, to see what it does
 INSIDE = 0.999  # share of a label's pixel that must come from inside the frame
+LEAST = 0.05  # share of the view that must come from inside the frame
 NEAR = 1.0  # pixels: a movement that is nowhere farther off than that is taken for its simpler form
 
 
@@ -39,7 +40,7 @@ class Movement(NamedTuple):
         mirrored: whether left and right are exchanged.
         zoom: factor by which things look larger, the geometric mean over both axes.
         angle: by which things are turned counter-clockwise, in radians, before they are mirrored.
-        moves: all that it is, out of ``MOVES``; see there.
+        moves: all that it is, out of ``MOVES``; or 'nothing', where hardly any pixel of the frame is left.
     """
 
     mirrored: bool
@@ -110,11 +111,8 @@ class StrongViews:
             key: seed, draw and index: all that the view depends on.
 
         Returns:
-            The arrays in the view, and for each label where it is inside the frame, bool (h,w); the latter is empty for
-            a pipeline that moves no pixel.
-
-        Raises:
-            ValueError: a task has no rule for what the view does to its values.
+            The arrays in the view, and for each label where it counts, bool (h,w): inside the frame, and nowhere in a
+            rare view whose movement its task has no rule for. The latter is empty for a pipeline that moves no pixel.
         """
         pixels = np.asarray(arrays["image"]).round().clip(0, 255).astype(np.uint8)
         image, places = self._apply(self.pipeline, np.ascontiguousarray(pixels), key)
@@ -122,13 +120,15 @@ class StrongViews:
         view: dict[str, Array] = {"image": image.astype(np.float32)}
         if not self.moving:
             return view | labels, {}
-        still = np.array_equal(places, _places(self.frame))
-        motion = _movement(places)
         valid = {name: np.ones(label.shape[:2], bool) for name, label in labels.items()}
-        for name, label in labels.items() if not still else ():
+        if np.array_equal(places, _places(self.frame)):
+            return view | labels, valid
+        motion = _movement(places)
+        for name, label in labels.items():
             rule, size = rules.get(name), label.shape[:2]
-            if rule is not None:
-                self._check_task("the pipeline", name, rule, motion.moves)
+            if "nothing" in motion.moves or (rule is not None and not motion.moves <= rule.moves):
+                valid[name] = np.zeros(size, bool)
+                continue
             valid[name] = cv2.resize(places[..., 2], size[::-1], interpolation=cv2.INTER_AREA) > INSIDE
             labels[name] = _moved(label, rule, cv2.resize(places, size[::-1], interpolation=cv2.INTER_LINEAR), motion)
         return view | labels, valid
@@ -181,7 +181,8 @@ def _transform(spec: Any, frame: tuple[int, int]) -> Any:
         arguments["transforms"] = [_transform(one, frame) for one in arguments["transforms"]]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # albumentations only warns of an argument that it ignores
+            # albumentations only warns of an argument that it ignores
+            warnings.filterwarnings("error", message=".*not valid for transform")
             return known[name](**{**needed, **arguments})
     except (TypeError, ValueError, UserWarning) as error:
         raise ValueError(f"strong: {name}: {' '.join(str(error).split())}") from error
@@ -207,8 +208,8 @@ def _movement(places: Array) -> Movement:
     part = slice(2, -2, max(1, int(size.min()) // 32))  # enough pixels, and none at the border, where views are clamped
     shown, seen = _places((size[0], size[1]))[part, part], places[part, part]
     inside = seen[..., 2] > INSIDE
-    if inside.sum() < 3:
-        return Movement(False, 1.0, 0.0, frozenset())  # nothing is left to see
+    if inside.mean() < LEAST:
+        return Movement(False, 1.0, 0.0, frozenset({"nothing"}))
     out, source = shown[inside][:, :2] * size, seen[inside][:, :2] * size
     design = np.concatenate([out, np.ones((len(out), 1))], axis=1)
     solution = np.linalg.lstsq(design, source, rcond=None)[0]
@@ -219,19 +220,17 @@ def _movement(places: Array) -> Movement:
     angle = float(np.arctan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1]))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     reach = size / 2  # farthest from the centre
-    turned, bent = (np.abs(deviation) @ reach for deviation in (turn - np.eye(2), matrix - scale * turn))
-    moves = {"mirror"} if mirrored else set()
-    moves |= {"zoom"} if (abs(scale - 1) * reach > NEAR / 4).any() else set()
-    moves |= {"rotation"} if (turned > NEAR).any() else set()
-    if (bent > NEAR).any():
-        moves.add(
-            "warp"
-            if "rotation" in moves or np.abs(matrix - np.diag(np.diag(matrix))).max() * reach.max() > NEAR
-            else "stretch"
-        )
-    if rest > NEAR:
-        moves.add("warp")
-    return Movement(mirrored, 1 / scale, -angle if "rotation" in moves else 0.0, frozenset(moves))
+    sheared = max(abs(matrix[0, 1]) * reach[1], abs(matrix[1, 0]) * reach[0]) > NEAR
+    turned, bent = (bool((np.abs(off) @ reach > NEAR).any()) for off in (turn - np.eye(2), matrix - scale * turn))
+    found = {
+        "mirror": mirrored,
+        "zoom": abs(scale - 1) * reach.max() > NEAR / 4,
+        "rotation": turned,
+        "stretch": bent and not sheared,
+        "warp": (bent and (sheared or turned)) or rest > NEAR,
+    }
+    moves = frozenset(move for move, moved in found.items() if moved)
+    return Movement(mirrored, 1 / scale, -angle if turned else 0.0, moves)
 
 
 def _moved(label: Array, rule: Any, places: Array, motion: Movement) -> Array:

@@ -15,15 +15,21 @@ from symerge_dense.adaptation.strong_views import StrongViews
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.pipeline.config_checks import check_adaptation
 from symerge_dense.registry import TASKS
+from symerge_dense.tasks.base import DenseTask
 
 FRAME, HEAD = (48, 64), (12, 16)
-ALL = {name: TASKS[name]() for name in TASKS if name not in ("vector",)}
 
 
-def ramp(size, channels=3):
+class Plain(TASKS["depth"]):
+    """A task that says nothing of movements, as one's own does."""
+
+    moves = DenseTask.moves
+
+
+def ramp(size):
     """Column and row of each pixel's centre as fractions of the frame, and ones, float32 (h,w,3)."""
     rows, columns = np.meshgrid(*((np.arange(side) + 0.5) / side for side in size), indexing="ij")
-    return np.stack([columns, rows, np.ones(size)], axis=-1).astype(np.float32)[..., :channels]
+    return np.stack([columns, rows, np.ones(size)], axis=-1).astype(np.float32)
 
 
 def labels():
@@ -125,11 +131,11 @@ def test_what_albumentations_does_not_know_is_refused_with_the_config(specs, tol
 @pytest.mark.parametrize(
     ("spec", "task", "told"),
     [
-        ({"type": "Rotate", "p": 0.01}, "vector", "Rotate moves pixels by rotation, and task vector has no rule"),
+        ({"type": "Rotate", "p": 0.01}, "plain", "Rotate moves pixels by rotation, and task plain has no rule"),
         ({"type": "Perspective"}, "depth", "Perspective moves pixels by .*warp, and task depth"),
         ({"type": "ElasticTransform", "alpha": 300}, "normals", "ElasticTransform moves pixels by warp"),
         ({"type": "RandomResizedCrop", "ratio": (0.5, 2)}, "normals", "by .*stretch, and task normals.*has for mirror"),
-        ({"type": "VerticalFlip"}, "vector", "by rotation, and task vector"),
+        ({"type": "VerticalFlip"}, "plain", "by rotation, and task plain"),
         ({"type": "RandomCrop", "height": 24, "width": 24, "p": 1}, "depth", r"\(24, 24, 3\).*must keep size and type"),
         ({"type": "Normalize", "p": 1}, "depth", "makes float32 .*must keep size and type"),
         ({"type": "Mosaic", "p": 1}, "depth", "cannot be applied to an image"),
@@ -137,7 +143,7 @@ def test_what_albumentations_does_not_know_is_refused_with_the_config(specs, tol
     ids=lambda value: value["type"] if isinstance(value, dict) else "",
 )
 def test_what_a_task_has_no_rule_for_is_refused(spec, task, told):
-    rule = TASKS["vector"](channels=3) if task == "vector" else TASKS[task]()
+    rule = Plain() if task == "plain" else TASKS[task]()
     with pytest.raises(ValueError, match=told):
         StrongViews([spec], FRAME).check({task: rule})
 
@@ -192,15 +198,15 @@ def test_samples_follow_from_seed_draw_and_index_whoever_loads_them(tmp_path):
 
 
 def test_it_learns_from_strong_views_and_resumes_bit_for_bit(tmp_path):
-    options = {"strong": STRONG, "cutmix": 0.7, "rounds": 6, "save_every": 3}
+    options = {"strong": STRONG, "cutmix": 0.7, "rounds": 4, "save_every": 2}
     unbroken, _ = adapt_tiny(tmp_path / "unbroken", **options)
     broken = tmp_path / "broken"
     adapt_tiny(broken, **options)
-    (broken / "checkpoints" / "iter_6.pth").unlink()
+    (broken / "checkpoints" / "iter_4.pth").unlink()
     (broken / "checkpoints" / "last_checkpoint").unlink(missing_ok=True)
     resumed, _ = adapt_tiny(broken, resume=True, **options)
     assert torch.equal(unbroken.merge.coefficients, resumed.merge.coefficients)
     rows = read_history(tmp_path / "unbroken" / "history.jsonl")
-    assert rows == read_history(broken / "history.jsonl") and len(rows) == 6
-    plain, _ = adapt_tiny(tmp_path / "plain", rounds=6, save_every=3)
+    assert rows == read_history(broken / "history.jsonl") and len(rows) == 4
+    plain, _ = adapt_tiny(tmp_path / "plain", rounds=4, save_every=2)
     assert not torch.equal(plain.merge.coefficients, unbroken.merge.coefficients)
