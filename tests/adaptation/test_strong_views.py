@@ -47,9 +47,9 @@ RULES = {name: TASKS[name]() for name in ("segmentation", "albedo", "depth")}
         {"type": "RandomResizedCrop", "scale": (0.25, 0.5)},
         {"type": "Rotate", "limit": 40, "p": 1},
         {"type": "Affine", "scale": (0.7, 1.4), "translate_percent": 0.1, "p": 1},
-        {"type": "ShiftScaleRotate", "p": 1},
+        {"type": "Affine", "scale": (0.7, 1.4), "rotate": (-30, 30), "keep_ratio": True, "p": 1},
     ],
-    ids=lambda spec: spec["type"],
+    ids=["mirror", "crop", "rotation", "stretch", "similarity"],
 )
 def test_labels_show_what_the_image_shows(spec):
     """An image of places, and labels of places at a quarter of its size: they stay the same at every spot."""
