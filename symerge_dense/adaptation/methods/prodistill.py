@@ -88,10 +88,11 @@ class ProDistillStudent(MergedStudent):
         )
         with torch.no_grad():
             theirs = {task: self._expert_output(self.teachers[task], block, image) for task in self.active}
-        return {
-            task: F.mse_loss(*(each.float()[own.get(task, slice(None))] for each in (ours, output)), reduction="sum")
+        pairs = {
+            task: (ours[own.get(task, slice(None))], output[own.get(task, slice(None))])
             for task, output in theirs.items()
         }
+        return {task: F.mse_loss(one.float(), two.float(), reduction="sum") for task, (one, two) in pairs.items()}
 
     def _expert_output(self, expert: MultiTaskModel, block: str, image: Tensor) -> Tensor:
         return output_at(expert.backbone.get_submodule(block), lambda: expert.features(image))

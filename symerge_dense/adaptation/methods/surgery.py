@@ -60,7 +60,7 @@ class SurgeryStudent(TrainedParts):
         if marks is not None:
             own = marks.flatten(1).any(1)
             if not own.any():
-                return 0 * sum(seen[level].float().sum() for level in levels)  # no image: a gradient of zero
+                return 0 * torch.stack([seen[level].float().sum() for level in levels]).sum()  # a gradient of zero
             seen, wanted = [level[own] for level in seen], [level[own] for level in wanted]
         return torch.stack([(seen[level].float() - wanted[level].float()).abs().mean() for level in levels]).mean()
 
