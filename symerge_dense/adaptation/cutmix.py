@@ -6,15 +6,14 @@ who mix unlabelled images with the teacher's labels for them: half of the area, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from symerge_dense.adaptation.objective import PREFIX, VALID
-
+Maps: TypeAlias = Mapping[str, Tensor]
 AREA = 0.5  # of the frame that comes from the other image
 
 
@@ -29,23 +28,18 @@ class CutMix(NamedTuple):
     probability: float
     key: tuple[int, ...]
 
-    def __call__(self, image: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The images and labels, mixed or as they came.
+    def __call__(self, image: Tensor, maps: Sequence[Maps]) -> tuple[Tensor, list[Maps]]:
+        """Images and maps, mixed or as they came. Edges lie between pixels of the coarsest map.
 
         Args:
             image: (N,3,H,W).
-            batch: labels and maps, each (N,C,h,w) or (N,h,w), or (N,1,1) for a mark of a whole image; the rest is
-                passed on. Edges of the rectangles lie between pixels of the coarsest of them.
+            maps: labels {task: (N,C,h,w)} first, then whatever belongs to them: {task: (N,h,w)}, or (N,1,1) for a mark
+                of a whole image.
         """
-        numbers = np.random.default_rng(self.key)
+        numbers, labels = np.random.default_rng(self.key), maps[0]
         if numbers.random() >= self.probability or len(image) < 2:
-            return image, dict(batch)
-        maps = {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.ndim >= 3}
-        for name, value in maps.items():
-            if name.startswith(VALID) and value.shape[-2:] == (1, 1):  # a mark becomes a map, to be cut like its label
-                label = maps[PREFIX + name.removeprefix(VALID)]
-                maps[name] = value.expand(-1, *label.shape[-2:])
-        grid = min((tuple(value.shape[-2:]) for value in maps.values()), default=tuple(image.shape[-2:]))
+            return image, list(maps)
+        grid = min(tuple(label.shape[-2:]) for label in labels.values())
         boxes = [_rectangle(numbers, (grid[0], grid[1])) for _ in image]
         partners = (np.arange(len(image)) + 1 + numbers.integers(len(image) - 1)) % len(image)
         other = torch.from_numpy(partners).to(image.device)
@@ -53,9 +47,13 @@ class CutMix(NamedTuple):
         def mix(value: Tensor) -> Tensor:
             inside = _inside(boxes, value.shape[-2], value.shape[-1]).to(value.device)
             inside = inside.view(len(value), *[1] * (value.ndim - 3), *value.shape[-2:])
-            return torch.where(inside, value[other], value)
+            return torch.where(inside, value[other.to(value.device)], value)
 
-        return mix(image), {**batch, **{name: mix(value) for name, value in maps.items()}}
+        full = [  # a mark becomes a map, to be cut like its label
+            {task: value.expand(*value.shape[:-2], *labels[task].shape[-2:]) for task, value in each.items()}
+            for each in maps
+        ]
+        return mix(image), [{task: mix(value) for task, value in each.items()} for each in full]
 
 
 def _rectangle(numbers: np.random.Generator, grid: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -63,6 +63,7 @@ class CachedLabels(MarkedImages):
         valid: which images each task's expert labels, as ``labelled_images`` gives it; empty: all.
         strong: the student's view, after ``augment``; it depends on (seed, draw, index) too.
         cut: whether images and labels will be cut (``CutMix``), so that they must cover the same frame.
+        clean: whether a sample has ``clean``, too: the image that teachers see, moved like the labels and not changed.
     """
 
     def __init__(
@@ -75,9 +76,10 @@ class CachedLabels(MarkedImages):
         valid: Valid = MappingProxyType({}),
         strong: StrongViews | None = None,
         cut: bool = False,
+        clean: bool = False,
     ) -> None:
         super().__init__(dict(valid))
-        self.strong, self.cut = strong, cut
+        self.strong, self.cut, self.clean = strong, cut, clean
         self.folder, self.rules, self.augment, self.seed, self.size = folder, rules, augment, seed, size
         self._stores: dict[str, np.ndarray] = {}
 
@@ -93,11 +95,14 @@ class CachedLabels(MarkedImages):
             if self.augment is not None:
                 arrays = self.augment(arrays, self.rules, np.random.default_rng((self.seed, draw, index)))
             if self.strong is not None:
+                arrays |= {"clean": arrays["image"].astype(np.float32)} if self.clean else {}
                 arrays, inside = self.strong(arrays, self.rules, (self.seed, draw, index))
                 known = {VALID + task: torch.from_numpy(pixels) for task, pixels in inside.items()}
                 marks |= {name: pixels & marks.get(name, torch.tensor(True)) for name, pixels in known.items()}
             layers = {name: np.ascontiguousarray(rearrange(array, "h w c -> c h w")) for name, array in arrays.items()}
-            sample["image"] = torch.from_numpy(layers.pop("image")).float()
+            sample |= {
+                name: torch.from_numpy(layers.pop(name)).float() for name in ("image", "clean") if name in layers
+            }
             labels = layers
         return sample | marks | {PREFIX + task: torch.from_numpy(labels[task]) for task in self.rules}
 

@@ -171,8 +171,9 @@ class SyMergeHook(Hook):
         model.experts = {}
         augment = Augment(**model.options.augment) if model.options.augment is not None else None
         valid, cut = labelled_images(self.pool, model.model.tasks), options.cutmix > 0
-        layers = {**model.model.tasks, **variance_layers(model.model.tasks, model.options)}
-        self.pool.attach(CachedLabels(folder, layers, augment, seed, size, valid, strong, cut))
+        clean = options.teacher != "experts"  # it looks at images itself
+        layers = {**model.model.tasks, **variance_layers(model.model.tasks, options)}
+        self.pool.attach(CachedLabels(folder, layers, augment, seed, size, valid, strong, cut, clean))
 
     def _online(self, model: Student, experts: Mapping[str, MultiTaskModel]) -> OnlineLabels:
         assert self.pool is not None, "_attach comes first"

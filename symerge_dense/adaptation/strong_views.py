@@ -106,7 +106,8 @@ class StrongViews:
         """A view of an image and of the labels of it.
 
         Args:
-            arrays: ``image`` (H,W,3) in 0..255 and labels float32 (h,w,C), by task; others are moved without a rule.
+            arrays: ``image`` (H,W,3) in 0..255 and labels float32 (h,w,C), by task; others, such as the image that
+                teachers see, are moved and not changed.
             rules: {task: DenseTask}.
             key: seed, draw and index: all that the view depends on.
 
@@ -120,16 +121,17 @@ class StrongViews:
         view: dict[str, Array] = {"image": image.astype(np.float32)}
         if not self.moving:
             return view | labels, {}
-        valid = {name: np.ones(label.shape[:2], bool) for name, label in labels.items()}
+        valid = {name: np.ones(label.shape[:2], bool) for name, label in labels.items() if name in rules}
         if np.array_equal(places, _places(self.frame)):
             return view | labels, valid
         motion = _movement(places)
         for name, label in labels.items():
             rule, size = rules.get(name), label.shape[:2]
-            if "nothing" in motion.moves or (rule is not None and not motion.moves <= rule.moves):
+            if rule is not None and not motion.moves <= rule.moves:
                 valid[name] = np.zeros(size, bool)
                 continue
-            valid[name] = cv2.resize(places[..., 2], size[::-1], interpolation=cv2.INTER_AREA) > INSIDE
+            if rule is not None:
+                valid[name] = cv2.resize(places[..., 2], size[::-1], interpolation=cv2.INTER_AREA) > INSIDE
             labels[name] = _moved(label, rule, cv2.resize(places, size[::-1], interpolation=cv2.INTER_LINEAR), motion)
         return view | labels, valid
 
@@ -243,7 +245,7 @@ def _moved(label: Array, rule: Any, places: Array, motion: Movement) -> Array:
         return found[0].permute(1, 2, 0).numpy()
 
     if rule is None:
-        return look_up(label, "nearest")
+        return look_up(label, "bilinear")
     if rule.interpolation == "nearest":
         result = look_up(label, "nearest")
     else:

@@ -19,7 +19,7 @@ from symerge_dense.adaptation.objective import EVEN, labels_in, task_losses, val
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.teacher import build_teacher
 from symerge_dense.adaptation.uncertainty import with_uncertainty
-from symerge_dense.merging.bn_statistics import statistics_policy
+from symerge_dense.merging.bn_statistics import model_statistics
 from symerge_dense.merging.tensor_specs import TensorSpec, tensor_specs
 from symerge_dense.models.batchnorm import batchnorms
 from symerge_dense.models.multi_task import MultiTaskModel
@@ -77,7 +77,10 @@ class Student(TrainableModel):
             ValueError: an expert is missing, or its backbone does not fit.
         """
         if self.options.batchnorm != "recalibrate":
-            self.policy_statistics = self._policy_statistics(experts)
+            self.policy_statistics = {
+                f"model.{name}": value
+                for name, value in model_statistics(self.options.batchnorm, self.model, experts).items()
+            }
 
     def expert_of(self, task: str) -> MultiTaskModel:
         """The expert of a task.
@@ -163,8 +166,6 @@ class Student(TrainableModel):
             return self.model.to_image_size(self.outputs(image), image)
         if mode == "tensor":
             return self.outputs(image)
-        if self.mix is not None:
-            image, batch = self.mix(image, batch)
         losses = self.distances(image, batch)
         scale = dict(zip(self.model.tasks, self.loss_scale, strict=True))
         result = {f"loss_{task}": loss * scale[task] for task, loss in losses.items()}
@@ -199,7 +200,10 @@ class Student(TrainableModel):
             labels = labels_in(batch, self.model.tasks) if self.labeller is None else self.labeller(clean)
             targets, weights = self.teacher.targets(self, clean, labels)
         weights = with_uncertainty(weights, batch, self.active, self.options)
-        return self.task_losses(self.outputs(image), targets, weights, valid_in(batch, self.active))
+        maps = [targets, weights, valid_in(batch, self.active)]
+        if self.mix is not None:
+            image, maps = self.mix(image, maps)
+        return self.task_losses(self.outputs(image), *maps)
 
     def task_losses(
         self,
@@ -217,24 +221,6 @@ class Student(TrainableModel):
             valid: {task: bool (N,h,w) or (N,1,1)}, where its label counts; a task that is not in it: everywhere.
         """
         return task_losses(self.model.tasks, outputs, labels, self.options, weights, valid)
-
-    def _policy_statistics(self, experts: Mapping[str, MultiTaskModel]) -> dict[str, Tensor]:
-        """BatchNorm statistics without images: the backbone's by policy, each head's from its expert."""
-        policy, base = statistics_policy(self.options.batchnorm), self.model.backbone.state_dict()
-        sources = {task: experts[task].backbone.state_dict() for task in self.model.tasks}
-        found = {
-            f"model.backbone.{spec.name}": policy(spec.name, base, sources)
-            for spec in tensor_specs(self.model.backbone)
-            if spec.kind == "bn_stat"
-        }
-        for task, head in self.model.named_heads():
-            own = experts[task].heads[task].state_dict()
-            found |= {
-                f"model.heads.{task}.{spec.name}": own[spec.name].clone()
-                for spec in tensor_specs(head)
-                if spec.kind == "bn_stat"
-            }
-        return found
 
 
 # -- a backbone merged anew in every step, from fixed base weights ----------------------------------------------------

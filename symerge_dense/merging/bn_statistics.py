@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from symerge_dense.merging.sources import TensorSource, load
+from symerge_dense.merging.tensor_specs import tensor_specs
+from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.registry import did_you_mean
 
 StatisticsPolicy: TypeAlias = Callable[[str, TensorSource, Mapping[str, TensorSource]], Tensor]
@@ -75,6 +77,32 @@ def statistics_policy(name: str) -> StatisticsPolicy:
     if name not in STATISTICS:
         raise ValueError(did_you_mean(name, STATISTICS, "BatchNorm statistics policy"))
     return STATISTICS[name]
+
+
+def model_statistics(policy: str, model: MultiTaskModel, experts: Mapping[str, MultiTaskModel]) -> dict[str, Tensor]:
+    """BatchNorm statistics of a merged model without images: the backbone's by a policy, each head's from its expert.
+
+    Args:
+        policy: its name.
+        model: the merged model; its backbone holds the base.
+        experts: {task: expert}.
+
+    Returns:
+        {name in ``model.state_dict()``: value}.
+    """
+    merge, base = statistics_policy(policy), model.backbone.state_dict()
+    sources = {task: experts[task].backbone.state_dict() for task in model.tasks}
+    found = {
+        f"backbone.{spec.name}": merge(spec.name, base, sources)
+        for spec in tensor_specs(model.backbone)
+        if spec.kind == "bn_stat"
+    }
+    for task, head in model.named_heads():
+        own = experts[task].heads[task].state_dict()
+        found |= {
+            f"heads.{task}.{spec.name}": own[spec.name].clone() for spec in tensor_specs(head) if spec.kind == "bn_stat"
+        }
+    return found
 
 
 def _mean(name: str, experts: Mapping[str, TensorSource]) -> Tensor:

@@ -37,6 +37,11 @@ def labels():
     return {"segmentation": ramp(HEAD), "albedo": ramp(HEAD), "depth": ramp(HEAD)[..., 2:] * 2}
 
 
+STRONG = [
+    {"type": "ColorJitter", "p": 0.8},
+    {"type": "RandomResizedCrop", "scale": (0.4, 1.0), "p": 0.5},
+    {"type": "Rotate", "limit": 10, "p": 0.5},
+]
 RULES = {name: TASKS[name]() for name in ("segmentation", "albedo", "depth")}
 
 
@@ -111,6 +116,16 @@ def test_transforms_are_drawn_independently_of_each_other():
     assert len(acted) == 4
 
 
+def test_teachers_see_the_image_moved_and_not_changed(tmp_path):
+    specs = [{"type": "InvertImg", "p": 1}, {"type": "HorizontalFlip", "p": 1}]
+    given = ramp(FRAME) * 200
+    made, valid = StrongViews(specs, FRAME)({"image": given, "clean": given, **labels()}, RULES, (0, 0, 0))
+    assert np.abs(made["clean"] - given[:, ::-1]).max() < 1e-2 and "clean" not in valid
+    assert np.abs(made["image"] - (255 - given[:, ::-1])).max() < 1
+    model, _ = adapt_tiny(tmp_path, strong=STRONG, cutmix=1.0, teacher="ema", rounds=2)
+    assert bool(model.merge.coefficients.isfinite().all())
+
+
 # -- errors, before anything is trained --------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("specs", "told"),
@@ -125,7 +140,7 @@ def test_transforms_are_drawn_independently_of_each_other():
 )
 def test_what_albumentations_does_not_know_is_refused_with_the_config(specs, told):
     with pytest.raises(ValueError, match=rf"^adaptation: .*{told}"):
-        check_adaptation({"strong": specs}, ["depth"])
+        check_adaptation({"strong": specs}, {"depth": {"type": "depth"}})
 
 
 @pytest.mark.parametrize(
@@ -175,11 +190,6 @@ def test_options_that_exclude_each_other(options, told):
 
 
 # -- samples and runs --------------------------------------------------------------------------------------------------
-STRONG = [
-    {"type": "ColorJitter", "p": 0.8},
-    {"type": "RandomResizedCrop", "scale": (0.4, 1.0), "p": 0.5},
-    {"type": "Rotate", "limit": 10, "p": 0.5},
-]
 
 
 def test_samples_follow_from_seed_draw_and_index_whoever_loads_them(tmp_path):
