@@ -71,9 +71,8 @@ class RunConfig:
         baselines: 'scales' of task arithmetic; of a comparison 'methods' (names of its rows; all where missing) and
             'variants' {row: dict(method=..., further options)}, see ``pipeline.comparison.variants``.
         evaluation: 'batch_size', 'num_workers', 'panels' (images in the picture), 'protocol' (``PROTOCOLS``),
-            'held_out' (images of the pool that a run without labels measures agreement on), 'also' (names of further
-            labelled sets of ``data`` that every row is measured on beside 'test'; where it is missing, 'outside' if
-            ``data`` has one).
+            'held_out' (images of the pool that a run without labels measures agreement on), 'also' (further labelled
+            sets of ``data`` that every row is measured on; where it is missing, 'outside' if ``data`` has one).
         align_corners: of the outputs' upsampling.
         seed: of the adaptation.
         runner: keys of ``RUNNER_KEYS`` at the top of the config, which are passed on to MMEngine's runner.
@@ -260,6 +259,8 @@ def _with_classes(values: Spec) -> Spec:
     """Config values with every registered name replaced by its class: both spellings mean the same."""
 
     def named(registry: Registry[Any], spec: Any) -> Any:
+        if isinstance(spec, list | tuple):
+            return [named(registry, one) for one in spec]
         kind = spec.get("type") if isinstance(spec, Mapping) else None
         return (
             {**spec, "type": registry.get(kind)}
@@ -270,10 +271,7 @@ def _with_classes(values: Spec) -> Spec:
     found = dict(values)
     for section, registry in (("data", DATASETS), ("tasks", TASKS), ("heads", HEADS)):
         if isinstance(found.get(section), Mapping):
-            found[section] = {
-                key: [named(registry, one) for one in spec] if isinstance(spec, list | tuple) else named(registry, spec)
-                for key, spec in found[section].items()
-            }
+            found[section] = {key: named(registry, spec) for key, spec in found[section].items()}
     found["head"] = named(HEADS, found.get("head"))
     train = found.get("base", {}).get("train") if isinstance(found.get("base"), Mapping) else None
     if isinstance(train, Mapping) and isinstance(train.get("tasks"), Mapping):

@@ -23,10 +23,10 @@ def check_data(values: Mapping[str, Any]) -> None:
     """
     _check_splits(values)
     for split, spec in values["data"].items():
-        if split == POOL and isinstance(spec, list | tuple):
-            _check_pools(spec, values["tasks"])
+        if split == POOL:
+            check_unlabelled(spec, values["tasks"])
         else:
-            check_arguments(spec, DATASETS, f"data.{split}", own=["limit"] if split == POOL else [])
+            check_arguments(spec, DATASETS, f"data.{split}")
 
 
 def data_specs(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -42,13 +42,26 @@ def data_specs(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def _check_pools(specs: list[Any] | tuple[Any, ...], tasks: Mapping[str, Any]) -> None:
-    if not specs:
-        raise ValueError("data.unlabelled is an empty list; name one data set of images or more.")
-    for number, spec in enumerate(specs):
-        check_arguments(spec, DATASETS, f"data.unlabelled[{number}]", own=OWN)
-    with explained("data.unlabelled"):
-        check_labels_of([spec.get("labels_of") for spec in specs], list(tasks))
+def check_unlabelled(spec: Any, tasks: Mapping[str, Any], where: str = "data.unlabelled") -> None:
+    """Check the spec of unlabelled images, or a list of specs.
+
+    Args:
+        spec: the config's value.
+        tasks: {task name: task spec} of the merged model.
+        where: name of the value, for the message.
+
+    Raises:
+        ValueError: a data set is unknown or has a wrong argument, the list is empty, or ``labels_of`` names no task.
+    """
+    if not isinstance(spec, list | tuple):
+        check_arguments(spec, DATASETS, where, own=["limit"])
+        return
+    if not spec:
+        raise ValueError(f"{where} is an empty list; name one data set of images or more.")
+    for number, one in enumerate(spec):
+        check_arguments(one, DATASETS, f"{where}[{number}]", own=OWN)
+    with explained(where):
+        check_labels_of([one.get("labels_of") for one in spec], list(tasks))
 
 
 def _check_splits(values: Mapping[str, Any]) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.evaluation.protocols import measure
 from symerge_dense.models.multi_task import build_task
-from symerge_dense.pipeline.config_checks import check_adaptation, check_arguments, explained
+from symerge_dense.pipeline.config_checks import check_adaptation, explained
+from symerge_dense.pipeline.data_section import check_unlabelled
 from symerge_dense.pipeline.method_options import built
-from symerge_dense.registry import ADAPTIVE_METHODS, DATASETS, MERGERS, did_you_mean
+from symerge_dense.registry import ADAPTIVE_METHODS, MERGERS, did_you_mean
 
 Spec = Mapping[str, Any]
 TAKEN = {
@@ -160,7 +161,7 @@ def _check_variant(spec: Spec, values: Spec) -> None:
     learned = {key: value for key, value in own.items() if key in options}
     check_adaptation({**values.get("adaptation", {}), **shared, **kind.changes, **learned}, values["tasks"])
     if "unlabelled" in spec:
-        check_arguments(spec["unlabelled"], DATASETS, "unlabelled", own=["limit"])
+        check_unlabelled(spec["unlabelled"], values["tasks"], "unlabelled")
 
 
 def parts_of(spec: Spec) -> tuple[dict[str, Any], dict[str, Any]]:

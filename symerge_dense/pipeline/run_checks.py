@@ -73,14 +73,27 @@ def check_run(
         pool.check_images()
         size = (int(pool.image(0).shape[-2]), int(pool.image(0).shape[-1]))
     check_size(config, size, "data.unlabelled")
-    if config.options.strong is not None:
-        with explained("adaptation"):
-            rules = {name: build_task(name, spec) for name, spec in config.tasks.items()}
-            StrongViews(config.options.strong, size).check(rules)
+    check_strong_views(config, size)
     check_disk(config, folder, len(pool), size, facts)
     store.load_given()
     store.before_training = functools.partial(check_labelled, sets, workers)
     return pool, size
+
+
+def check_strong_views(config: RunConfig, size: tuple[int, int]) -> None:
+    """Try the student's strong views, where there are some.
+
+    Args:
+        config: of the run.
+        size: (H, W) of the images.
+
+    Raises:
+        ValueError: a transform cannot be applied, or a task has no rule for what it does.
+    """
+    if config.options.strong is not None:
+        with explained("adaptation"):
+            rules = {name: build_task(name, spec) for name, spec in config.tasks.items()}
+            StrongViews(config.options.strong, size).check(rules)
 
 
 def held_out_count(config: RunConfig, images: int) -> int:

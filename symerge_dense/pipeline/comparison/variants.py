@@ -21,7 +21,7 @@ from symerge_dense.pipeline.config_checks import explained
 from symerge_dense.pipeline.evaluation_checks import parts_of
 from symerge_dense.pipeline.expert_facts import check_given_experts
 from symerge_dense.pipeline.network import check_size
-from symerge_dense.pipeline.run_checks import check_disk
+from symerge_dense.pipeline.run_checks import check_disk, check_strong_views
 from symerge_dense.registry import MERGERS
 
 
@@ -58,9 +58,11 @@ class AdaptiveVariant(Adaptive):
         with explained(f"baselines.variants, {self.name!r}"):
             pool = data.pool(self.config) if self._pool is None else self._pool
             if self._pool is not None:
+                pool.check_tasks(list(self.config.tasks))
                 pool.check_images()
             size = int(pool.image(0).shape[-2]), int(pool.image(0).shape[-1])
             check_size(self.config, size, "data.unlabelled")
+            check_strong_views(self.config, size)
             check_disk(self.config, folder, len(pool), size, check_given_experts(self.config))
 
     @cached_property
