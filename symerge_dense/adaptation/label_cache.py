@@ -47,8 +47,8 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
     """Run every expert once on every image that it labels; labels that the folder already holds are kept.
 
     Files: ``<task>.npy`` float16 (images, C, h, w) and ``<task>.json``; of several views also ``<task>.variance.npy``
-    float32 (images, 1, h, w). A row of an image that the expert does not label (``labels_of`` of its pool) is 0. The main
-    process writes, others wait.
+    float32 (images, 1, h, w). A row of an image that the expert does not label (``labels_of`` of its pool) is 0. The
+    main process writes, others wait.
 
     Args:
         experts: {task: expert}.

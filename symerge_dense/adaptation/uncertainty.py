@@ -17,7 +17,7 @@ from torch import Tensor
 from symerge_dense.adaptation.label_cache import variance_name
 from symerge_dense.adaptation.objective import PREFIX
 from symerge_dense.adaptation.options import SyMergeOptions
-from symerge_dense.tasks.base import Array
+from symerge_dense.tasks.base import MOVES, Array
 
 
 class VarianceLayer:
@@ -29,6 +29,7 @@ class VarianceLayer:
 
     interpolation: ClassVar[Literal["nearest", "masked"]] = "nearest"
     invalid_value: ClassVar[float] = 0.0
+    moves: ClassVar[frozenset[str]] = frozenset(MOVES)
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -55,6 +56,15 @@ class VarianceLayer:
         Args:
             target: zoomed map, (h,w,1).
             scale: zoom factor.
+        """
+        return target
+
+    def rotate(self, target: Array, angle: float) -> Array:
+        """The map itself.
+
+        Args:
+            target: turned map, (h,w,1).
+            angle: in radians.
         """
         return target
 

@@ -122,7 +122,9 @@ def test_teachers_see_the_image_moved_and_not_changed(tmp_path):
     made, valid = StrongViews(specs, FRAME)({"image": given, "clean": given, **labels()}, RULES, (0, 0, 0))
     assert np.abs(made["clean"] - given[:, ::-1]).max() < 1e-2 and "clean" not in valid
     assert np.abs(made["image"] - (255 - given[:, ::-1])).max() < 1
-    model, _ = adapt_tiny(tmp_path, strong=STRONG, cutmix=1.0, teacher="ema", rounds=2)
+    model, _ = adapt_tiny(
+        tmp_path, strong=STRONG, cutmix=1.0, teacher="ema", views={"flip": True}, uncertainty="weight", rounds=2
+    )
     assert bool(model.merge.coefficients.isfinite().all())
 
 
