@@ -112,11 +112,10 @@ class Pools(DenseDataset):
         """
         raise ValueError(f"pools of images have no target {name!r}.")
 
-    def check_images(self, progress: bool = True, limit: int | None = None) -> None:
+    def check_images(self, limit: int | None = None) -> None:
         """``DenseDataset.check_images`` of every data set's images that are taken.
 
         Args:
-            progress: whether to show a bar, where there are many images.
             limit: look at this many images, the first ones; None looks at all.
 
         Raises:
@@ -126,7 +125,7 @@ class Pools(DenseDataset):
             left = pool.images if limit is None else min(pool.images, limit - int(self._starts[number]))
             if left > 0:
                 with _named(number, pool.data):
-                    pool.data.check_images(progress, left)
+                    pool.data.check_images(left)
 
     @property
     def remark(self) -> str:
