@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from symerge_dense.adaptation.option_checks import (
+    check_batches,
+    check_optimisation,
+    check_views,
+    check_weighted,
+    explained,
+)
 from symerge_dense.adaptation.teacher import build_teacher, plain_spec
-from symerge_dense.models.views import Views
 from symerge_dense.registry import did_you_mean
 from symerge_dense.tasks.base import DenseTask
 
@@ -166,7 +170,7 @@ class SyMergeOptions:
                 raise ValueError(f"adaptation.{name}={getattr(self, name)!r} must be positive.")
         if self.clamp is not None and len(self.clamp) != 2:
             raise ValueError(f"adaptation.clamp={self.clamp} must be (lowest, highest), or None.")
-        self._check_optimisation()
+        check_optimisation(self)
         numbers = {"num_workers": self.num_workers, "weight_decay": self.weight_decay, **self.task_weights}
         for name, value in numbers.items():
             if not value >= 0:
@@ -181,34 +185,12 @@ class SyMergeOptions:
             raise ValueError(f"adaptation.density={self.density!r} must lie in (0, 1], or be None to merge all.")
         if not (self.learn_coefficients or self.learn_layer):
             raise ValueError("adaptation learns nothing: set learn_coefficients or learn_layer to True.")
-        _check_views(self)
-        if self.augment is not None and self.labels == "online":
-            raise ValueError("adaptation.augment acts on cached labels; set adaptation.augment=None with 'online'.")
+        check_views(self)
         if self.teacher != "experts":
-            with _explained("teacher"):
+            with explained("teacher"):
                 build_teacher(self.teacher)
             object.__setattr__(self, "teacher", plain_spec(self.teacher))
-        if (self.strong is not None or self.cutmix) and self.labels == "online":
-            raise ValueError(
-                "adaptation.strong and adaptation.cutmix need labels of the clean view; use adaptation.labels='cached'."
-            )
-        if not 0 <= self.cutmix <= 1:
-            raise ValueError(f"adaptation.cutmix={self.cutmix!r} is a probability; it must lie in [0, 1].")
-        if self.cutmix and self.batch_size < 2:
-            raise ValueError("adaptation.cutmix mixes images of one batch; use adaptation.batch_size=2 or more.")
-        if self.batch_size < 2 and self.statistics == "batch":
-            raise ValueError("adaptation.batch_size=1 has no batch statistics; use 2 or more, or statistics='running'.")
-
-    def _check_optimisation(self) -> None:
-        if not isinstance(self.warmup, int) or not 0 <= self.warmup < self.rounds:
-            raise ValueError(
-                f"adaptation.warmup={self.warmup!r} must be a whole number in [0, rounds={self.rounds}); 0 is none."
-            )
-        for name in ("averaging_start", "averaging_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"adaptation.{name}={getattr(self, name)!r} must lie in [0, 1).")
-        if not 0 <= self.sharpness < float("inf"):
-            raise ValueError(f"adaptation.sharpness={self.sharpness!r} must be 0 (off) or a radius such as 0.07.")
+        check_batches(self)
 
     def check_tasks(self, tasks: Mapping[str, DenseTask]) -> None:
         """Check the options that depend on the tasks.
@@ -219,42 +201,10 @@ class SyMergeOptions:
         Raises:
             ValueError: the teacher cannot teach them, or a loss takes no weights where ``uncertainty`` gives some.
         """
-        with _explained("teacher"):
+        with explained("teacher"):
             build_teacher(self.teacher).check(tasks, self)
         for name, task in tasks.items() if self.uncertainty != "ignore" else ():
-            _check_weighted(name, task, self.uncertainty)
-
-
-@contextmanager
-def _explained(option: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"adaptation.{option}: {error}") from error
-
-
-def _check_weighted(name: str, task: DenseTask, uncertainty: str) -> None:
-    taken = inspect.signature(task.loss).parameters.values()
-    if not any(one.name == "weight" or one.kind is one.VAR_KEYWORD for one in taken):
-        raise ValueError(
-            f"adaptation.uncertainty={uncertainty!r}: the loss of task {name!r} ({type(task).__name__}) takes no "
-            "weights; override `pixel_loss` instead of `loss`, give `loss` the argument `weight`, or set "
-            "uncertainty='ignore'."
-        )
-
-
-def _check_views(options: SyMergeOptions) -> None:
-    try:
-        Views.of(options.views)
-    except ValueError as error:
-        raise ValueError(f"adaptation.{error}") from None
-    if not 0 < options.uncertain_share < 1:
-        raise ValueError(f"adaptation.uncertain_share={options.uncertain_share!r} must lie between 0 and 1.")
-    if options.uncertainty != "ignore" and (options.views is None or options.labels != "cached"):
-        raise ValueError(
-            f"adaptation.uncertainty={options.uncertainty!r} needs cached labels of several views: set "
-            "adaptation.views=dict(flip=True) and labels='cached', or uncertainty='ignore'."
-        )
+            check_weighted(name, task, self.uncertainty)
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,115 @@
+"""Checks of the adaptation's options that take more than a look at one value."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from symerge_dense.models.views import Views
+from symerge_dense.tasks.base import DenseTask
+
+if TYPE_CHECKING:
+    from symerge_dense.adaptation.options import SyMergeOptions
+
+
+@contextmanager
+def explained(option: str) -> Iterator[None]:
+    """Let errors inside say which option they are about.
+
+    Args:
+        option: its name.
+
+    Raises:
+        ValueError: the block raises one.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"adaptation.{option}: {error}") from error
+
+
+def check_optimisation(options: SyMergeOptions) -> None:
+    """Warm-up, averages and sharpness.
+
+    Args:
+        options: of the adaptation.
+
+    Raises:
+        ValueError: one of them is out of range.
+    """
+    if not isinstance(options.warmup, int) or not 0 <= options.warmup < options.rounds:
+        raise ValueError(
+            f"adaptation.warmup={options.warmup!r} must be a whole number in [0, rounds={options.rounds}); 0 is none."
+        )
+    for name in ("averaging_start", "averaging_decay"):
+        if not 0 <= getattr(options, name) < 1:
+            raise ValueError(f"adaptation.{name}={getattr(options, name)!r} must lie in [0, 1).")
+    if not 0 <= options.sharpness < float("inf"):
+        raise ValueError(f"adaptation.sharpness={options.sharpness!r} must be 0 (off) or a radius such as 0.07.")
+
+
+def check_batches(options: SyMergeOptions) -> None:
+    """What is done to the images of a batch.
+
+    Args:
+        options: of the adaptation.
+
+    Raises:
+        ValueError: an option does not go with the others, or is out of range.
+    """
+    if options.augment is not None and options.labels == "online":
+        raise ValueError("adaptation.augment acts on cached labels; set adaptation.augment=None with 'online'.")
+    if (options.strong is not None or options.cutmix) and options.labels == "online":
+        raise ValueError(
+            "adaptation.strong and adaptation.cutmix need labels of the clean view; use adaptation.labels='cached'."
+        )
+    if not 0 <= options.cutmix <= 1:
+        raise ValueError(f"adaptation.cutmix={options.cutmix!r} is a probability; it must lie in [0, 1].")
+    if options.cutmix and options.batch_size < 2:
+        raise ValueError("adaptation.cutmix mixes images of one batch; use adaptation.batch_size=2 or more.")
+    if options.batch_size < 2 and options.statistics == "batch":
+        raise ValueError("adaptation.batch_size=1 has no batch statistics; use 2 or more, or statistics='running'.")
+
+
+def check_weighted(name: str, task: DenseTask, uncertainty: str) -> None:
+    """The loss of a task must take weights, where the variance over the views gives some.
+
+    Args:
+        name: of the task.
+        task: its rules.
+        uncertainty: the option.
+
+    Raises:
+        ValueError: it does not.
+    """
+    taken = inspect.signature(task.loss).parameters.values()
+    if not any(one.name == "weight" or one.kind is one.VAR_KEYWORD for one in taken):
+        raise ValueError(
+            f"adaptation.uncertainty={uncertainty!r}: the loss of task {name!r} ({type(task).__name__}) takes no "
+            "weights; override `pixel_loss` instead of `loss`, give `loss` the argument `weight`, or set "
+            "uncertainty='ignore'."
+        )
+
+
+def check_views(options: SyMergeOptions) -> None:
+    """The views, and what is done with their variance.
+
+    Args:
+        options: of the adaptation.
+
+    Raises:
+        ValueError: they do not fit each other, or a value is not allowed.
+    """
+    try:
+        Views.of(options.views)
+    except ValueError as error:
+        raise ValueError(f"adaptation.{error}") from None
+    if not 0 < options.uncertain_share < 1:
+        raise ValueError(f"adaptation.uncertain_share={options.uncertain_share!r} must lie between 0 and 1.")
+    if options.uncertainty != "ignore" and (options.views is None or options.labels != "cached"):
+        raise ValueError(
+            f"adaptation.uncertainty={options.uncertainty!r} needs cached labels of several views: set "
+            "adaptation.views=dict(flip=True) and labels='cached', or uncertainty='ignore'."
+        )
