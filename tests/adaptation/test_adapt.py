@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 from builders import tiny
 from builders.adapt_once import adapt_tiny, state
+from builders.prepared_python import Python, torchrun_environments
 from safetensors.torch import load_file
 
 from symerge_dense.adaptation.history import read_history
@@ -100,15 +99,15 @@ def test_same_seed_same_end_and_labels_are_reused(tmp_path):
 
 @pytest.mark.parametrize("schedule", ["sum", "per_task"])
 def test_killed_and_resumed_ends_like_unbroken(tmp_path, schedule):
-    options = {"schedule": schedule, "rounds": 60, "augment": {"flip": 0.5}}
+    options = {"schedule": schedule, "rounds": 30, "augment": {"flip": 0.5}}
     unbroken, _ = adapt_tiny(tmp_path / "unbroken", **options)
     killed = tmp_path / "killed"
     arguments = [f"{key}={value!r}" for key, value in options.items()]
-    process = subprocess.Popen([sys.executable, SCRIPT, str(killed), *arguments], env=ENV, stdout=subprocess.DEVNULL)
+    process = Python(SCRIPT, killed, *arguments, env=ENV)
     while not checkpoints(killed / "checkpoints"):
         assert process.poll() is None
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (killed / "end.safetensors").exists()
     resumed, _ = adapt_tiny(killed, resume=True, **options)
@@ -123,26 +122,11 @@ FINER = {"granularity": "channel", "averaging": "ema", "averaging_start": 0.5, "
 def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, net, schedule, more):
     options = {"statistics": "running", "schedule": schedule, **more}
     one, _ = adapt_tiny(tmp_path / "one", spec=getattr(tiny, net), **options)
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node=2",
-        "--rdzv-backend=c10d",
-        "--rdzv-endpoint=localhost:0",
-        SCRIPT,
-        str(tmp_path / "two"),
-        "--launcher",
-        "pytorch",
-    ]
-    result = subprocess.run(
-        [*launch, f"net={net!r}", *(f"{key}={value!r}" for key, value in options.items())],
-        env=ENV,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    words = [tmp_path / "two", "--launcher", "pytorch", f"net={net!r}"]
+    words += [f"{key}={value!r}" for key, value in options.items()]
+    ranks = [Python(SCRIPT, *words, env=ENV | given) for given in torchrun_environments(2)]
+    for rank in ranks:
+        rank.printed()
     two = load_file(tmp_path / "two" / "end.safetensors")
     for name, value in state(one).items():
         torch.testing.assert_close(value, two[name], rtol=1e-3, atol=2e-5, msg=lambda text, name=name: name + text)

@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from builders import tiny
 from builders.pipeline_tiny import ENV, ROOT
+from builders.prepared_python import Python
 from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.runner import CheckpointLoader, Runner
@@ -71,12 +70,9 @@ def home(tmp_path_factory):
     for name, code in FILES.items():
         (folder / name).write_text(code)
     (folder / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "script.py"], cwd=folder, env=ENV, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    printed = Python("script.py", folder=folder, env=ENV).printed()
     merged, _ = load_model(folder / "merged.safetensors")
-    return SimpleNamespace(folder=folder, merged=merged, run=folder / "work_dirs" / "plain", printed=done.stdout)
+    return SimpleNamespace(folder=folder, merged=merged, run=folder / "work_dirs" / "plain", printed=printed)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from builders.pipeline_tiny import ENV, ROOT, tool
+from builders.prepared_python import Python
 
 from symerge_dense.commands.cli import COMMANDS, main
 from symerge_dense.experts.importing.formats import FORMATS
@@ -187,14 +188,18 @@ def test_merge_finds_a_method_of_the_users_by_import(tmp_path):
         save_file({"w": torch.full((3,), float(number))}, tmp_path / f"{name}.safetensors")
     words = ["merge", "--method", "first_expert", "--base", "base.safetensors", "--experts", "a=a.safetensors"]
     words += ["b=b.safetensors", "--out", "merged.safetensors"]
-    program = [sys.executable, "-m", "symerge_dense.commands.cli", *words]
-    run = {"cwd": tmp_path, "env": ENV, "capture_output": True, "text": True, "check": False}
-    without = subprocess.run(program, **run)
-    assert without.returncode == 2 and "unknown merger 'first_expert'" in without.stderr
-    assert subprocess.run([*program, "--import", "my_lab.first"], **run).returncode == 0
+
+    def run(*more):
+        process = Python("-m", "symerge_dense.commands.cli", *words, *more, folder=tmp_path, env=ENV)
+        _, complaints = process.communicate()
+        return process.returncode, complaints
+
+    code, complaints = run()
+    assert code == 2 and "unknown merger 'first_expert'" in complaints
+    assert run("--import", "my_lab.first")[0] == 0
     assert load_file(tmp_path / "merged.safetensors")["w"].tolist() == [1.0, 1.0, 1.0]
-    missing = subprocess.run([*program, "--import", "my_lab.second"], **run)
-    assert missing.returncode == 2 and "plug-in my_lab.second cannot be imported" in missing.stderr
+    code, complaints = run("--import", "my_lab.second")
+    assert code == 2 and "plug-in my_lab.second cannot be imported" in complaints
 
 
 # -- launch scripts ---------------------------------------------------------------------------------------------------
@@ -230,15 +235,16 @@ def test_two_processes_score_what_one_scores(tmp_path):
     config = write_config(tmp_path)
     train(load_config(config), work_dir=str(tmp_path / "run"))
     words = [str(config), str(tmp_path / "run" / "merged.safetensors"), "--json"]
-    one = subprocess.run([sys.executable, str(ROOT / "tools/test.py"), *words], env=ENV, capture_output=True, text=True)
+    one = Python(ROOT / "tools/test.py", *words, env=ENV)
     two = subprocess.run(
         [str(ROOT / "tools/dist_test.sh"), *words[:2], "2", "--json"],
         env={**ENV, "PYTHON": sys.executable, "PORT": str(20000 + os.getpid() % 20000)},
         capture_output=True,
         text=True,
     )
-    assert one.returncode == two.returncode == 0, two.stderr[-3000:]
-    found, shared = (json.loads(run.stdout.strip().splitlines()[-1]) for run in (one, two))
+    assert two.returncode == 0, two.stderr[-3000:]
+    printed = [one.printed(), two.stdout]
+    found, shared = (json.loads(text.strip().splitlines()[-1]) for text in printed)
     for task, metrics in found.items():
         for name, metric in metrics.items():
             assert shared[task][name]["value"] == pytest.approx(metric["value"], rel=1e-6), (task, name)

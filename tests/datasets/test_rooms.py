@@ -2,13 +2,12 @@
 
 import os
 import pickle
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.prepared_python import ROOT, Python
 
 from symerge_dense.datasets.class_names import NYU13
 from symerge_dense.datasets.rooms import render as rendering
@@ -326,14 +325,9 @@ def test_two_processes_render_once_and_both_read(tmp_path):
         "s = Rooms('val', sys.argv[1], count=2, size=(6, 8)); print(s.image(1).sum());"
         "d.destroy_process_group()"
     )
-    command = [sys.executable, "-c", program, str(tmp_path / "rooms"), str(tmp_path / "meet")]
-    runs = [
-        subprocess.Popen(
-            [*command, str(rank)], stdout=subprocess.PIPE, text=True, env={**os.environ, "LOCAL_RANK": str(rank)}
-        )
-        for rank in range(2)
-    ]
-    printed = [run.communicate(timeout=60)[0].split() for run in runs]
-    assert [run.returncode for run in runs] == [0, 0]
+    words = ["-c", program, tmp_path / "rooms", tmp_path / "meet"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    runs = [Python(*words, rank, env={**env, "LOCAL_RANK": str(rank)}) for rank in range(2)]
+    printed = [run.printed().split() for run in runs]
     assert printed[0][-1] == printed[1][-1]
     assert [path.name for path in (tmp_path / "rooms" / "v1-6x8-s0").iterdir()] == ["val-2"]

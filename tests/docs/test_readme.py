@@ -1,11 +1,8 @@
 """README's worked example, a package outside the repository, executed exactly as it is printed."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +11,7 @@ import pytest
 from builders import tiny
 from builders.films import write_film
 from builders.photos import write_photos
+from builders.prepared_python import run_printed
 from safetensors.torch import save_file
 
 from symerge_dense.datasets.rooms.dataset import Rooms
@@ -38,35 +36,30 @@ def write_labelled(root):
             cv2.imwrite(f"{stem}_saliency.png", (rooms.target(number, "albedo").max(-1) * 255).astype(np.uint8))
 
 
-def run(command, folder):
-    """A line of README in ``folder``, which is no clone; ``symerge`` is the installed program's function."""
-    prefix = f'symerge() {{ "{sys.executable}" -m symerge_dense.commands.cli "$@"; }}\n'
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    result = subprocess.run(["bash", "-c", prefix + command], cwd=folder, env=env, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
-    return result.stdout
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """An empty folder with photos, the example's files and the first command run: the look in a minute."""
+    """(an empty folder with photos and the example's files, {what: output of its command}), the look in a minute."""
     folder = tmp_path_factory.mktemp("somewhere")
     write_labelled(folder)
     files = dict(FILE.findall(EXAMPLE))
     assert list(files) == ["my_lab/saliency.py", "photos_symerge.py"]
-    for name, code in files.items():
+    code = EXAMPLE[EXAMPLE.rindex("```python\n") + 10 : EXAMPLE.rindex("```")]
+    more = {"predict.py": code, "forgot.py": code.replace("import my_lab.saliency\n", "")}
+    for name, text in (files | more).items():
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(code)
+        (folder / name).write_text(text)
     (check,) = (line for line in EXAMPLE.splitlines() if line.startswith("python -m "))
-    assert "All 23 contracts are kept." in run(check, folder)
-    first, *others = (line for line in EXAMPLE.splitlines() if line.startswith("symerge "))
+    train, merge, compare, test = (line for line in EXAMPLE.splitlines() if line.startswith("symerge "))
     (look,) = re.findall(r"`(--cfg-options base.pretrained=False[^`]*)`", EXAMPLE.replace("\n", " "))
-    run(f"{first} {look}", folder)
-    return folder, others, look
+    lines = [check, f"{train} {look}", merge, f"{compare} {look}", f"{test} {look}"]
+    outputs = run_printed([*lines, "python predict.py", "! python forgot.py"], folder)
+    kinds = ("check", "train", "merge", "compare", "test", "predict", "forgot")
+    return folder, dict(zip(kinds, outputs, strict=True))
 
 
 def test_the_example_trains_and_merges_as_printed(lab):
-    folder, _, _ = lab
+    folder, printed = lab
+    assert re.search(r"^All \d+ contracts are kept\.$", printed["check"], re.MULTILINE)
     results = json.loads((folder / "run" / "results.json").read_text())
     for row in ("experts", "average", "task_arithmetic", "initial", "merged"):
         assert list(results[row]["tasks"]) == ["saliency", "depth"]
@@ -75,24 +68,18 @@ def test_the_example_trains_and_merges_as_printed(lab):
 
 
 def test_the_other_commands_run_as_printed(lab):
-    folder, (merge, compare, test), look = lab
-    run(merge, folder)
+    folder, printed = lab
     assert (folder / "ties.safetensors").exists()
-    run(f"{compare} {look}", folder)
     rows = json.loads((folder / "table" / "compare.json").read_text())["rows"]
     assert {row["method"] for row in rows} == {"experts", "symerge", "ties", "average"}
     assert all("error" not in row and "saliency" in row["tasks"] for row in rows)
-    assert "saliency" in run(f"{test} {look}", folder)
+    assert "saliency" in printed["test"]
 
 
 def test_the_merged_model_predicts_as_printed_and_says_what_it_needs(lab):
-    folder, _, _ = lab
-    code = EXAMPLE[EXAMPLE.rindex("```python\n") + 10 : EXAMPLE.rindex("```")]
-    (folder / "predict.py").write_text(code)
-    assert run("python predict.py", folder).strip() == "torch.Size([1, 64, 96]) torch.Size([1, 64, 96])"
-    (folder / "forgot.py").write_text(code.replace("import my_lab.saliency\n", ""))
-    with pytest.raises(AssertionError, match=r"unknown task 'saliency'.*my_lab\.saliency"):
-        run("python forgot.py", folder)
+    _, printed = lab
+    assert printed["predict"].strip() == "torch.Size([1, 64, 96]) torch.Size([1, 64, 96])"
+    assert re.search(r"unknown task 'saliency'.*my_lab\.saliency", printed["forgot"])
 
 
 def test_every_file_and_target_that_readme_names_exists():
@@ -106,9 +93,14 @@ def test_every_file_and_target_that_readme_names_exists():
 
 
 # -- the first screen -------------------------------------------------------------------------------------------------
+def first_screen(language):
+    story = README[README.index("## I have two trained models") : README.index("## What `make demo` prints")]
+    return re.search(rf"^```{language}\n(.*?)^```$", story, re.DOTALL | re.MULTILINE)[1]
+
+
 @pytest.fixture(scope="module")
 def owner(tmp_path_factory):
-    """A folder with what README's first screen begins with: two experts, their base, photos and a video."""
+    """A folder with what README's first screen begins with: experts, base, photos, a video; its commands were run."""
     folder = tmp_path_factory.mktemp("owner")
     base, experts, _ = tiny.family()
     save_file({f"backbone.{name}": value for name, value in base.state_dict().items()}, folder / "base.safetensors")
@@ -119,29 +111,20 @@ def owner(tmp_path_factory):
         write_photos(folder / name, count)
     shutil.copy(next((folder / "photos").iterdir()), folder / "photo.jpg")
     write_film(folder / "video.mp4", 3)
+    lines = re.sub(r"\\\n\s*", "", first_screen("")).replace("480 640", "32 48").splitlines()
+    assert [line.split()[1] for line in lines] == ["train", "predict", "export", "report"]
+    lines[0] += " --cfg-options adaptation.rounds=2 adaptation.batch_size=4"
+    code = first_screen("python").replace("(480, 640)", "(32, 48), rounds=2, batch_size=4")
+    shape = "cv2.imread('photo.jpg').shape[:2]"
+    (folder / "first.py").write_text(f"import cv2\n{code}\nassert predictor('photo.jpg')['depth'].shape == {shape}\n")
+    run_printed([*lines, "python first.py"], folder)
     return folder
 
 
-def first_screen(language):
-    story = README[README.index("## I have two trained models") : README.index("## What `make demo` prints")]
-    return re.search(rf"^```{language}\n(.*?)^```$", story, re.DOTALL | re.MULTILINE)[1]
-
-
 def test_the_first_screen_makes_one_model_predicts_exports_and_reports(owner):
-    lines = re.sub(r"\\\n\s*", "", first_screen("")).splitlines()
-    assert [line.split()[1] for line in lines] == ["train", "predict", "export", "report"]
-    small = "--cfg-options adaptation.rounds=2 adaptation.batch_size=4"
-    for line in lines:
-        run(line.replace("480 640", "32 48") + (f" {small}" if " train " in line else ""), owner)
+    """And the same in Python, whose script ends with a check of its own."""
     results = json.loads((owner / "merged" / "results.json").read_text())
     assert set(results["agreement"]["rows"]["merged"]["tasks"]) == {"depth", "segmentation"}
     assert len(list((owner / "predictions").rglob("*.jpg"))) == 2 and list((owner / "predictions").rglob("*.mp4"))
     assert (owner / "model.onnx").stat().st_size > 1000
     assert "<html" in (owner / "report.html").read_text()
-
-
-def test_the_first_screen_in_python(owner):
-    code = first_screen("python").replace("(480, 640)", "(32, 48), rounds=2, batch_size=4")
-    shape = "cv2.imread('photo.jpg').shape[:2]"
-    (owner / "first.py").write_text(f"import cv2\n{code}\nassert predictor('photo.jpg')['depth'].shape == {shape}\n")
-    run("python first.py", owner)

@@ -1,13 +1,11 @@
 """The tutorials, run exactly as they are printed, one after the other in one folder, as a reader would."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from builders.prepared_python import run_printed
 from safetensors import safe_open
 
 from symerge_dense.commands.cli import main
@@ -25,47 +23,13 @@ PAGES = (
     "reading_the_report",
 )  # in the order in which they build on each other
 
-# Imports are most of a short command's time: they are made once, and every command runs in a process forked from here.
-# It sees the modules that it would have seen, for a registry that nobody asked holds nothing.
-DRIVER = """
-import json, os, runpy, shlex, sys, traceback
-import torch, timm, cv2, matplotlib.pyplot, torchvision, mmengine.runner
-from symerge_dense.commands.cli import main
-
-sys.path.remove("")
-for line in json.loads(sys.argv[1]):
-    program, *words = shlex.split(line)
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            print(f"$ {line}", flush=True)
-            if program == "python":
-                sys.path.insert(0, os.getcwd())
-                if words[0] == "-m":
-                    sys.argv = words[1:]
-                    runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-                else:
-                    runpy.run_path(words[0], run_name="__main__")
-                code = 0
-            else:
-                code = main(words)
-        except SystemExit as end:
-            code = end.code or 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
-        sys.exit(f"failed: {line}")
-"""
-
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """(folder, what was printed) after all files were written and all commands run, in the order of the pages."""
+def outputs(tmp_path_factory):
+    """(folder, what each command printed) after all files were written and all commands run, in the pages' order.
+
+    The last one is the contract test of a wrong task, whose command is none of the pages', for it ends with 1.
+    """
     folder, lines = tmp_path_factory.mktemp("lab"), []
     for page in PAGES:
         for name, shell, code in BLOCK.findall((TUTORIALS / f"{page}.md").read_text("utf-8")):
@@ -74,15 +38,14 @@ def lab(tmp_path_factory):
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_text(code)
     assert len(lines) > 8 and all(line.startswith(("python ", "symerge ")) for line in lines)
-    result = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(lines)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
-    return folder, result.stdout
+    return folder, run_printed([*lines, "! python -m symerge_dense.testing my_lab.wrong"], folder)
+
+
+@pytest.fixture(scope="module")
+def lab(outputs):
+    """(folder, what the pages' commands printed)."""
+    folder, printed = outputs
+    return folder, "".join(printed[:-1])
 
 
 def test_own_data_become_one_model_and_a_plugin_task_stands_beside_the_others(lab):
@@ -176,21 +139,13 @@ def test_expert_files_and_photos_are_enough(lab):
     assert "experts" not in record and "delta_m" not in record
 
 
-def test_contracts_of_plugins_are_tested_as_printed(lab):
-    """The right ones by the pages' own commands; the wrong one here, for its command ends with 1."""
-    folder, printed = lab
+def test_contracts_of_plugins_are_tested_as_printed(lab, outputs):
+    _, printed = lab
     for kind in ("task saliency", "merger my_method", "adaptive method slow_heads"):
         assert f"{kind} (my_lab." in printed
     assert printed.count("contracts are kept.") == 3 and "BROKEN" not in printed
     page = (TUTORIALS / "own_task.md").read_text("utf-8")
-    shown = {line for line in page.splitlines() if line.startswith(("  ok ", "task ", "All 23 "))}
+    shown = {line for line in page.splitlines() if re.match(r"  ok |task |All \d", line)}
     assert len(shown) == 8 and shown <= set(printed.splitlines())
-    result = subprocess.run(
-        [sys.executable, "-m", "symerge_dense.testing", "my_lab.wrong"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
     told = page[page.index("  BROKEN") : page.index("```", page.index("  BROKEN"))]
-    assert result.returncode == 1 and told in result.stdout
+    assert told in outputs[1][-1]

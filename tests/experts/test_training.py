@@ -1,12 +1,11 @@
 """Training through MMEngine's runner: what it may change, what it prints, and that an interruption changes nothing."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from builders.prepared_python import Python, torchrun_environments
 from builders.tiny import CNN, PREPROCESSING, TinySet, backbone, tasks
 from mmengine.hooks import Hook
 
@@ -277,26 +276,10 @@ def test_two_processes_train_one_model(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(program)
     here = Path(__file__).resolve().parents[1]
-    env = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(20000 + os.getpid() % 20000),
-        "WORLD_SIZE": "2",
-    }
-    runs = [
-        subprocess.Popen(
-            [sys.executable, script, str(tmp_path / "run")],
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in (0, 1)
-    ]
-    results = [run.communicate(timeout=120) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], results
-    hashes = [out.strip().splitlines()[-1] for out, _ in results]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    runs = [Python(script, tmp_path / "run", env=env | given) for given in torchrun_environments(2)]
+    results = [run.printed() for run in runs]
+    hashes = [out.strip().splitlines()[-1] for out in results]
     assert hashes[0] == hashes[1] and len(hashes[0]) == 64
-    assert len(results[1][0].splitlines()) == 1, "only the first process shows progress"
+    assert len(results[1].splitlines()) == 1, "only the first process shows progress"
     assert not (tmp_path / "run").exists()

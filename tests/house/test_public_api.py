@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from builders.prepared_python import Python
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTED = json.loads((Path(__file__).parent / "public_api.json").read_text("utf-8"))
@@ -164,7 +165,7 @@ print(len(found))
 @pytest.mark.parametrize("order", ["names first", "modules first"])
 def test_a_name_means_the_same_whatever_was_imported_before(order):
     every = [(room, name, source) for room in ROOMS for name, source, *_ in exports(stub_of(room))]
-    assert int(run(EITHER_ORDER, order, json.dumps(every))) == len(every)
+    assert int(Python("-c", EITHER_ORDER, order, json.dumps(every), folder=ROOT).printed()) == len(every)
 
 
 # -- what an import costs ---------------------------------------------------------------------------------------------

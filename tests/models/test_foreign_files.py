@@ -6,13 +6,13 @@ import datetime
 import os
 import pathlib
 import subprocess
-import sys
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 from builders.foreign_networks import plant
+from builders.prepared_python import ROOT, Python
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
 
@@ -153,7 +153,7 @@ def test_no_foreign_package_is_needed(tmp_path, monkeypatch):
         "import sys; from symerge_dense.models.foreign_files import read_foreign\n"
         f"print(len(read_foreign({str(tmp_path / 'file.ckpt')!r}).state), 'lightning' in sys.modules)"
     )
-    assert subprocess.check_output([sys.executable, "-c", program], text=True).split() == ["2", "False"]
+    assert Python("-c", program, folder=ROOT).printed().split() == ["2", "False"]
 
 
 def test_the_stand_ins_serve_only_this_reader(tmp_path):

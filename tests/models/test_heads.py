@@ -1,10 +1,8 @@
 """Every head: shapes, named layers that exist and learn, and what is refused."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from builders.prepared_python import ROOT, Python
 from mmengine.runner import Runner
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
@@ -211,4 +209,4 @@ def test_mmseg_is_loaded_only_when_one_of_its_heads_is_built():
         "import sys, symerge_dense.models.multi_task; from symerge_dense.registry import HEADS\n"
         "print('MMSegHead' in HEADS, 'mmseg' in sys.modules)"
     )
-    assert subprocess.check_output([sys.executable, "-c", program], text=True).split() == ["True", "False"]
+    assert Python("-c", program, folder=ROOT).printed().split() == ["True", "False"]

@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 from builders import tiny
 from builders.pipeline_tiny import ENV, ROOT
+from builders.prepared_python import Python
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -126,11 +126,8 @@ def lab(tmp_path_factory):
         script = folder / "scripts" / "script.py"  # Python looks for modules where the script is, not where it runs
         script.write_text(f"{program}\nimport json\nprint('ANSWER', json.dumps(answer))\n")
         path = os.pathsep.join(map(str, [ROOT, ROOT / "tests", *paths]))
-        done = subprocess.run(
-            [sys.executable, script], cwd=folder, env={**ENV, "PYTHONPATH": path}, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.rpartition("ANSWER")[2])
+        printed = Python(script, folder=folder, env={**ENV, "PYTHONPATH": path}).printed()
+        return json.loads(printed.rpartition("ANSWER")[2])
 
     return SimpleNamespace(folder=folder, run=run, plugins=run(SAVE))
 

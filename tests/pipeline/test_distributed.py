@@ -2,13 +2,12 @@
 
 import multiprocessing
 import re
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 from builders.pipeline_tiny import ENV, ROOT, TASKS, write_config
+from builders.prepared_python import Python, torchrun_environments
 
 from symerge_dense.adaptation.history import read_history
 from symerge_dense.commands.cli import run_tool
@@ -18,14 +17,6 @@ from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.train import train
 from symerge_dense.report.agreement import read_record
 
-TORCHRUN = [
-    sys.executable,
-    "-m",
-    "torch.distributed.run",
-    "--nproc_per_node=2",
-    "--rdzv-backend=c10d",
-    "--rdzv-endpoint=localhost:0",
-]
 RUNNING = "adaptation['statistics'] = 'running'\n"
 
 
@@ -49,28 +40,14 @@ def runs(tmp_path_factory):
         folder, "given.py", RUNNING + f"base = dict(checkpoint={base!r})\nexperts = dict(checkpoints={stock!r})\n"
     )
     before = set(folder.iterdir())
-    result = subprocess.run(
-        [
-            *TORCHRUN,
-            str(ROOT / "tools" / "train.py"),
-            str(config),
-            "--launcher",
-            "pytorch",
-            "--work-dir",
-            str(folder / "two"),
-        ],
-        env=ENV,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    words = [ROOT / "tools" / "train.py", config, "--launcher", "pytorch", "--work-dir", folder / "two"]
+    ranks = [Python(*words, folder=folder, env=ENV | given) for given in torchrun_environments(2)]
+    printed = "".join(rank.printed() for rank in ranks)
     return SimpleNamespace(
         folder=folder,
         one=folder / "one",
         two=folder / "two",
-        result=result,
+        printed=printed,
         new={path.name for path in set(folder.iterdir()) - before},
     )
 
@@ -106,7 +83,7 @@ def test_every_file_is_written_once_and_nothing_is_left_over(runs):
     assert runs.new == {"two"}  # nothing outside of the run's folder
     assert not [path for path in runs.two.rglob("*") if path.suffix in (".tmp", ".part") or path.name.startswith(".")]
     for heading in ("Base and experts", "peak"):
-        assert runs.result.stdout.count(heading) == 1, heading
+        assert runs.printed.count(heading) == 1, heading
 
 
 # -- when one of two fails ---------------------------------------------------------------------------------------------

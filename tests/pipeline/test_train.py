@@ -2,10 +2,9 @@
 
 import json
 import math
+import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from builders.pipeline_tiny import ENV, ROOT, TASKS, tool, write_config
+from builders.prepared_python import Python
 
 from symerge_dense.adaptation.history import read_history
 from symerge_dense.engine.checkpointing import checkpoints
@@ -210,15 +210,15 @@ def test_without_work_dir_runs_are_dated_and_resume_takes_the_newest(home, tmp_p
 
 # -- killed and resumed ------------------------------------------------------------------------------------------------
 def test_a_run_killed_while_adapting_and_resumed_ends_like_an_unbroken_one(home):
-    options = ["--cfg-options", "adaptation.rounds=60", "adaptation.save_every=3"]
+    options = ["--cfg-options", "adaptation.rounds=30", "adaptation.save_every=3"]
     unbroken = train(load_config(home.config, options[1:]), work_dir=str(home.folder / "unbroken"))
     killed = home.folder / "killed"
-    command = [sys.executable, str(ROOT / "tools" / "train.py"), str(home.config), "--work-dir", str(killed), *options]
-    process = subprocess.Popen(command, env=ENV, cwd=home.folder, stdout=subprocess.DEVNULL)
+    command = [ROOT / "tools" / "train.py", home.config, "--work-dir", killed, *options]
+    process = Python(*command, env=ENV, folder=home.folder)
     while not checkpoints(killed / "checkpoints"):
         assert process.poll() is None
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert (killed / "run.json").exists() and not (killed / "results.json").exists()
     assert tool("train.py", home.config, "--work-dir", killed, "--resume", *options) == 0

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from builders.pipeline_tiny import ENV, tool
+from builders.prepared_python import Python
 from builders.run_records import PAPER, cells, record, write
 
 from symerge_dense.report.paper_tables import beside_paper, of_runs
@@ -174,9 +175,8 @@ def test_plugins_that_are_not_there_at_report_time_leave_no_silent_dash(tmp_path
     new = {**old, **FACTS, "plugins": {"task surface": "my_lab.surface"}}
     for name, content in {"new": new, "old": {**old, "plugins": new["plugins"]}}.items():
         folder = write(tmp_path / name, "results.json", content)
-        command = [sys.executable, "-m", "symerge_dense.commands.cli", "report", "table", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, env=ENV, check=True)
-        row = cells(done.stdout.split("\n\n")[1])["SyMerge"]
+        printed = Python("-m", "symerge_dense.commands.cli", "report", "table", folder, env=ENV).printed()
+        row = cells(printed.split("\n\n")[1])["SyMerge"]
         assert "–" not in (row["Δm headline % ↑"], row["surface rmse ↓"])
         assert (row["Δm task_mean % ↑"] == "–") == (name == "old")
-        assert ("--import my_lab.surface" in done.stdout) == (name == "old")
+        assert ("--import my_lab.surface" in printed) == (name == "old")
