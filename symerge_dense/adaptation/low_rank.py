@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from symerge_dense.merging.tensor_specs import block_names, tensor_specs
 from symerge_dense.models.blocks import STEM
-from symerge_dense.models.modes import evaluating
+from symerge_dense.models.modes import evaluating, outputs_of
 from symerge_dense.models.multi_task import MultiTaskModel
 
 
@@ -28,22 +27,10 @@ def block_shapes(model: MultiTaskModel, image: Tensor) -> dict[str, tuple[int, .
         model: the network.
         image: (N,3,H,W) in 0..255.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str) -> Callable[[nn.Module, object, object], None]:
-        def record(_module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, Tensor):
-                shapes.setdefault(name, tuple(output.shape))
-
-        return record
-
-    with evaluating(model), ExitStack() as stack:
-        for name in block_names(tensor_specs(model.backbone)):
-            if name != STEM:
-                module = model.backbone.get_submodule(name)
-                stack.callback(module.register_forward_hook(note(name)).remove)
+    names = [name for name in block_names(tensor_specs(model.backbone)) if name != STEM]
+    with evaluating(model), outputs_of({name: model.backbone.get_submodule(name) for name in names}) as found:
         model.features(image)
-    return shapes
+    return {name: tuple(output.shape) for name, output in found.items()}
 
 
 # -- low-rank layers, and networks that carry them --------------------------------------------------------------------
@@ -72,8 +59,16 @@ class LowRank(nn.Module):
         Args:
             z: features, with the channels at ``axis``.
         """
-        low = self._map(z, self.down)
-        return self._map(F.relu(low) if self.relu else low, self.up)
+        return self.along(self.code(z), self.up)
+
+    def code(self, z: Tensor) -> Tensor:
+        """What ``up`` is given: down z, rectified where the map is.
+
+        Args:
+            z: features, with the channels at ``axis``.
+        """
+        low = self.along(z, self.down)
+        return F.relu(low) if self.relu else low
 
     def add(self, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         """A forward hook: the module's output plus its correction.
@@ -83,7 +78,13 @@ class LowRank(nn.Module):
         """
         return output + self(output)
 
-    def _map(self, z: Tensor, weight: Tensor) -> Tensor:
+    def along(self, z: Tensor, weight: Tensor) -> Tensor:
+        """A matrix times the channels.
+
+        Args:
+            z: features, with C channels at ``axis``.
+            weight: (D,C).
+        """
         return F.conv2d(z, weight[:, :, None, None]) if self.axis == 1 else F.linear(z, weight)
 
 
@@ -140,14 +141,14 @@ class TaskAdapted(AdaptedNetwork):
         own = self.levels(task)
         return [z - own[level](z) if level in own else z for level, z in enumerate(features)]
 
-    def levels(self, task: str) -> Mapping[int, nn.Module]:
+    def levels(self, task: str) -> Mapping[int, LowRank]:
         """{feature level: adapter} of a task; level 0 is the finest.
 
         Args:
             task: a task of the model.
         """
         own = self.adapters.get_submodule(task)
-        return {int(level): adapter for level, adapter in own.named_children()}
+        return {int(level): adapter for level, adapter in own.named_children() if isinstance(adapter, LowRank)}
 
 
 class BlockAdapted(AdaptedNetwork):

@@ -45,6 +45,16 @@ def valid_in(batch: Mapping[str, Tensor], tasks: Iterable[str]) -> dict[str, Ten
     return {task: batch[VALID + task] for task in tasks if VALID + task in batch}
 
 
+def own_images(batch: Mapping[str, Tensor], tasks: Iterable[str]) -> dict[str, Tensor]:
+    """Which images of a batch have a label of a task, {task: bool (N,)}; a task that is not in it: all.
+
+    Args:
+        batch: of the data loader, see ``valid_in``.
+        tasks: whose images.
+    """
+    return {task: known.flatten(1).any(1) for task, known in valid_in(batch, tasks).items()}
+
+
 def task_losses(
     tasks: Mapping[str, DenseTask],
     outputs: Mapping[str, Tensor],

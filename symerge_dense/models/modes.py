@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 
@@ -43,6 +43,29 @@ def left_alone(modules: Collection[nn.Module]) -> Iterator[None]:
             module.to(device)
         for part, training in modes:
             part.training = training
+
+
+# -- what modules give during a pass ----------------------------------------------------------------------------------
+@contextmanager
+def outputs_of(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Inside, the first output of every module is noted under its name, in the order of computation.
+
+    Args:
+        modules: {name: part of a network}; one that gives anything but one tensor is left out.
+    """
+    found: dict[str, Tensor] = {}
+
+    def note(name: str) -> Callable[[nn.Module, object, object], None]:
+        def record(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                found.setdefault(name, output)
+
+        return record
+
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            stack.callback(module.register_forward_hook(note(name)).remove)
+        yield found
 
 
 # -- a pass that ends early -------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ class MultiTaskModel(HubModel, TrainableModel):
 
     Attributes:
         record: what ``save_model`` writes about the model beside its caller's metadata; empty unless somebody fills it.
+        encoder_passes: passes through the backbone that all tasks of one image take.
 
     Raises:
         ValueError: heads and tasks do not fit together, or the preprocessing is not three values each with std > 0.
@@ -50,6 +51,7 @@ class MultiTaskModel(HubModel, TrainableModel):
 
     mean: Tensor
     std: Tensor
+    encoder_passes: int = 1
 
     def __init__(
         self,

@@ -40,6 +40,9 @@ def test_all_methods_and_controls_are_there():
         "simo_representation",
         "frank_wolfe",
         "samerging",
+        "prob_surgery",
+        "surgery_v2",
+        "adarank",
     }
 
 
@@ -81,8 +84,14 @@ def test_experts_are_asked_for_labels_once_for_all_methods():
 
 @each
 def test_extra_parameters_are_those_of_the_adapters(name):
-    one = sum(2 * min(16, width) * width for width in tiny.CNN["channels"])  # as many levels as blocks
-    extra = {"surgery": len(tiny.tasks()) * one, "simo_representation": one}
+    one, wide = (sum(2 * min(rank, width) * width for width in tiny.CNN["channels"]) for rank in (16, 128))
+    tasks = len(tiny.tasks())  # as many levels as blocks
+    extra = {
+        "surgery": tasks * one,
+        "surgery_v2": 2 * tasks * one,
+        "prob_surgery": tasks * wide,
+        "simo_representation": one,
+    }
     assert once(name).extra_parameters == extra.get(name, 0)
 
 
@@ -139,6 +148,9 @@ def test_controls_differ_from_symerge_in_what_they_control_alone():
         ({"type": "symerge", "coeficient_lr": 1}, "Did you mean 'coefficient_lr'"),
         ({"type": "adamerging", "rounds": 0}, "rounds=0"),
         ({"type": "surgery", "rank": 0}, "surgery: rank is 0; it must be an integer of at least 1"),
+        ({"type": "surgery_v2", "rank": 0}, "surgery_v2: rank is 0; it must be an integer of at least 1"),
+        ({"type": "prob_surgery", "kl_weight": -1}, r"prob_surgery: kl_weight is -1; it must lie in \[0, inf\)"),
+        ({"type": "adarank", "ranks": 3}, "unknown option of adarank 'ranks'"),
         ({"type": "surgery", "lr": 0}, r"surgery: lr is 0; it must lie in \(0, inf\)"),
         ({"type": "simo_representation", "head_lr": -1}, "simo_representation: head_lr is -1"),
         ({"type": "full_distillation", "backbone_lr": "fast"}, "backbone_lr is 'fast'"),

@@ -34,6 +34,9 @@ MOVES = {
     "prodistill": ("moved", set()),
     "frank_wolfe": ("moved", set()),
     "samerging": ("moved", set()),
+    "adarank": ("moved", set()),
+    "prob_surgery": ("initial", set()),
+    "surgery_v2": ("initial", set()),
     "simo_representation": ("initial", HEAD),
 }
 
@@ -302,6 +305,9 @@ def test_each_part_has_its_learning_rate():
         ({"type": "adamerging"}, [1e-3]),
         ({"type": "samerging"}, [3e-3]),
         ({"type": "surgery", "lr": 0.1}, [0.1]),
+        ({"type": "prob_surgery", "lr": 0.2}, [0.2, 0.2]),
+        ({"type": "surgery_v2"}, [1e-3, 1e-3]),
+        ({"type": "adarank"}, [1e-2]),
         ({"type": "prodistill"}, [1e-2]),
         ({"type": "simo_representation", "lr": 0.2, "head_lr": 0.3}, [0.2, 0.3]),
         ({"type": "symerge"}, [3e-2, 3e-3]),

@@ -1,12 +1,15 @@
 from .adamerging import AdaMerging as AdaMerging
 from .adamerging import AdaMergingPP as AdaMergingPP
 from .adamerging import AdaMergingTask as AdaMergingTask
+from .adarank import AdaRank as AdaRank
 from .frank_wolfe import FrankWolfe as FrankWolfe
 from .full_distillation import FullDistillation as FullDistillation
+from .prob_surgery import ProbSurgery as ProbSurgery
 from .prodistill import ProDistill as ProDistill
 from .samerging import SAMerging as SAMerging
 from .simo import SimoRepresentation as SimoRepresentation
 from .surgery import Surgery as Surgery
+from .surgery_v2 import SurgeryV2 as SurgeryV2
 from .symerge import HeadDistillation as HeadDistillation
 from .symerge import LayerOnBase as LayerOnBase
 from .symerge import SyMerge as SyMerge

@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from symerge_dense.adaptation.low_rank import block_shapes
 from symerge_dense.adaptation.method import AdaptationContext, AdaptiveMethod, probe_image
-from symerge_dense.adaptation.objective import valid_in
+from symerge_dense.adaptation.objective import own_images
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.student import Groups, MergedStudent, Student
 from symerge_dense.merging.arguments import check_within
@@ -81,7 +81,7 @@ class ProDistillStudent(MergedStudent):
             image: (N,3,H,W) in 0..255.
             batch: only ``valid_<task>`` is used, which images the task's expert labels.
         """
-        own = {task: marks.flatten(1).any(1) for task, marks in valid_in(batch, self.active).items()}
+        own = own_images(batch, self.active)
         block, weights, pixels = self.blocks[self.stage], self._stage_weights(), self.model.normalised(image)
         ours = output_at(
             self.model.backbone.get_submodule(block), lambda: functional_call(self.model.backbone, weights, (pixels,))

@@ -2,7 +2,7 @@
 
 min over a of sum_t KL(softmax(z_t / T) || softmax(z / T)), T = 2, with the logits z of the merged model
 theta_0 + sum_t a_t * tau_t and z_t of the experts; every step takes the gradient at the worst a within rho = 0.07.
-https://arxiv.org/abs/2512.21288
+Dalili and Mahdavi, Model Merging via Multi-Teacher Knowledge Distillation, 2025, https://arxiv.org/abs/2512.21288
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Yang et al., ICML 2024, https://arxiv.org/abs/2402.02705
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from symerge_dense.adaptation.low_rank import TaskAdapted
 from symerge_dense.adaptation.method import AdaptationContext, AdaptiveMethod, initial_merge, probe_image
-from symerge_dense.adaptation.objective import valid_in
+from symerge_dense.adaptation.objective import own_images
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.student import Student, TrainedParts
 from symerge_dense.merging.arguments import check_count, check_within
@@ -49,20 +49,30 @@ class SurgeryStudent(TrainedParts):
             image: (N,3,H,W) in 0..255.
             batch: only ``valid_<task>`` is used, which images the task's expert labels.
         """
-        marks = valid_in(batch, self.active)
+        own = own_images(batch, self.active)
         with torch.no_grad():
             features = self.model.features(image)
             wanted = {task: self.teachers[task].features(image) for task in self.active}
-        return {task: self._distance_of(task, features, wanted[task], marks.get(task)) for task in self.active}
+        return {task: self._distance_of(task, features, wanted[task], own.get(task)) for task in self.active}
 
-    def _distance_of(self, task: str, features: list[Tensor], wanted: list[Tensor], marks: Tensor | None) -> Tensor:
+    def _distance_of(self, task: str, features: list[Tensor], wanted: list[Tensor], own: Tensor | None) -> Tensor:
         seen, levels = self.model.task_features(task, features), self.model.levels(task)
-        if marks is not None:
-            own = marks.flatten(1).any(1)
-            if not own.any():
-                return 0 * torch.stack([seen[level].float().sum() for level in levels]).sum()  # a gradient of zero
-            seen, wanted = [level[own] for level in seen], [level[own] for level in wanted]
-        return torch.stack([(seen[level].float() - wanted[level].float()).abs().mean() for level in levels]).mean()
+        return mean_distance([seen[level] for level in levels], [wanted[level] for level in levels], own)
+
+
+def mean_distance(seen: Sequence[Tensor], wanted: Sequence[Tensor], own: Tensor | None) -> Tensor:
+    """Mean absolute difference of features, averaged over their levels; zero with a gradient where no image counts.
+
+    Args:
+        seen: features of the model, each (N,...).
+        wanted: those of the expert.
+        own: bool (N,), the images that count; None counts all.
+    """
+    if own is not None and not own.any():
+        return 0 * torch.stack([level.float().sum() for level in seen]).sum()
+    if own is not None:
+        seen, wanted = [level[own] for level in seen], [level[own] for level in wanted]
+    return torch.stack([(s.float() - w.float()).abs().mean() for s, w in zip(seen, wanted, strict=True)]).mean()
 
 
 @ADAPTIVE_METHODS.register_module()

@@ -190,10 +190,12 @@ class Adaptive(Candidate):
 
     def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
         adapted = self.method.run(self.own(models).context(seed))
-        block = "adapters" if adapted.extra_parameters else "plain"
+        passes = adapted.model.encoder_passes
+        block = "masks" if passes > 1 else "adapters" if adapted.extra_parameters else "plain"
         facts = {
             "options": self.method.hyperparameters,
             "extra_parameters": adapted.extra_parameters,
+            "encoder_passes": passes,
             "note": adapted.note,
         }
         return Outcome({None: adapted.model}, block, self.data, facts)

@@ -130,8 +130,9 @@ def test_every_row_has_all_that_is_promised(home):
 
 def test_blocks_and_extra_weights_say_what_is_kept(home):
     found = rows(home.record)
-    assert {name for name, row in found.items() if row["block"] == "masks"} == {"emr", "tall_masks"}
-    assert {name for name, row in found.items() if row["block"] == "adapters"} == {"surgery", "simo_representation"}
+    assert {name for name, row in found.items() if row["block"] == "masks"} == {"emr", "tall_masks", "surgery_v2"}
+    beside = {"surgery", "prob_surgery", "simo_representation"}
+    assert {name for name, row in found.items() if row["block"] == "adapters"} == beside
     plain = [row for row in found.values() if row["block"] == "plain"]
     assert len(plain) > 20 and {row["extra_parameters"] for row in plain} == {0}
     weights = sum(p.numel() for p in load_model(home.run / "symerge.safetensors")[0].backbone.parameters())
