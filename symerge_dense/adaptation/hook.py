@@ -154,6 +154,7 @@ class SyMergeHook(Hook):
         """The experts, whose task vectors the model has from now on; the pool is known."""
         self.pool = _pool_of(runner)
         self.pool.check_tasks(list(model.model.tasks))
+        model.teacher.check_pool(self.pool, list(model.model.tasks))
         experts = {task: model.expert_of(task).eval() for task in model.model.tasks}
         model.attach(experts)
         return experts

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.registry import TEACHERS
 from symerge_dense.tasks.base import DenseTask
 
@@ -43,9 +44,11 @@ class Teacher(nn.Module, ABC):
 
     Attributes:
         name: registry key.
+        between_tasks: whether a task's target is made of other tasks' labels too, so that every image must have all.
     """
 
     name: ClassVar[str]
+    between_tasks: ClassVar[bool] = False
 
     @abstractmethod
     def targets(self, student: Student, image: Tensor, labels: Mapping[str, Tensor]) -> Targets:
@@ -70,6 +73,23 @@ class Teacher(nn.Module, ABC):
         """
         for part in self._parts():
             part.check(tasks, options)
+
+    def check_pool(self, pool: Unlabelled, tasks: Collection[str]) -> None:
+        """Refuse images without the labels that the targets are made of.
+
+        Args:
+            pool: the unlabelled images.
+            tasks: names of the merged model's tasks.
+
+        Raises:
+            ValueError: some tasks' experts do not label all images, and the teacher needs them.
+        """
+        partly = [task for task in tasks if not pool.labelled_by(task).all()]
+        if partly and any(part.between_tasks for part in self.modules() if isinstance(part, Teacher)):
+            raise ValueError(
+                f"adaptation.teacher {self.name!r} makes targets of several tasks' labels, and images of a pool have "
+                f"none of {', '.join(partly)}; leave labels_of out, or take another teacher."
+            )
 
     def attach(self, student: Student) -> None:
         """Called once, before a checkpoint is loaded and before the first step: register buffers, move networks.

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from symerge_dense.adaptation.label_cache import labels_folder
 from symerge_dense.adaptation.strong_views import StrongViews
+from symerge_dense.adaptation.teacher import build_teacher
 from symerge_dense.datasets.base import DenseDataset, to_tensor
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.fileio import nearest_existing
@@ -70,6 +71,7 @@ def check_run(
     workers = config.options.num_workers
     with explained("data.unlabelled"):
         pool.check_tasks(list(config.tasks))
+        build_teacher(config.options.teacher).check_pool(pool, list(config.tasks))
         pool.check_images()
         size = (int(pool.image(0).shape[-2]), int(pool.image(0).shape[-1]))
     check_size(config, size, "data.unlabelled")

@@ -165,6 +165,18 @@ def test_what_a_task_has_no_rule_for_is_refused(spec, task, told):
         StrongViews([spec], FRAME).check({task: rule})
 
 
+def test_a_teacher_that_knows_one_camera_takes_mirrors_alone(tmp_path):
+    teacher = {"type": "cross_task", "fov": 60}
+    tasks = tiny.tasks()
+    make_options(teacher=teacher, strong=[{"type": "ColorJitter"}, {"type": "HorizontalFlip"}]).check_tasks(tasks)
+    with pytest.raises(ValueError, match="teacher: strong: RandomResizedCrop moves pixels by zoom, and task normals"):
+        make_options(teacher=teacher, strong=[{"type": "RandomResizedCrop"}]).check_tasks(tasks)
+    partly = Unlabelled([tiny.TinySet({}), {"type": tiny.TinySet, "split": "other", "labels_of": ["depth"]}])
+    with pytest.raises(ValueError, match="images of a pool have none of segmentation, normals; leave labels_of out"):
+        adapt_tiny(tmp_path, data=partly, teacher=teacher)
+    assert not list(tmp_path.rglob("*.npy"))
+
+
 def test_a_class_map_may_be_warped():
     StrongViews([{"type": "Perspective", "p": 1}, {"type": "ElasticTransform", "p": 1}], FRAME).check(
         {"segmentation": TASKS["segmentation"](), "edges": TASKS["edges"](), "albedo": TASKS["albedo"]()}

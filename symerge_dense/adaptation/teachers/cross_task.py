@@ -14,6 +14,7 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor
 
+from symerge_dense.adaptation.strong_views import StrongViews
 from symerge_dense.adaptation.teacher import Targets, Teacher, build_teacher
 from symerge_dense.adaptation.teachers._geometry import depth_from_normals, fused, normals_from_depth
 from symerge_dense.datasets.nyuv2.camera import Intrinsics
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
 
 CLOSE = 0.7  # least mean cosine (45 degrees) of axes that fit
 CLEAR = 0.05  # by which the mean cosine of the next must be worse
+PROBE = (64, 64)  # size of the images on which strong views are tried
 OFF_CENTRE = 0.05  # of the focal length, 3 degrees: how far a mirror may move the principal point
+
+
+class _Mirrored:
+    """The rule of a teacher that knows one camera: a mirror is the one movement that it allows for."""
+
+    moves: ClassVar[frozenset[str]] = frozenset({"mirror"})
 
 
 @TEACHERS.register_module()
@@ -61,6 +69,7 @@ class CrossTask(Teacher):
     """
 
     name: ClassVar[str] = "cross_task"
+    between_tasks: ClassVar[bool] = True
     found: Tensor  # number of the axes in CANDIDATES; -1 before the first batch
 
     def __init__(
@@ -99,10 +108,10 @@ class CrossTask(Teacher):
 
         Args:
             tasks: {task: its rules}.
-            options: ``augment`` must not zoom.
+            options: ``augment`` must not zoom, and ``strong`` must move pixels by a mirror alone.
 
         Raises:
-            ValueError: a task is missing or has other channels, or images are zoomed.
+            ValueError: a task is missing or has other channels, or the camera is moved.
         """
         super().check(tasks, options)
         for option, name, channels in zip(("depth", "normals"), self.names, (1, 3), strict=True):
@@ -117,6 +126,8 @@ class CrossTask(Teacher):
                 f"teacher 'cross_task' knows one camera, which adaptation.augment={augment} moves: a zoom takes parts "
                 "of the frame; leave zoom and protocol out, or take another teacher."
             )
+        if options.strong is not None:
+            StrongViews(options.strong, PROBE).check({f"{self.names[1]} with teacher 'cross_task'": _Mirrored()})
 
     def targets(self, student: Student, image: Tensor, labels: Mapping[str, Tensor]) -> Targets:
         given = self.of.targets(student, image, labels)

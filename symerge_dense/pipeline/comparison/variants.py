@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from symerge_dense.adaptation.teacher import build_teacher
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.pipeline import data
 from symerge_dense.pipeline.comparison.methods import Adaptive, Candidate, Outcome, Static
@@ -60,6 +61,7 @@ class AdaptiveVariant(Adaptive):
             if self._pool is not None:
                 pool.check_tasks(list(self.config.tasks))
                 pool.check_images()
+            build_teacher(self.config.options.teacher).check_pool(pool, list(self.config.tasks))
             size = int(pool.image(0).shape[-2]), int(pool.image(0).shape[-1])
             check_size(self.config, size, "data.unlabelled")
             check_strong_views(self.config, size)
