@@ -26,15 +26,23 @@ _was = dict(
     uncertainty="ignore",
     objective="labels",
     teacher="experts",
+    temperature=1.0,
     soft=True,
     filter="none",
     schedule="sum",
     balance="initial",
     task_weights={},
+    class_balance=0.0,
     statistics="batch",
     augment=dict(flip=0.5),
+    strong=None,
+    cutmix=0.0,
 )
 _six = dict(flip=True, scales=(0.75, 1.0, 1.25))
+_harder = [
+    dict(type="ColorJitter", brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8),
+    dict(type="GaussianBlur", p=0.5),
+]
 _row = dict(method="symerge", **_was)
 baselines = dict(
     methods=[
@@ -44,12 +52,16 @@ baselines = dict(
         "six views",
         "six views, weighted",
         "six views, filtered",
+        "strong views",
+        "cutmix",
+        "strong views, cutmix",
         "no clamp",
         "per channel",
         "per direction",
         "average of weights",
         "sharpness",
         "mean teacher",
+        "classes weighed alike",
         "twice as long",
         "symerge",
         "symerge_coefficients",
@@ -64,12 +76,16 @@ baselines = dict(
         "six views": dict(_row, views=_six),
         "six views, weighted": dict(_row, views=_six, uncertainty="weight"),
         "six views, filtered": dict(_row, views=_six, uncertainty="filter", uncertain_share=0.1),
+        "strong views": dict(_row, strong=_harder),
+        "cutmix": dict(_row, cutmix=0.5),
+        "strong views, cutmix": dict(_row, strong=_harder, cutmix=0.5),
         "no clamp": dict(_row, clamp=None),
         "per channel": dict(_row, granularity="channel", coefficient_lr=1e-2),
         "per direction": dict(_row, granularity="singular", singular_rank=32, coefficient_lr=1e-2),
         "average of weights": dict(_row, averaging="swa", averaging_start=0.75, lr_decay="none"),
         "sharpness": dict(_row, sharpness=0.07),
         "mean teacher": dict(_row, teacher="mix"),
+        "classes weighed alike": dict(_row, class_balance=1.0),
         "twice as long": dict(_row, rounds=600),
     },
 )

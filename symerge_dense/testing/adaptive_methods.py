@@ -33,6 +33,9 @@ VARIED: dict[str, Any] = {
     "views": {"flip": True},
     "filter": "confidence",
     "task_weights": {"depth": 2.0},
+    "class_balance": 0.5,
+    "cutmix": 0.5,
+    "teacher": "mix",
 }
 KEPT = ("rounds", "batch_size", "statistics", "batchnorm", "recalibration_images", "soft", "amp")
 
