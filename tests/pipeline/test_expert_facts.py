@@ -167,7 +167,7 @@ def test_a_missing_section_says_what_could_stand_for_it(tmp_path):
         config_of("mine", {**given, "experts": {}})
     with pytest.raises(ValueError, match=r"data has no 'train' for the experts of depth"):
         tasks = {"segmentation": {"type": "segmentation", "classes": 4}, "depth": {"type": "depth"}}
-        one = {"checkpoints": {"segmentation": given["experts"]["checkpoints"]["segmentation"]}}
+        one = {"recipe": {}, "checkpoints": {"segmentation": given["experts"]["checkpoints"]["segmentation"]}}
         config_of("mine", {**long(tmp_path), "tasks": tasks, "experts": one})
     with pytest.raises(ValueError, match=r"data has no 'train' for the base"):
         recipe = {"tasks": {"depth": {"type": "depth"}}, "recipe": {"epochs": 1}}
