@@ -103,27 +103,28 @@ def distance(
         task: its rules.
         output: (N,C,h,w) of the merged model, raw.
         expert_output: float32 (N,C,h,w) of the expert or another teacher, raw.
-        options: ``objective``, ``soft``, ``temperature`` and ``filter`` matter.
+        options: ``objective``, ``soft``, ``temperature``, ``filter`` and ``class_balance`` matter.
         weight: of every pixel, (N,h,w); None weighs all alike.
         valid: bool (N,h,w) or (N,1,1), the pixels that count; None takes all.
     """
     output = output.float()
-    keep = torch.ones_like(output[:, 0], dtype=torch.bool)
+    labelled = torch.ones_like(output[:, 0], dtype=torch.bool)
     if valid is not None:
-        keep &= valid.to(output.device)
+        labelled &= valid.to(output.device)
     entropy = task.entropy(output) if options.objective == "entropy" else None
     if entropy is not None:
-        return entropy.mean() if valid is None else (entropy * keep).sum() / keep.sum().clamp(min=1)
+        return entropy.mean() if valid is None else (entropy * labelled).sum() / labelled.sum().clamp(min=1)
     if options.temperature != 1 and task.entropy(output[:1, :, :1, :1]) is not None:
         output, expert_output = output / options.temperature, expert_output / options.temperature
     target = task.self_label(expert_output, soft=options.soft)
+    keep = labelled
     ours, theirs = task.confidence(output.detach()), task.confidence(expert_output)
     if options.filter == "confidence" and ours is not None and theirs is not None:
         agree = task.decide(output.detach()) == task.decide(expert_output)
-        keep &= agree.view_as(keep) | (theirs >= ours)
+        keep = labelled & (agree.view_as(labelled) | (theirs >= ours))
         if get_world_size() == 1 and not keep.any():
             return output.new_zeros(())  # nothing to learn from: no gradient, no step
-    rarity = task.rarity(target, options.class_balance) if options.class_balance else None
+    rarity = task.rarity(target, options.class_balance, labelled) if options.class_balance else None
     if rarity is not None:
         weight = rarity if weight is None else rarity * weight.to(rarity)
     if weight is None:

@@ -133,13 +133,14 @@ class DenseTask(Predictions):
         """
         return None
 
-    def rarity(self, label: Tensor, exponent: float) -> Tensor | None:
-        """Weights that favour pixels of rare classes, of mean 1, or None where the task has no classes.
+    def rarity(self, label: Tensor, exponent: float, valid: Tensor) -> Tensor | None:
+        """Weights that favour pixels of rare classes, of mean 1 over valid pixels, or None where there are no classes.
 
         Args:
             label: what ``self_label`` returned, for a whole batch.
             exponent: a class with the share s of all pixels weighs s ** -exponent: 0 weighs all pixels alike, 1 all
                 classes.
+            valid: bool (N,h,w), the pixels that have a label.
 
         Returns:
             (N,h,w), or None.

@@ -142,7 +142,7 @@ class Segmentation(MTANTask):
         log_probability = output.float().log_softmax(dim=1)
         return -(log_probability.exp() * log_probability).sum(dim=1)
 
-    def rarity(self, label: Tensor, exponent: float) -> Tensor:
+    def rarity(self, label: Tensor, exponent: float, valid: Tensor) -> Tensor:
         """Weights that favour pixels of rare classes: mIoU counts classes alike, a mean over pixels does not.
 
         The shares of the classes are those of the batch, over all processes.
@@ -150,16 +150,18 @@ class Segmentation(MTANTask):
         Args:
             label: probabilities (N,C,h,w), or class ids int64 (N,h,w) without invalid ones.
             exponent: see ``DenseTask.rarity``.
+            valid: bool (N,h,w), the pixels that have a label.
 
         Returns:
-            (N,h,w), of mean 1.
+            (N,h,w), of mean 1 over valid pixels.
         """
         soft = label.is_floating_point()
         given = label.float() if soft else rearrange(F.one_hot(label, self.channels), "n h w c -> n c h w").float()
-        shares = reduce(given, "n c h w -> c", "mean")
-        all_reduce(shares, "mean")
+        pixels = reduce(given * valid[:, None], "n c h w -> c", "sum")
+        all_reduce(pixels)
+        shares = pixels / pixels.sum().clamp(min=1)
         weights = (shares + LEAST_SHARE) ** -exponent
-        return torch.einsum("nchw,c->nhw", given, weights) / (shares @ weights)
+        return torch.einsum("nchw,c->nhw", given, weights) / (shares @ weights).clamp(min=LEAST_SHARE)
 
     def decide(self, output: Tensor) -> Tensor:
         """Class ids int64 (N,h,w).

@@ -130,16 +130,25 @@ def test_pixels_of_rare_classes_weigh_more(soft: bool) -> None:
     """Class 0 has 3 of 4 pixels, class 1 has one, class 2 none. With exponent 1 both classes weigh the same in all."""
     task, ids = Segmentation(3), torch.tensor([[[0, 0, 0, 1]]])
     label = torch.nn.functional.one_hot(ids, 3).permute(0, 3, 1, 2).float() if soft else ids
-    weight = task.rarity(label, 1.0)
+    weight = task.rarity(label, 1.0, torch.ones_like(ids, dtype=torch.bool))
     assert weight.shape == (1, 1, 4)
     expected = torch.tensor([1 / 0.751] * 3 + [1 / 0.251])
     torch.testing.assert_close(weight.flatten(), expected / expected.mean())
     assert weight[..., :3].sum().item() == pytest.approx(weight[..., 3].item(), rel=0.01)
-    torch.testing.assert_close(task.rarity(label, 0.0), torch.ones(1, 1, 4))
+    torch.testing.assert_close(task.rarity(label, 0.0, ids >= 0), torch.ones(1, 1, 4))
 
 
 def test_a_pixel_between_two_classes_weighs_between_them() -> None:
     label = torch.tensor([[1.0, 1.0, 0.0, 0.5], [0.0, 0.0, 1.0, 0.5]]).view(1, 2, 1, 4)
-    weight = Segmentation(2).rarity(label, 0.5).flatten()
+    weight = Segmentation(2).rarity(label, 0.5, torch.ones(1, 1, 4, dtype=torch.bool)).flatten()
     assert weight[0] == weight[1] < weight[3] < weight[2] and weight.mean().item() == pytest.approx(1.0)
     torch.testing.assert_close(weight[3], (weight[0] + weight[2]) / 2)
+
+
+def test_pixels_without_a_label_do_not_count_as_a_class() -> None:
+    """An image that the expert does not label has a label of zeros, which looks like every class at once."""
+    label = torch.tensor([[[1.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]]).view(1, 2, 1, 3)
+    both = torch.cat([label, torch.full_like(label, 0.5)])
+    valid = torch.tensor([True, False]).view(2, 1, 1).expand(2, 1, 3)
+    alone = Segmentation(2).rarity(label, 0.5, valid[:1])
+    torch.testing.assert_close(Segmentation(2).rarity(both, 0.5, valid)[:1], alone)
