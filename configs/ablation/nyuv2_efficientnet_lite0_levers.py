@@ -3,7 +3,7 @@
     python tools/compare.py configs/ablation/nyuv2_efficientnet_lite0_levers.py --seeds 3
 
 The pool and the test frames are the first 500 of NYUv2's test images; the other 154 stay outside. Its compare.md is the
-table. Row 'symerge' is the config's own adaptation, all levers that are on together.
+table. Row 'symerge' is the config's own adaptation.
 """
 
 from mmengine.config import read_base

@@ -2,7 +2,7 @@
 
     python tools/compare.py configs/ablation/rooms_levers.py --seeds 3
 
-Its compare.md is the table. Row 'symerge' is the config's own adaptation, all levers that are on together.
+Its compare.md is the table. Row 'symerge' is the config's own adaptation.
 """
 
 from mmengine.config import read_base

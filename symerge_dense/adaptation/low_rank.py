@@ -33,6 +33,20 @@ def block_shapes(model: MultiTaskModel, image: Tensor) -> dict[str, tuple[int, .
     return {name: tuple(output.shape) for name, output in found.items()}
 
 
+def block_channels(model: MultiTaskModel, image: Tensor) -> dict[str, tuple[int, int]]:
+    """{block of the backbone: (channels of its output, their axis)}; axis 1 for maps (N,C,h,w), else -1.
+
+    Args:
+        model: the network.
+        image: (N,3,H,W) in 0..255.
+    """
+    axes = {
+        name: (shape, 1 if len(shape) == 4 and not model.backbone.channels_last else -1)
+        for name, shape in block_shapes(model, image).items()
+    }
+    return {name: (shape[axis], axis) for name, (shape, axis) in axes.items()}
+
+
 # -- low-rank layers, and networks that carry them --------------------------------------------------------------------
 class LowRank(nn.Module):
     """up(down z) or up(relu(down z)) on the channels of z, without bias; 0 at first, since ``up`` starts at zero.
@@ -165,9 +179,8 @@ class BlockAdapted(AdaptedNetwork):
         super().__init__(model)
         generator = torch.Generator().manual_seed(seed)
         adapters = nn.ModuleList()
-        for name, shape in block_shapes(model, image).items():
-            axis = 1 if len(shape) == 4 and not model.backbone.channels_last else -1
-            adapter = LowRank(shape[axis], rank, generator, relu=False, axis=axis)
+        for name, (channels, axis) in block_channels(model, image).items():
+            adapter = LowRank(channels, rank, generator, relu=False, axis=axis)
             model.backbone.get_submodule(name).register_forward_hook(adapter.add)
             adapters.append(adapter)
         self.adapters = adapters.to(model.mean.device)

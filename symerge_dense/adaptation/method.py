@@ -30,6 +30,18 @@ from symerge_dense.models.modes import left_alone
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.registry import did_you_mean
 
+FROM_EXPERTS: Mapping[str, Any] = {
+    "labels": "online",
+    "teacher": "experts",
+    "augment": None,
+    "strong": None,
+    "cutmix": 0.0,
+    "lr_decay": "none",
+    "warmup": 0,
+    "sharpness": 0.0,
+}
+"""Changes of methods that learn from the experts' own features, on plain images: no teacher is asked."""
+
 
 @dataclass
 class AdaptationContext:

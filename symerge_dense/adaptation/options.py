@@ -15,10 +15,10 @@ from symerge_dense.adaptation.option_checks import (
     explained,
 )
 from symerge_dense.adaptation.teacher import build_teacher, plain_spec
+from symerge_dense.merging.granularity import Granularity
 from symerge_dense.registry import did_you_mean
 from symerge_dense.tasks.base import DenseTask
 
-Granularity = Literal["tensor", "block", "task", "channel", "singular"]
 Labels = Literal["cached", "online"]
 Uncertainty = Literal["ignore", "weight", "filter"]
 Filter = Literal["none", "confidence"]

@@ -277,7 +277,7 @@ class TrainedParts(Student):
     Args:
         model: the network, its backbone merged already.
         options: of the adaptation.
-        rates: {submodule of ``model``: learning rate}; submodules are 'backbone', 'heads' and 'adapters'.
+        rates: {submodule of ``model``: learning rate}; such as 'backbone', 'heads' or 'adapters'.
     """
 
     def __init__(self, model: MultiTaskModel, options: SyMergeOptions, rates: Mapping[str, float]) -> None:

@@ -272,3 +272,19 @@ class DenseDataset(Dataset[dict[str, Any]], ABC):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Every image once, first draw (keys have no end, so the default iteration would not stop)."""
         return (self[index] for index in range(len(self)))
+
+
+class ImagesOnly(DenseDataset):
+    """Images without any target."""
+
+    def target(self, index: int, name: str) -> Array:
+        """There is no target; always raises.
+
+        Args:
+            index: image number, from 0.
+            name: any.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"{type(self).__name__} holds images only; it has no target {name!r}.")

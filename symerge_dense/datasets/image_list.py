@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from symerge_dense.datasets.base import Array, DenseDataset
+from symerge_dense.datasets.base import Array, DenseDataset, ImagesOnly
 from symerge_dense.datasets.image_files import (
     DAMAGE,
     NUMBERS,
@@ -37,7 +37,7 @@ def is_path(value: Any) -> bool:
 
 
 @DATASETS.register_module()
-class ImageList(DenseDataset):
+class ImageList(ImagesOnly):
     """Image files, folders of them, or images in memory; serves no task.
 
     Args:
@@ -53,8 +53,6 @@ class ImageList(DenseDataset):
         ValueError: a file or folder is missing, there is no image, or a task is asked for; on reading, something is no
             image.
     """
-
-    serves: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -121,18 +119,6 @@ class ImageList(DenseDataset):
             ValueError: it is not a readable image.
         """
         return super().image_size(index) if self.files is None else size_if_whole(self.files[index])
-
-    def target(self, index: int, name: str) -> Array:
-        """There is no target; always raises.
-
-        Args:
-            index: image number, from 0.
-            name: any.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(f"{type(self).__name__} holds images only; it has no target {name!r}.")
 
     def __str__(self) -> str:
         """What a record says of images that it cannot hold: how many, and a hash of some."""

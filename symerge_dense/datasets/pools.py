@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from symerge_dense.datasets.base import Array, DenseDataset
+from symerge_dense.datasets.base import Array, DenseDataset, ImagesOnly
 from symerge_dense.registry import DATASETS, did_you_mean
 
 OWN = ("limit", "labels_of")
@@ -31,7 +31,7 @@ class Pool(NamedTuple):
 
 
 @DATASETS.register_module()
-class Pools(DenseDataset):
+class Pools(ImagesOnly):
     """The images of several data sets, one set after the other; serves no task.
 
     Args:
@@ -44,8 +44,6 @@ class Pools(DenseDataset):
         ValueError: there is no data set; one cannot be built, is empty, or its first image cannot be read; or their
             images differ in size. The message names the data set by its number, from 0.
     """
-
-    serves: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self, datasets: Sequence[DenseDataset | Mapping[str, Any]], tasks: Mapping[str, Any] | None = None
@@ -99,18 +97,6 @@ class Pools(DenseDataset):
         """
         pool, own = self._place(index)
         return pool.data.size or pool.data.image_size(own)
-
-    def target(self, index: int, name: str) -> Array:
-        """There is no target; always raises.
-
-        Args:
-            index: image number, from 0.
-            name: any.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(f"pools of images have no target {name!r}.")
 
     def check_images(self, limit: int | None = None) -> None:
         """``DenseDataset.check_images`` of every data set's images that are taken.

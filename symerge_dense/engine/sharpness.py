@@ -56,10 +56,13 @@ class SharpnessAware(OptimWrapper):
         def note(_module: nn.Module, args: Any, kwargs: Any) -> None:
             if self._repeat is not None:
                 return  # a call within the call: a teacher made of the student
-            state = torch.get_rng_state()
+            state, cuda = torch.get_rng_state(), torch.cuda.is_initialized()
+            device_state = torch.cuda.get_rng_state() if cuda else None
 
             def repeat() -> Tensor:
                 torch.set_rng_state(state)
+                if device_state is not None:
+                    torch.cuda.set_rng_state(device_state)
                 with context(model):
                     losses = model(*args, **kwargs)
                 total: Tensor = owner.parse_losses(losses)[0]
@@ -105,7 +108,7 @@ class SharpnessAware(OptimWrapper):
 
     @torch.no_grad()
     def _ascent(self) -> list[tuple[nn.Parameter, Tensor]]:
-        """Where the loss grows fastest: {parameter: shift}; a gradient scaler's factor cancels."""
+        """(parameter, shift) to where the loss grows fastest; a gradient scaler's factor cancels."""
         groups = self.optimizer.param_groups
         learned = [p for group in groups for p in group["params"] if p.grad is not None]
         sizes = [p.abs() + ETA for p in learned]

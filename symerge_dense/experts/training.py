@@ -90,7 +90,7 @@ def _fingerprint(model: MultiTaskModel, dataset: Any, recipe: Recipe, seed: int)
     """Hash of everything that decides the result of the run."""
     later = {"layer_decay": 1.0, "ema": 0.0}  # options that earlier versions lacked count where they are used
     options = dataclasses.asdict(recipe).items()
-    numbers = {key: value for key, value in options if key != "num_workers" and later.get(key) != value}
+    numbers = {key: value for key, value in options if key != "num_workers" and (key, value) not in later.items()}
     try:
         network = model.spec
     except ValueError:  # a head is an object without spec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from einops import rearrange
@@ -17,7 +17,8 @@ from symerge_dense.merging.spectral import as_matrix, svd
 from symerge_dense.merging.tensor_specs import TensorSpec
 from symerge_dense.registry import did_you_mean
 
-GRANULARITIES = ("tensor", "block", "task", "channel", "singular")
+Granularity = Literal["tensor", "block", "task", "channel", "singular"]
+GRANULARITIES: tuple[str, ...] = get_args(Granularity)
 FINER = ("channel", "singular")
 """Granularities with several coefficients per tensor and task."""
 
@@ -36,7 +37,10 @@ def groups_of(specs: Sequence[TensorSpec], granularity: str) -> dict[str, tuple[
         ValueError: there is no tensor, the granularity is unknown, or the specs know no blocks.
     """
     if not specs:
-        raise ValueError("there is no weight to merge among the specs; running statistics and counters do not count.")
+        raise ValueError(
+            "there is no weight to merge among the specs; running statistics and counters do not count. "
+            "Pass the specs of a network with parameters (tensor_specs)."
+        )
     if granularity not in GRANULARITIES:
         raise ValueError(did_you_mean(granularity, GRANULARITIES, "granularity"))
     groups: dict[str, tuple[str, ...]] = {}

@@ -6,12 +6,11 @@ SyMerge, https://arxiv.org/abs/2412.19098; the coefficients are those of AdaMerg
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from symerge_dense.merging.granularity import Known, groups_of, parts_of
+from symerge_dense.merging.granularity import Granularity, Known, groups_of, parts_of
 from symerge_dense.merging.sources import TensorSource, check_compatible, layouts
 from symerge_dense.merging.tensor_specs import TensorSpec, weights
 
@@ -93,7 +92,7 @@ class LayerwiseMerge(nn.Module):
         self,
         specs: Iterable[TensorSpec],
         tasks: Sequence[str],
-        granularity: Literal["tensor", "block", "task", "channel", "singular"] = "tensor",
+        granularity: Granularity = "tensor",
         init: float | Mapping[str, float] | Tensor = 0.3,
         clamp: tuple[float, float] | None = (0.0, 1.0),
         rank: int | None = None,

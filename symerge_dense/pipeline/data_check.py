@@ -9,7 +9,7 @@ from typing import Any
 from symerge_dense.datasets.base import DenseDataset
 from symerge_dense.pipeline.config import RunConfig
 from symerge_dense.pipeline.data import unread_dataset
-from symerge_dense.pipeline.data_section import POOL, data_specs
+from symerge_dense.pipeline.data_section import POOL, data_specs, is_pool
 from symerge_dense.preparation.check.data_sets import check_data_sets
 from symerge_dense.preparation.check.findings import Fault, Report
 from symerge_dense.progress import say
@@ -40,9 +40,9 @@ def check(config: RunConfig, split: str = "all", sheet: str | Path | None = None
             sets[name] = unread_dataset(config, name, tasks_of(config, name))
         except ValueError as error:
             broken.append(Fault(Path(f"data.{name}"), str(error).removeprefix(f"data.{name}: ")))
-        limits[name] = spec.get("limit") if name.startswith(POOL) else None
+        limits[name] = spec.get("limit") if is_pool(name) else None
     report = check_data_sets(config.name, sets, limits)
-    report.faults[:0] = broken + _of_several_sizes({name: data for name, data in sets.items() if name.startswith(POOL)})
+    report.faults[:0] = broken + _of_several_sizes({name: data for name, data in sets.items() if is_pool(name)})
     if sheet is not None and sets:
         from symerge_dense.preparation.check.data_set_sheet import data_set_sheet  # matplotlib takes a second to import
 
@@ -75,7 +75,7 @@ def tasks_of(config: RunConfig, split: str) -> dict[str, Any]:
         config: has the tasks.
         split: of ``config.data``, or one of several pools.
     """
-    if split.startswith(POOL):
+    if is_pool(split):
         return {}
     trained = (config.base.get("train") or {}).get("tasks", {}) if split == "train" else {}
     return {**trained, **config.tasks}

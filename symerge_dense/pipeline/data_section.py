@@ -42,6 +42,15 @@ def data_specs(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return found
 
 
+def is_pool(name: str) -> bool:
+    """Whether a name of ``data_specs`` is that of unlabelled images.
+
+    Args:
+        name: such as 'unlabelled' or 'unlabelled[0]'.
+    """
+    return name == POOL or name.startswith(f"{POOL}[")
+
+
 def check_unlabelled(spec: Any, tasks: Mapping[str, Any], where: str = "data.unlabelled") -> None:
     """Check the spec of unlabelled images, or a list of specs.
 

@@ -140,7 +140,7 @@ def check_variants(variants: Any, values: Spec) -> None:
 
 
 def _check_variant(spec: Spec, values: Spec) -> None:
-    if spec["method"] not in ADAPTIVE_METHODS and spec["method"] not in MERGERS:
+    if not isinstance(spec["method"], str) or spec["method"] not in [*ADAPTIVE_METHODS, *MERGERS]:
         raise ValueError(did_you_mean(str(spec["method"]), [*ADAPTIVE_METHODS, *MERGERS], "merging method"))
     own, shared = parts_of(spec)
     if spec["method"] in MERGERS:

@@ -76,7 +76,7 @@ def check_run(
         size = (int(pool.image(0).shape[-2]), int(pool.image(0).shape[-1]))
     check_size(config, size, "data.unlabelled")
     check_strong_views(config, size)
-    check_disk(config, folder, len(pool), size, facts)
+    check_disk(config, folder / "labels", len(pool), size, facts)
     store.load_given()
     store.before_training = functools.partial(check_labelled, sets, workers)
     return pool, size
@@ -151,13 +151,13 @@ def _check_any_label(title: str, labelled: DenseDataset, name: str, rule: DenseT
 
 
 def check_disk(
-    config: RunConfig, folder: Path, images: int, size: tuple[int, int], facts: Mapping[str, ExpertFacts]
+    config: RunConfig, labels: Path, images: int, size: tuple[int, int], facts: Mapping[str, ExpertFacts]
 ) -> None:
     """Check that the experts' cached labels fit on the disk.
 
     Args:
         config: of the run.
-        folder: of the run.
+        labels: folder of the labels.
         images: that the experts label.
         size: (H, W) of the images.
         facts: of given experts, whose own heads count.
@@ -172,11 +172,11 @@ def check_disk(
     if views is not None:
         pixels = (count // build_task(task, config.tasks[task]).channels for task, count in sizes.items())
         needed += SINGLE * images * sum(pixels)
-    kept = sum(path.stat().st_size for path in labels_folder(folder / "labels", views).glob("*.npy"))
-    free = shutil.disk_usage(nearest_existing(folder)).free
+    kept = sum(path.stat().st_size for path in labels_folder(labels, views).glob("*.npy"))
+    free = shutil.disk_usage(nearest_existing(labels)).free
     if needed - kept > free:
         raise ValueError(
-            f"the experts' labels of {images} images take {needed / 2**30:.1f} GiB in {folder / 'labels'}, where "
+            f"the experts' labels of {images} images take {needed / 2**30:.1f} GiB in {labels}, where "
             f"{free / 2**30:.1f} GiB are free; choose another --work-dir, take fewer images (data.unlabelled.limit) or "
             "smaller ones (size), or ask the experts in every step: adaptation.labels='online', "
             "adaptation.augment=None."

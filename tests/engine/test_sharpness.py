@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
 from symerge_dense.engine.optim_wrapper import (
+    SHARP,
     Bf16OptimWrapper,
     ParameterGroupsConstructor,
     SharpAmpOptimWrapper,
@@ -159,4 +159,4 @@ def test_what_has_no_sharp_form_is_refused_with_the_remedy():
 
 
 def test_mixed_precision_on_cuda_has_its_form_too():
-    assert issubclass(SharpAmpOptimWrapper, AmpOptimWrapper) and issubclass(Bowl, BaseModel)
+    assert SHARP[AmpOptimWrapper] is SharpAmpOptimWrapper and issubclass(SharpAmpOptimWrapper, AmpOptimWrapper)

@@ -1,5 +1,8 @@
 """Training through MMEngine's runner: what it may change, what it prints, and that an interruption changes nothing."""
 
+import dataclasses
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +12,7 @@ from builders.prepared_python import Python, torchrun_environments
 from builders.tiny import CNN, PREPROCESSING, TinySet, backbone, tasks
 from mmengine.hooks import Hook
 
-from symerge_dense.experts.training import Recipe, fit
+from symerge_dense.experts.training import Recipe, _fingerprint, fit
 from symerge_dense.models.checkpoint import UnsafeFileError, state_hash
 from symerge_dense.models.multi_task import MultiTaskModel, NonFiniteLoss
 
@@ -283,3 +286,16 @@ def test_two_processes_train_one_model(tmp_path):
     assert hashes[0] == hashes[1] and len(hashes[0]) == 64
     assert len(results[1].splitlines()) == 1, "only the first process shows progress"
     assert not (tmp_path / "run").exists()
+
+
+def test_runs_of_earlier_versions_resume():
+    """What the fingerprint hashed before layer_decay and ema came, it hashes still, where they are off."""
+    numbers = {
+        key: value
+        for key, value in dataclasses.asdict(Recipe()).items()
+        if key not in ("num_workers", "layer_decay", "ema")
+    }
+    model = network()
+    text = json.dumps([model.spec, 3, numbers, 0, 1, state_hash(model.state_dict())])
+    assert _fingerprint(model, range(3), Recipe(), 0) == hashlib.sha256(text.encode()).hexdigest()
+    assert _fingerprint(model, range(3), Recipe(ema=0.9), 0) != _fingerprint(model, range(3), Recipe(), 0)

@@ -11,6 +11,7 @@ from builders.pipeline_tiny import ROOT, write_cityscapes, write_nyuv2
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.symerge_model import SyMergeModel
 from symerge_dense.datasets.cityscapes import Cityscapes
+from symerge_dense.datasets.nyuv2.camera import RGB_CAMERA
 from symerge_dense.datasets.nyuv2.mtan import NYUv2
 from symerge_dense.datasets.rooms.dataset import Rooms
 from symerge_dense.models.backbone import TimmBackbone
@@ -181,6 +182,9 @@ def test_an_ablation_has_a_row_for_each_lever_and_names_what_each_was(path):
     rows = config.baselines["variants"]
     assert set(rows) <= set(config.baselines["methods"]) and "symerge" in config.baselines["methods"]
     assert sources.measured_sets(config)[1:] == (["pool"] if "rooms" in path.stem else ["outside"])
+    if "rooms" not in path.stem:
+        teacher = rows["cross-task teacher"]["teacher"]
+        assert [teacher[key] for key in ("fx", "fy", "cx", "cy")] == pytest.approx(list(RGB_CAMERA))
     was = rows["as it was"]
     options = {field.name for field in dataclasses.fields(SyMergeOptions)}
     dependent = {"singular_rank", "averaging_start", "averaging_decay", "uncertain_share"}  # of an option that is off

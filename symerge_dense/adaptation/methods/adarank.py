@@ -82,9 +82,10 @@ class AdaRankStudent(SyMergeModel):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Project the scales into their interval, if there is one."""
+        """Project the scales into their interval, if there is one; ``merge.coefficients`` follow."""
         if self.options.clamp is not None:
             self.scales.clamp_(*self.options.clamp)
+        self.merge.coefficients.copy_(self.coefficients())
 
     def log_scalars(self) -> dict[str, Tensor]:
         """The mean coefficient of every task, and the share of its directions that are merged."""
@@ -97,9 +98,9 @@ class AdaRankStudent(SyMergeModel):
 class AdaRank(OptionVariant):
     """Masks and coefficients learn from expert labels, where the paper takes the entropy; the heads stay as they are.
 
-    All directions are merged at first. The rate is ten times the published one, since the default 300 rounds could
-    hardly move a score below 0 otherwise. Every matrix and kernel (O, I * kh * kw) has masks; published: the matrices
-    of attention and MLP. Masks are folded into the weights.
+    All directions are merged at first. The rate is ten times the published one: at that one a score needs a third of
+    the default 300 rounds, all in one direction, to fall from 0.1 below 0. Every matrix and kernel (O, I * kh * kw) has
+    masks; published: the matrices of attention and MLP. Masks are folded into the weights.
     """
 
     name: ClassVar[str] = "adarank"

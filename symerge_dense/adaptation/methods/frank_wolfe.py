@@ -42,6 +42,7 @@ class FrankWolfeStudent(SyMergeModel):
     """
 
     gradient: Tensor
+    _latest: Tensor
     start: Tensor
 
     def __init__(
@@ -58,7 +59,8 @@ class FrankWolfeStudent(SyMergeModel):
         coefficients = self.merge.coefficients
         self.register_buffer("start", coefficients.detach().clone())
         self.register_buffer("gradient", torch.zeros_like(coefficients))  # of this step so far, kept by checkpoints
-        self._latest = torch.zeros_like(coefficients)  # of this batch, or this process's part of it
+        # of this batch, or this process's part of it
+        self.register_buffer("_latest", torch.zeros_like(coefficients), persistent=False)
         coefficients.register_hook(self._note)
 
     def parameter_groups(self) -> Groups:

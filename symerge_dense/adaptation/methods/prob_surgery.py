@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from mmengine.dist import get_rank
 from torch import Tensor, nn
 
 from symerge_dense.adaptation.low_rank import TaskAdapted
@@ -42,7 +43,7 @@ class ProbSurgeryStudent(SurgeryStudent):
         options: of the adaptation.
         lr: learning rate of adapters and variances.
         kl_weight: w.
-        seed: of the noise; that of a step depends on its number alone, so that a resumed run draws the same.
+        seed: of the noise; that of a step depends on its number and the process, so that a resumed run draws the same.
     """
 
     def __init__(self, model: TaskAdapted, options: SyMergeOptions, lr: float, kl_weight: float, seed: int) -> None:
@@ -77,12 +78,13 @@ class ProbSurgeryStudent(SurgeryStudent):
             image: (N,3,H,W) in 0..255.
             batch: only ``valid_<task>`` is used, which images the task's expert labels.
         """
-        state = np.random.SeedSequence((self.seed, self._iteration)).generate_state(1, np.uint64)
+        state = np.random.SeedSequence((self.seed, self._iteration, get_rank())).generate_state(1, np.uint64)
         self._noise = torch.Generator(self.device).manual_seed(int(state[0] >> np.uint64(1)))
         return super().distances(image, batch)
 
     def _distance_of(self, task: str, features: list[Tensor], wanted: list[Tensor], own: Tensor | None) -> Tensor:
-        losses = []
+        losses, counts = [], own is None or bool(own.any())
+        chosen = own if own is not None and counts else slice(None)
         for level, adapter in self.model.levels(task).items():
             code = adapter.code(features[level])
             mean = adapter.along(code, adapter.up).float()
@@ -90,7 +92,7 @@ class ProbSurgeryStudent(SurgeryStudent):
             noise = torch.randn(mean.shape, generator=self._noise, device=mean.device)
             sampled = features[level].float() - mean - noise * (0.5 * log_variance).exp()
             distance = mean_distance([sampled], [wanted[level]], own)
-            losses.append(distance + self.kl_weight * divergence(mean, log_variance))
+            losses.append(distance + self.kl_weight * counts * divergence(mean[chosen], log_variance[chosen]))
         return torch.stack(losses).mean()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from symerge_dense.adaptation.low_rank import block_shapes
-from symerge_dense.adaptation.method import AdaptationContext, AdaptiveMethod, probe_image
+from symerge_dense.adaptation.method import FROM_EXPERTS, AdaptationContext, AdaptiveMethod, probe_image
 from symerge_dense.adaptation.objective import own_images
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.student import Groups, MergedStudent, Student
@@ -88,11 +88,11 @@ class ProDistillStudent(MergedStudent):
         )
         with torch.no_grad():
             theirs = {task: self._expert_output(self.teachers[task], block, image) for task in self.active}
-        pairs = {
-            task: (ours[own.get(task, slice(None))], output[own.get(task, slice(None))])
+        chosen = {task: own.get(task, slice(None)) for task in theirs}
+        return {
+            task: F.mse_loss(ours[chosen[task]].float(), output[chosen[task]].float(), reduction="sum")
             for task, output in theirs.items()
         }
-        return {task: F.mse_loss(one.float(), two.float(), reduction="sum") for task, (one, two) in pairs.items()}
 
     def _expert_output(self, expert: MultiTaskModel, block: str, image: Tensor) -> Tensor:
         return output_at(expert.backbone.get_submodule(block), lambda: expert.features(image))
@@ -124,18 +124,7 @@ class ProDistill(AdaptiveMethod):
     title: ClassVar[str] = "ProDistill"
     paper: ClassVar[str] = "https://arxiv.org/abs/2502.12706"
     learns: ClassVar[str] = "a coefficient per weight, block by block"
-    changes: ClassVar[Mapping[str, Any]] = {
-        "labels": "online",
-        "teacher": "experts",  # not asked: blocks learn from the experts' own
-        "augment": None,
-        "strong": None,
-        "cutmix": 0.0,
-        "lr_decay": "none",
-        "warmup": 0,
-        "sharpness": 0.0,
-        "balance": "none",
-        "schedule": "sum",
-    }
+    changes: ClassVar[Mapping[str, Any]] = {**FROM_EXPERTS, "balance": "none", "schedule": "sum"}
 
     def __init__(self, lr: float = 1e-2) -> None:
         self.lr = check_within(self.name, "lr", lr, "(0, inf)", "a learning rate")

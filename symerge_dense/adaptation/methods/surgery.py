@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from symerge_dense.adaptation.low_rank import TaskAdapted
-from symerge_dense.adaptation.method import AdaptationContext, AdaptiveMethod, initial_merge, probe_image
+from symerge_dense.adaptation.method import FROM_EXPERTS, AdaptationContext, AdaptiveMethod, initial_merge, probe_image
 from symerge_dense.adaptation.objective import own_images
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.student import Student, TrainedParts
@@ -92,16 +92,7 @@ class Surgery(AdaptiveMethod):
     title: ClassVar[str] = "Representation Surgery"
     paper: ClassVar[str] = "https://arxiv.org/abs/2402.02705"
     learns: ClassVar[str] = "a low-rank adapter per task and feature level"
-    changes: ClassVar[Mapping[str, Any]] = {
-        "labels": "online",
-        "teacher": "experts",  # not asked: adapters learn from the experts' features
-        "augment": None,
-        "strong": None,
-        "cutmix": 0.0,
-        "lr_decay": "none",
-        "warmup": 0,
-        "sharpness": 0.0,
-    }
+    changes: ClassVar[Mapping[str, Any]] = FROM_EXPERTS
 
     def __init__(self, rank: int = 16, lr: float = 1e-3) -> None:
         self.rank = check_count(self.name, "rank", rank, 1, "the width of an adapter")

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from symerge_dense.adaptation.low_rank import LowRank, TaskAdapted, block_shapes
+from symerge_dense.adaptation.low_rank import LowRank, TaskAdapted, block_channels
 from symerge_dense.adaptation.method import AdaptationContext, initial_merge, probe_image
 from symerge_dense.adaptation.methods.surgery import Surgery, SurgeryStudent, mean_distance
 from symerge_dense.adaptation.objective import own_images
@@ -65,9 +65,8 @@ class DeepTaskAdapted(TaskAdapted):
         generator = torch.Generator().manual_seed(2**32 + seed)  # other numbers than those of the levels
         blocks = []
         self.block_names: list[str] = []
-        for name, shape in block_shapes(model, image).items():
-            axis = 1 if len(shape) == 4 and not model.backbone.channels_last else -1
-            own = {task: LowRank(shape[axis], rank, generator, relu=True, axis=axis) for task in self.tasks}
+        for name, (channels, axis) in block_channels(model, image).items():
+            own = {task: LowRank(channels, rank, generator, relu=True, axis=axis) for task in self.tasks}
             block = BlockCorrection(own)
             self.backbone.get_submodule(name).register_forward_hook(block.correct)
             self.block_names.append(name)

@@ -31,9 +31,10 @@ class SVC(WrappingMerger):
     Scope: that of the other method, whose matrices and convolutions, as (O, I * kh * kw), are calibrated.
 
     The other method's scale nearly cancels, as long as no s_rt is below alpha. A task without a part in a direction, or
-    with rounding only, counts as s_rt = 0. Directions of Delta that are rounding stay as they are. A task with a small
-    part along the merged one makes s_rt large and the direction weak; that is the formula's. So is that directions of
-    equal singular values, as ``iso_c`` makes them, are any basis of their space, on which the result then depends.
+    with rounding only, counts as s_rt = 0. Directions of Delta that are rounding stay as they are. Two effects are
+    the formula's own. A task whose part in a direction is small makes s_rt large, and the direction weak. And where
+    singular values are equal, as ``iso_c`` makes them, the directions are an arbitrary basis, on which the result
+    depends.
 
     Args:
         method: a registered name, taken with its own defaults, or ``{'type': name, **arguments}``; not one with weights

@@ -20,7 +20,7 @@ from symerge_dense.evaluation.scores import Scores, units
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import task_plugins
 from symerge_dense.models.views import Views
-from symerge_dense.pipeline import run_dir
+from symerge_dense.pipeline import data, run_dir
 from symerge_dense.pipeline.comparison.head_transfer import HeadDonor
 from symerge_dense.pipeline.comparison.measurement import Measurement
 from symerge_dense.pipeline.comparison.methods import BLOCKS, EXPERTS, IN_VIEWS, JOINT, Adaptive, Candidate
@@ -90,6 +90,8 @@ class Comparison:
         names = [candidate.name for candidate in every]
         for name in self.methods or ():
             if name not in names:
+                if name == IN_VIEWS:
+                    raise ValueError(f"method {name!r} needs adaptation.views, for example views=dict(flip=True).")
                 raise ValueError(did_you_mean(name, names, "merging method"))
         joint = JOINT in (self.methods or ()) or ("recipe" in self.config.experts and "train" in self.config.data)
         return [candidate for candidate in every if joint or candidate.name != JOINT]
@@ -185,6 +187,8 @@ class Comparison:
     def _asked(self, candidate: Candidate) -> str:
         """Fingerprint of the settings that a saved row must have been made with."""
         about: list[Any] = [candidate.name, run_dir.began_with(self.folder, self.config)]
+        if further := data.measured_sets(self.config)[1:]:  # rows of a version that did not measure these are made anew
+            about.append(further)
         if candidate.name != EXPERTS:
             own = candidate.spec if isinstance(candidate, Variant) else self.options.get(candidate.name, {})
             about += [self.criterion, self._runs(candidate), own]

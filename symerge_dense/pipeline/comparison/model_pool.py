@@ -33,6 +33,16 @@ MERGED_GRAM = RegMeanPP.statistic
 State = dict[str, Tensor]
 
 
+def labels_of_pool(folder: Path, pool: Unlabelled) -> Path:
+    """Folder of the labels of other images than the config's, which all rows of these images share.
+
+    Args:
+        folder: of the comparison.
+        pool: the images.
+    """
+    return folder / f"labels-{pool.fingerprint[:8]}"
+
+
 @dataclass
 class ModelPool:
     """The experts and what they are merged with.
@@ -218,7 +228,7 @@ class ModelPool:
             return dataclasses.replace(
                 self, **changed, labels=self.labels or self.folder / "labels", _images=dict(self._images)
             )
-        labels = self.folder / f"labels-{pool.fingerprint[:8]}"
+        labels = labels_of_pool(self.folder, pool)
         files = {**self.files, "pool": spec} if self.files is not None else None
         return dataclasses.replace(self, **changed, pool=pool, files=files, labels=labels, _images={})
 

@@ -15,7 +15,7 @@ from symerge_dense.adaptation.teacher import build_teacher
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.pipeline import data
 from symerge_dense.pipeline.comparison.methods import Adaptive, Candidate, Outcome, Static
-from symerge_dense.pipeline.comparison.model_pool import ModelPool
+from symerge_dense.pipeline.comparison.model_pool import ModelPool, labels_of_pool
 from symerge_dense.pipeline.comparison.tuning import Tuner
 from symerge_dense.pipeline.config import RunConfig, to_json
 from symerge_dense.pipeline.config_checks import explained
@@ -46,6 +46,7 @@ class AdaptiveVariant(Adaptive):
         images = {"unlabelled": spec["unlabelled"]} if "unlabelled" in spec else {}
         self.config = dataclasses.replace(config, adaptation=adaptation, data={**config.data, **images}, baselines={})
         self._own: ModelPool | None = None
+        self._given = config.options
 
     def check_images(self, folder: Path) -> None:
         """Check the row's unlabelled images, and the views that it asks for, before anything is trained.
@@ -63,9 +64,13 @@ class AdaptiveVariant(Adaptive):
                 pool.check_images()
             build_teacher(self.config.options.teacher).check_pool(pool, list(self.config.tasks))
             size = int(pool.image(0).shape[-2]), int(pool.image(0).shape[-1])
-            check_size(self.config, size, "data.unlabelled")
+            options, given = self.config.options, self._given
+            if self._pool is not None or options.views != given.views:  # else the config's own check has seen it
+                check_size(self.config, size, "data.unlabelled")
             check_strong_views(self.config, size)
-            check_disk(self.config, folder, len(pool), size, check_given_experts(self.config))
+            if self._pool is not None or (options.views, options.labels) != (given.views, given.labels):
+                labels = folder / "labels" if self._pool is None else labels_of_pool(folder, pool)
+                check_disk(self.config, labels, len(pool), size, check_given_experts(self.config))
 
     @cached_property
     def _pool(self) -> Unlabelled | None:

@@ -106,7 +106,7 @@ def image_size(config: RunConfig) -> tuple[int, int]:
         ValueError: none of these gives a size.
     """
     split = "train" if "train" in config.data else "unlabelled"
-    split, spec = next((name, spec) for name, spec in data_specs(config.data).items() if name.startswith(split))
+    split, spec = next((name, spec) for name, spec in data_specs(config.data).items() if name in (split, f"{split}[0]"))
     height, width = spec.get("size") or getattr(spec["type"], "DEFAULT_SIZE", None) or _first_image_size(config, split)
     return int(height), int(width)
 

@@ -89,7 +89,7 @@ class Bench:
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
-            model.merge.project_()
+            model.after_step()
             model.teacher.after_step(model, 0)
             return total.detach()
 
