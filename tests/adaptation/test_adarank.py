@@ -84,3 +84,11 @@ def test_a_clamp_holds_for_the_scales_and_a_smaller_rank_shares_the_rest():
     student.after_step()
     assert bool((student.scales == 0.4).all())
     assert bool((student.owner.bincount() <= 3).all())  # two directions, and the rest
+
+
+def test_the_history_has_the_scales_after_the_step():
+    student, _ = attached(clamp=(0.0, 0.8))
+    with torch.no_grad():
+        student.scales.fill_(0.9)
+    student.after_step()
+    assert student.log_scalars()["coefficient_mean_depth"].item() == pytest.approx(0.8)

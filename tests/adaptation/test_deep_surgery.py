@@ -10,6 +10,7 @@ from builders.adaptive_runs import setting, shared
 from symerge_dense.adaptation.method import initial_merge, probe_image
 from symerge_dense.adaptation.methods.prob_surgery import ProbSurgery, divergence
 from symerge_dense.adaptation.methods.surgery_v2 import DeepTaskAdapted, SurgeryV2
+from symerge_dense.adaptation.objective import VALID
 
 IMAGE = torch.rand(2, 3, *tiny.SIZE, generator=torch.Generator().manual_seed(7)) * 255
 
@@ -104,3 +105,10 @@ def test_noise_depends_on_seed_and_step_alone():
     learned = {id(p) for group in student.parameter_groups() for p in group["params"]}
     assert {id(p) for p in student.spreads.parameters()} < learned
     assert all(bool((p == 0).all()) for p in student.spreads.parameters())
+
+
+@pytest.mark.parametrize("method", [ProbSurgery, SurgeryV2])
+def test_images_that_the_expert_does_not_label_do_not_count(method):
+    student = attached(method())
+    first = student.distances(IMAGE[:1], {VALID + "depth": torch.tensor([[[False]]])})
+    assert first["depth"].item() == 0 and first["depth"].requires_grad and first["normals"].item() > 0
