@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The checkpoint of one task from a packed merge: the same as `symerge unpack`."""
+"""The checkpoint of one task from a packed file: the same as `symerge unpack`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Write the checkpoint of one task from a packed merge (merge --packed) and its base."""
+"""Write the checkpoint of one task from a packed merge (merge --packed) or packed experts (pack), and their base."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command takes to ``parser``."""
     add = parser.add_argument
     add("packed", help="the file of all tasks")
-    add("--base", required=True, metavar="FILE", help="the base of that merge; it may have moved")
+    add("--base", required=True, metavar="FILE", help="the base that the file was made on; it may have moved")
     add("--task", required=True, metavar="NAME", help="whose weights to write")
     add("--out", required=True, metavar="FILE", help="the .safetensors file to write")
     add("--overwrite", action="store_true", help="replace --out")

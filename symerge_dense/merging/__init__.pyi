@@ -16,7 +16,10 @@ from .operands import task_vectors as task_vectors
 from .order_statistics import OrderStatistics as OrderStatistics
 from .packed import pack as pack
 from .packed import unpack as unpack
+from .packed_experts import Packing as Packing
 from .per_weight import PerWeightMerge as PerWeightMerge
+from .quantised import dequantise as dequantise
+from .quantised import quantise as quantise
 from .run import MergeRun as MergeRun
 from .run import merge_state as merge_state
 from .safetensors_writer import TensorFile as TensorFile

@@ -8,7 +8,7 @@ the same for all tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from einops import rearrange
@@ -139,6 +139,18 @@ def _check_tasks(tasks: Sequence[str]) -> None:
             f"there is one expert, {', '.join(tasks)}; packing is for the weights of two and more; "
             "merge it for its task alone."
         )
+    refuse_dots(tasks)
+
+
+def refuse_dots(tasks: Iterable[str]) -> None:
+    """Refuse names of tasks that names of packed tensors cannot hold.
+
+    Args:
+        tasks: the names.
+
+    Raises:
+        ValueError: a name has a dot.
+    """
     dotted = [task for task in tasks if "." in task]
     if dotted:
         raise ValueError(
@@ -174,14 +186,14 @@ def restored(base: TensorSource, packed: TensorSource, task: str, name: str) -> 
         ValueError: ``packed`` lacks this tensor or task, or the masks do not fit.
     """
     if f"kept.{name}" in packed:
-        return _fitting(f"kept.{name}", packed[f"kept.{name}"], base[name])
+        return fitting(f"kept.{name}", packed[f"kept.{name}"], base[name])
     needed = (f"shared.{name}", f"mask.{task}.{name}", f"factor.{task}")
     absent = [key for key in needed if key not in packed]
     if absent:
         raise ValueError(f"there is no {absent[0]!r} among the packed tensors; is this base, or this task, another?")
     unified, mask, factor = (packed[key] for key in needed)
     value = load(base, "base", name)
-    _fitting(f"shared.{name}", unified, value)
+    fitting(f"shared.{name}", unified, value)
     if factor.shape != () or factor.dtype != torch.float64 or not bool(factor.isfinite()):
         raise ValueError(
             f"'factor.{task}' is {factor.flatten()[:3].tolist()} of {factor.dtype}; it must be one finite "
@@ -191,7 +203,17 @@ def restored(base: TensorSource, packed: TensorSource, task: str, name: str) -> 
     return narrowed(merged, base[name], f"packed {name!r}")
 
 
-def _fitting(name: str, tensor: Tensor, like: Tensor) -> Tensor:
+def fitting(name: str, tensor: Tensor, like: Tensor) -> Tensor:
+    """A packed tensor, checked.
+
+    Args:
+        name: its name among the packed tensors.
+        tensor: the tensor.
+        like: the base's tensor.
+
+    Raises:
+        ValueError: shape or data type differ from the base's, or a value is NaN or infinite.
+    """
     if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
         raise ValueError(
             f"{name!r} is {tuple(tensor.shape)} of {tensor.dtype}, the base's tensor {tuple(like.shape)} "

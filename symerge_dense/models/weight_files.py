@@ -200,12 +200,32 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     Args:
         state: tensors by name.
     """
-    digest = hashlib.sha256()
+    digest = StateHash()
     for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+        digest.add(name, state[name])
     return digest.hexdigest()
+
+
+class StateHash:
+    """What ``state_hash`` gives, of tensors that come one by one, in the order of their sorted names."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Take in one tensor.
+
+        Args:
+            name: of the tensor; after all names before.
+            tensor: the tensor.
+        """
+        value = tensor.detach().cpu().contiguous()
+        self._digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        self._digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+
+    def hexdigest(self) -> str:
+        """The hash of all tensors so far, 64 hex digits."""
+        return self._digest.hexdigest()
 
 
 # -- comparing the tensors of a file with those of a model ------------------------------------------------------------

@@ -53,9 +53,11 @@ def test_adaptive_methods_have_the_paper_of_the_code(name):
 
 def test_options_and_numbers_are_those_of_the_command():
     commands = ROOT / "symerge_dense" / "commands"
-    compare, merge = ((commands / f"{name}.py").read_text("utf-8") for name in ("compare", "merge"))
+    compare, merge, pack = ((commands / f"{name}.py").read_text("utf-8") for name in ("compare", "merge", "pack"))
     first, plain = TEXT.split("Merging plain checkpoints")
-    for tool, part in ((compare, first), (merge, plain)):
+    plain, packed = plain.split("### Experts in few bits")
+    packed, adaptive = packed.split("## Adaptive methods")
+    for tool, part in ((compare, first), (merge, plain + adaptive), (pack, packed)):
         for option in re.findall(r"`(--[\w-]+)", part):
             assert f'"{option}"' in tool
     assert f"on {IMAGES} unlabelled images" in TEXT and f"up to {LABELLED_IMAGES} images" in TEXT

@@ -1,11 +1,10 @@
-"""One task's checkpoint from a packed merge of all tasks."""
+"""One task's checkpoint from a packed merge of all tasks, or from packed experts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
@@ -14,24 +13,25 @@ from symerge_dense.fileio import atomic_write
 from symerge_dense.merging.packed import restored
 from symerge_dense.merging.safetensors_writer import TensorFile
 from symerge_dense.merging.sources import SafetensorsSource, TensorSource, layouts, open_source
-from symerge_dense.models.mapped_files import checkpoint_files
 from symerge_dense.models.weight_files import existing
-from symerge_dense.pipeline.file_merge.inputs import BASE, Hashes
+from symerge_dense.pipeline.file_merge.inputs import BASE
 from symerge_dense.pipeline.file_merge.merge import check_out, check_space
 from symerge_dense.pipeline.file_merge.plan import MIB
+from symerge_dense.pipeline.file_merge.unpack_expert import check_base, holds_experts, write_expert
 from symerge_dense.progress import say, track
 from symerge_dense.registry import did_you_mean
 
 
 @dataclass(frozen=True)
 class FileUnpack:
-    """The weights of one task from a packed merge.
+    """The weights of one task from a packed merge, or a whole expert from packed experts (``write_expert``).
 
     Args:
-        packed: the file of the merge.
-        base: the checkpoint it was merged on. It may have moved, but its bytes must be the same.
+        packed: the file of the merge, or what ``FilePack`` wrote.
+        base: the checkpoint it was made on. It may have moved, but its bytes must be the same.
         task: whose weights to write.
-        out: the file to write. It has the base's names; its metadata 'merge' is that of ``packed``, with the task.
+        out: the file to write. Of a merge it has the base's names, and its metadata 'merge' is that of ``packed``, with
+            the task.
         overwrite: whether ``out`` may exist.
     """
 
@@ -45,14 +45,17 @@ class FileUnpack:
         """Write ``out`` completely or not at all.
 
         Raises:
-            ValueError: ``packed`` is no packed merge or lacks the task, ``base`` is another one, or ``out`` is refused.
+            ValueError: ``packed`` is not packed or lacks the task, ``base`` is another one, or ``out`` is refused.
         """
         check_out(self.out, (self.packed, self.base), self.overwrite)
+        if holds_experts(self.packed):
+            write_expert(self.packed, self.base, self.task, self.out)
+            return
         record = _record(self.packed)
         source = SafetensorsSource(self.packed)
         if self.task not in record["experts"]:
             raise ValueError(did_you_mean(self.task, record["experts"], f"task of {self.packed}"))
-        self._check_base(record)
+        check_base(self.base, self.packed, record)
         prefix = record["prefix"]
         base = open_source(self.base, prefix, record.get("base_key"), record.get("ema", False))
         metadata = {"format": "pt", "merge": json.dumps(record | {"task": self.task, "packed": False})}
@@ -69,21 +72,10 @@ class FileUnpack:
         for name in track(list(base), f"unpacking {self.task}"):
             yield name, restored(base, source, self.task, name)
 
-    def _check_base(self, record: dict[str, Any]) -> None:
-        path = Path(self.base)
-        files = checkpoint_files(path)[0]
-        with Hashes(files) as hashes:
-            found = list(hashes.wait().values())
-        if found != [file["sha256"] for file in record[BASE]]:
-            raise ValueError(
-                f"{self.base} is not the base that {self.packed} was merged on; that was "
-                f"{', '.join(file['file'] for file in record[BASE])}."
-            )
-
 
 def _record(path: str) -> dict[str, Any]:
     """The record of a packed merge; ValueError where there is none."""
-    refusal = f"{path} is no packed merge; write one with tools/merge.py --packed."
+    refusal = f"{path} is no packed merge; write one with tools/merge.py --packed, or pack experts with tools/pack.py."
     if existing(path).suffix != ".safetensors":
         raise ValueError(refusal)
     with safe_open(path, framework="pt") as file:
