@@ -1,4 +1,7 @@
 from . import importing as importing
+from .matching import Matched as Matched
+from .matching import Matching as Matching
+from .matching import match as match
 from .recipe import Recipe as Recipe
 from .statistics import collect as collect
 from .statistics import log_likelihood as log_likelihood

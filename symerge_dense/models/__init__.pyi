@@ -18,6 +18,7 @@ from .multi_task import assemble as assemble
 from .task_specs import build_task as build_task
 from .training import NonFiniteLoss as NonFiniteLoss
 from .training import StackingPreprocessor as StackingPreprocessor
+from .units import unit_families as unit_families
 from .views import Views as Views
 from .views import ViewsModel as ViewsModel
 from .views import average_of_views as average_of_views

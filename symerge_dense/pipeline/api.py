@@ -109,7 +109,7 @@ def symerge(
 
     Args:
         base: what the experts were fine-tuned from: a file, a backbone or network, its state, or the arguments of
-            ``load_base``, such as ``dict(pretrained=True)``.
+            ``load_base``, such as ``dict(pretrained=True)``; ``dict(mean=True)`` is the experts' mean.
         experts: {task: model file or model}; the tasks of the merged model, in this order. A model that is no file is
             taken to come from ``base``.
         images: a folder or image file, or a list of them; an array (N,H,W,3) or tensor (N,3,H,W), RGB in 0..255; or a
@@ -177,8 +177,11 @@ def _write_experts(experts: Mapping[str, Any], base: Any, folder: Path) -> dict[
             raise ValueError(f"expert {task} is a {type(expert).__name__}; give a model file or a MultiTaskModel.")
         if base is None:
             raise ValueError("SyMerge needs the weights that the experts were fine-tuned from: give base.")
-        backbone = TimmBackbone(**expert.backbone.spec)
-        origin = load_base(backbone, **(base if isinstance(base, Mapping) else {"checkpoint": base}))
+        backbone, source = (
+            TimmBackbone(**expert.backbone.spec),
+            base if isinstance(base, Mapping) else {"checkpoint": base},
+        )
+        origin = None if source.get("mean") else load_base(backbone, **source)
         files[task] = folder / f"{task}.safetensors"
         save_model(files[task], expert, {"base_hash": origin})
     return files

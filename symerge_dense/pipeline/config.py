@@ -62,9 +62,9 @@ class RunConfig:
         backbone: arguments of ``TimmBackbone``.
         head: spec of the head of every task.
         base: 'checkpoint' path (with 'key' and 'ema' of ``load_base``), 'pretrained' True, 'train' {tasks, recipe}, or
-            'random_init' True: the first weights.
+            'random_init' True: the first weights; or 'mean' True: the mean of experts that have no common base.
         experts: 'recipe' to train missing ones, 'checkpoints' {task: path} of existing ones, 'folder' to keep them in,
-            'seed' of their training.
+            'seed' of their training, 'match' {type, images} to bring their units into one order (``Matching``).
         preprocessing: mean and std on the 0..255 scale.
         heads: {task: spec}, in place of ``head``.
         adaptation: options of SyMerge, with an optional 'preset'.

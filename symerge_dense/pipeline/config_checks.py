@@ -12,6 +12,7 @@ from symerge_dense.adaptation.options import SyMergeOptions, make_options
 from symerge_dense.adaptation.strong_views import StrongViews
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.engine.runner import check_settings
+from symerge_dense.experts.matching import Matching
 from symerge_dense.experts.recipe import Recipe
 from symerge_dense.models.multi_task import build_task
 from symerge_dense.registry import HEADS, TASKS, Registry, did_you_mean
@@ -19,13 +20,13 @@ from symerge_dense.registry import HEADS, TASKS, Registry, did_you_mean
 Spec = Mapping[str, Any]
 KEYS: dict[str, tuple[str, ...]] = {
     "preprocessing": ("mean", "std"),
-    "base": ("checkpoint", "key", "ema", "pretrained", "random_init", "train"),
-    "experts": ("name", "folder", "seed", "recipe", "recipes", "checkpoints", "other_base"),
+    "base": ("mean", "checkpoint", "key", "ema", "pretrained", "random_init", "train"),
+    "experts": ("name", "folder", "seed", "recipe", "recipes", "checkpoints", "other_base", "match"),
     "baselines": ("scales", "methods", "variants"),
     "evaluation": ("batch_size", "num_workers", "panels", "protocol", "held_out", "also"),
 }
 """{section: its keys}, of the sections whose entries are not the arguments of a class."""
-UNTRAINED = ("checkpoint", "pretrained", "random_init")  # sources of a base, the first that is given
+UNTRAINED = ("mean", "checkpoint", "pretrained", "random_init")  # sources of a base, the first that is given
 GIVEN = ("in_channels", "strides", "channels", "tasks")  # arguments that the run supplies, not the config
 
 
@@ -48,6 +49,7 @@ def check_sections(values: Spec) -> None:
         check_arguments(head, HEADS, where if where == "head" else f"heads.{where}", own=["adapt_layer"])
     check_base(values["base"])
     check_experts(values["experts"], values["tasks"])
+    check_mean(values)
     check_adaptation(values.get("adaptation", {}), values["tasks"])
     check_numbers(values)
     check_settings(values.get("runner", {}))
@@ -129,7 +131,8 @@ def check_base(base: Spec) -> None:
     if not any(value for key, value in base.items() if key not in ("key", "ema")):
         raise ValueError(
             "base does not say where the shared weights come from: give base.checkpoint=PATH, "
-            "base.pretrained=True (downloads from timm's hub), base.train, or base.random_init=True."
+            "base.pretrained=True (downloads from timm's hub), base.train, base.random_init=True, or, for experts "
+            "without a common base, base.mean=True."
         )
     if train := base.get("train"):
         check_keys(train, ("tasks", "recipe"), "base.train", every=True)
@@ -160,6 +163,26 @@ def check_experts(experts: Spec, tasks: Collection[str]) -> None:
         if not all(isinstance(recipe, Mapping) for recipe in recipes):
             raise ValueError(f"experts.recipe, task {task}: {recipes} must be dicts of recipe options.")
         check_options(Recipe, {**recipes[0], **recipes[1]}, f"experts.recipe, task {task}")
+    if experts.get("match") is not None:
+        check_options(Matching, experts["match"], "experts.match")
+
+
+def check_mean(values: Spec) -> None:
+    """Check that there is something to take a mean of, where the base is the experts' mean.
+
+    Args:
+        values: {section: content}.
+
+    Raises:
+        ValueError: a task has no file of an expert, or there is one task alone.
+    """
+    given, tasks = values["experts"].get("checkpoints", {}), values["tasks"]
+    if values["base"].get("mean") and (len(tasks) < 2 or any(task not in given for task in tasks)):
+        missing = ", ".join(task for task in tasks if task not in given) or "a second task"
+        raise ValueError(
+            f"base.mean=True is the mean of experts that are there: name files in experts.checkpoints for {missing}, "
+            "or give another base to train them from."
+        )
 
 
 def check_adaptation(adaptation: Spec, tasks: Spec) -> None:

@@ -144,16 +144,20 @@ def check_base(config: RunConfig, records: Mapping[str, Mapping[str, Any]]) -> N
     """Refuse files that did not start from the same base weights, unless the config allows it.
 
     Args:
-        config: of the run.
+        config: of the run; matched experts, and those whose mean is the base, need no common base.
         records: {name for messages: what the file says of itself}.
 
     Raises:
-        ValueError: they did not; names the setting that allows it.
+        ValueError: they did not; names the settings that allow it.
     """
+    matched = config.experts.get("match") is not None or config.base.get("mean")
     try:
-        check_same_base(records, config.experts.get("other_base", False))
+        check_same_base(records, bool(matched or config.experts.get("other_base", False)))
     except ValueError as error:
-        raise ValueError(f"{error} In the config that is experts.other_base=True.") from error
+        raise ValueError(
+            f"{error} In the config that is experts.other_base=True; experts that were trained from different first "
+            "weights are brought into one order by experts.match=dict(type='activations'), with base.mean=True."
+        ) from error
 
 
 def _check_task(name: str, spec: Mapping[str, Any], fact: ExpertFacts) -> None:

@@ -29,6 +29,7 @@ from symerge_dense.pipeline.config import RunConfig, Spec, config_hash, to_json,
 from symerge_dense.pipeline.config_checks import UNTRAINED, explained
 from symerge_dense.pipeline.data import dataset, labels_fingerprint, pool_spec
 from symerge_dense.pipeline.expert_facts import check_base
+from symerge_dense.pipeline.expert_matching import matched_experts, mean_backbone
 from symerge_dense.pipeline.network import network
 from symerge_dense.pipeline.run_dir import ROOT
 from symerge_dense.progress import say
@@ -87,7 +88,7 @@ class ExpertStore:
             "base": str(self._base_file(base)),
             "experts": {task: str(path) for task, path in self.paths.items()},
             "pool": pool_spec(self.config) if pool is None else pool,
-            "other_base": bool(self.config.experts.get("other_base", False)),
+            "other_base": bool(self.config.experts.get("other_base", False) or self.config.base.get("mean")),
         }
 
     def _base_file(self, base: TimmBackbone) -> Path:
@@ -100,6 +101,22 @@ class ExpertStore:
                 save_file({f"backbone.{name}": value.cpu().contiguous() for name, value in state.items()}, temporary)
         barrier()
         return path
+
+    def models(self, pool: Unlabelled, device: torch.device) -> tuple[TimmBackbone, dict[str, MultiTaskModel]]:
+        """Base and experts as they are merged: where the config says so matched, and the base their mean.
+
+        Args:
+            pool: unlabelled images, which activations are taken from.
+            device: where to match.
+
+        Raises:
+            ValueError: as ``experts`` raises it, or the experts cannot be matched.
+        """
+        base = None if self.config.base.get("mean") else self.base()
+        experts = self.experts(base)
+        if self.config.experts.get("match") is not None:
+            experts = matched_experts(self.config, self.folder, self.paths, base, experts, pool, device)
+        return mean_backbone(experts) if base is None else base, experts
 
     # -- the base ---------------------------------------------------------------------------------------------------
     def base(self) -> TimmBackbone:
@@ -132,25 +149,22 @@ class ExpertStore:
         return path
 
     # -- the experts ------------------------------------------------------------------------------------------------
-    def experts(self, base: TimmBackbone) -> dict[str, MultiTaskModel]:
+    def experts(self, base: TimmBackbone | None) -> dict[str, MultiTaskModel]:
         """The expert of every task, checked against the base and the task.
 
         Args:
-            base: as ``base()`` gives it.
-
-        Returns:
-            {task: expert}.
+            base: as ``base()`` gives it; None where it is the experts' mean, so that all of them have files.
 
         Raises:
             ValueError: an expert is missing, lacks its task, or started from another base.
         """
-        origin = state_hash(base.state_dict())
+        origin = "" if base is None else state_hash(base.state_dict())
         self.load_given()
         started = {"base": {"base_hash": origin}}
         check_base(self.config, {**started, **{task: about for task, (_, about) in self._given.items()}})
         experts, about = {}, {}
         for task in self.config.tasks:
-            if task not in self._given:
+            if task not in self._given and base is not None:
                 self.paths[task] = self._trained_expert(task, base, origin)
             experts[task], about[task] = self._given.pop(task) if task in self._given else self._load(task)
             say(f"expert {task}: all {len(experts[task].state_dict())} tensors of {self.paths[task]}")

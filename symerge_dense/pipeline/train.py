@@ -99,8 +99,7 @@ class TrainRun:
         with self.stages("data", "Data"):
             pool, spec = self._read_data(store)
         with self.stages("experts", "Base and experts"):
-            base = store.base()
-            experts = store.experts(base)
+            base, experts = store.models(pool, self.scoring.device)
             self.models = ModelPool(
                 base, experts, pool, config.options, self.folder, self.scoring.device, store.files(base, spec)
             )

@@ -206,8 +206,7 @@ class Comparison:
             if isinstance(candidate, AdaptiveVariant):
                 candidate.check_images(self.folder)
         console.print("[bold]Base and experts[/bold]")
-        base = self.store.base()
-        experts = self.store.experts(base)
+        base, experts = self.store.models(pool, self.scoring.device)
         models = ModelPool(
             base, experts, pool, self.config.options, self.folder, self.scoring.device, self.store.files(base)
         )
