@@ -87,6 +87,14 @@ def test_experts_and_base_may_be_objects(lab):
     assert {task: state_hash(expert.state_dict()) for task, expert in experts.items()} == before
 
 
+def test_experts_without_a_common_base_are_merged_about_their_mean(lab):
+    folder, _, experts, _ = lab
+    model = symerge({"mean": True}, experts, folder / "photos", **{**OPTIONS, "learn_coefficients": False})
+    name = "body.layer2.0.conv1.weight"
+    parts = [expert.backbone.state_dict()[name] for expert in experts.values()]
+    torch.testing.assert_close(model.backbone.state_dict()[name], sum(parts) / 2)
+
+
 def test_a_data_set_of_this_package_gives_images_alone(lab):
     _, base, experts, _ = lab
     data = tiny.TinySet(tiny.tasks(), count=6)
