@@ -18,9 +18,9 @@ from itertools import chain
 from typing import Any
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from symerge_dense.fileio import optional_import
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.channel_probe import FEATURES
 from symerge_dense.models.modes import evaluating
@@ -106,6 +106,7 @@ def match(expert: MultiTaskModel, anchor: TimmBackbone, batches: Iterable[Tensor
     backbone = expert.backbone
     if backbone.spec != anchor.spec:
         raise ValueError(f"matching needs one architecture: the expert is {backbone.spec}, the other {anchor.spec}.")
+    assignment = optional_import("scipy.optimize", "experts.match")
     rest = iter(batches)
     first = next(rest)
     try:
@@ -122,7 +123,7 @@ def match(expert: MultiTaskModel, anchor: TimmBackbone, batches: Iterable[Tensor
     for family, table in zip(families, tables, strict=True):
         own = torch.arange(len(family))
         rewards = table + STAYING * torch.eye(len(own))
-        order = torch.from_numpy(linear_sum_assignment(rewards.numpy(), maximize=True)[1])
+        order = torch.from_numpy(assignment.linear_sum_assignment(rewards.numpy(), maximize=True)[1])
         family.reorder(state, order)
         found += torch.tensor([len(family), (order != own).sum(), table[own, own].sum(), table[own, order].sum()])
     units, moved, same, matched = found.tolist()

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from symerge_dense.models.channel_layers import Place
@@ -93,9 +91,7 @@ def unit_families(network: MultiTaskModel, size: Size) -> list[Family]:
             edges += [nodes.edge((name, "out"), *pairs) for pairs in probe.reached(name)]
     for place in nodes.free:
         edges += [nodes.edge(place, *pairs) for pairs in probe.reached_by(place)]
-    joined = torch.cat(edges, 1).numpy()
-    graph = coo_array((np.ones(joined.shape[1], np.int8), tuple(joined)), shape=(nodes.count, nodes.count))
-    nodes.units = torch.from_numpy(connected_components(graph, directed=False)[1])
+    nodes.units = _connected(torch.cat(edges, 1), nodes.count)
     return _families(probe, nodes)
 
 
@@ -129,6 +125,18 @@ class _Nodes:
     def of(self, key: tuple[str, Any]) -> Tensor:
         """Units of a layer's channels, or of the entries along an axis."""
         return self.units[self.start[key] : self.start[key] + self.lengths[key]]
+
+
+def _connected(edges: Tensor, count: int) -> Tensor:
+    """(count,): the smallest node that each node is connected with by edges (2, pairs)."""
+    least = torch.arange(count)
+    while True:
+        met = least[edges].amin(0).expand(2, -1).flatten()
+        found = least.scatter_reduce(0, edges.flatten(), met, "amin")
+        found = found[found]  # what the node's own representative is connected with
+        if torch.equal(found, least):
+            return least
+        least = found
 
 
 def _families(probe: ChannelProbe, nodes: _Nodes) -> list[Family]:

@@ -9,7 +9,7 @@ from torch import nn
 from symerge_dense.models.channel_layers import layer_of
 from symerge_dense.models.channel_probe import ChannelProbe
 from symerge_dense.models.multi_task import MultiTaskModel
-from symerge_dense.models.units import unit_families
+from symerge_dense.models.units import _connected, unit_families
 from symerge_dense.tasks.depth import Depth
 
 SMALL = {"channels": (8, 16, 24, 32), "stem_width": 8}
@@ -154,3 +154,10 @@ def test_a_dead_relu_hides_nothing():
     ((_, made, read),) = [pairs for pairs in probe.reached(name) if pairs[1].numel()]
     assert made.tolist() == read.tolist() == list(range(probe.layers[name].counts[1]))
     assert bool((F.relu(probe._given(name, 0)) == 0).any())
+
+
+def test_connected_nodes_are_one_unit():
+    chain = [(node, node + 1) for node in range(40, 70)][::-1]  # listed against the order in which they join
+    edges = torch.tensor([*chain, (2, 5), (5, 3), (9, 40), (8, 8)]).T
+    found = _connected(edges, 72).tolist()
+    assert found[2:6] == [2, 2, 4, 2] and set(found[40:71]) == {9} and found[71] == 71 and found[8] == 8
