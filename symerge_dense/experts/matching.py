@@ -30,9 +30,7 @@ from symerge_dense.registry import did_you_mean
 
 KINDS = ("activations",)
 EXACT, ROUNDED = 1e-6, 1e-4  # how far outputs may move, over the largest: computed in float64, and in float32
-STAYING = (
-    1e-6  # what a unit's own place adds to its similarity: without a reason, such as units that never fire, it stays
-)
+STAYING = 1e-6  # what a unit's own place adds to its similarity: without a reason to move it stays
 TINY = 1e-24  # a variance, or a product of two, of what does not change
 CHECKED = 2  # images on which an expert is compared with itself
 
@@ -116,10 +114,8 @@ def match(expert: MultiTaskModel, anchor: TimmBackbone, batches: Iterable[Tensor
     if not families:
         raise ValueError(f"no units of {backbone.name} can change places. {_remedy(backbone)}")
     tables = _similarities(expert, anchor, families, chain([first], rest))
-    state, found = (
-        dict(expert.state_dict()),
-        torch.zeros(4, dtype=torch.float64),
-    )  # units, moved, similarity before and after
+    state = dict(expert.state_dict())
+    found = torch.zeros(4, dtype=torch.float64)  # units, those that move, similarity before and after
     for family, table in zip(families, tables, strict=True):
         own = torch.arange(len(family))
         rewards = table + STAYING * torch.eye(len(own))

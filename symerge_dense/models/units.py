@@ -85,9 +85,8 @@ def unit_families(network: MultiTaskModel, size: Size) -> list[Family]:
     nodes = _Nodes(probe)
     edges = [nodes.tie(name, layer.ties()) for name, layer in probe.layers.items()]
     for name, layer in probe.layers.items():
-        if layer.counts[1] > 1 and not name.startswith(
-            OUTPUT
-        ):  # a single channel, such as a gate, has no place to take
+        single = layer.counts[1] == 1  # such as a gate: there is no other place to take
+        if not single and not name.startswith(OUTPUT):
             edges += [nodes.edge((name, "out"), *pairs) for pairs in probe.reached(name)]
     for place in nodes.free:
         edges += [nodes.edge(place, *pairs) for pairs in probe.reached_by(place)]

@@ -177,11 +177,8 @@ def _write_experts(experts: Mapping[str, Any], base: Any, folder: Path) -> dict[
             raise ValueError(f"expert {task} is a {type(expert).__name__}; give a model file or a MultiTaskModel.")
         if base is None:
             raise ValueError("SyMerge needs the weights that the experts were fine-tuned from: give base.")
-        backbone, source = (
-            TimmBackbone(**expert.backbone.spec),
-            base if isinstance(base, Mapping) else {"checkpoint": base},
-        )
-        origin = None if source.get("mean") else load_base(backbone, **source)
+        source = base if isinstance(base, Mapping) else {"checkpoint": base}
+        origin = None if source.get("mean") else load_base(TimmBackbone(**expert.backbone.spec), **source)
         files[task] = folder / f"{task}.safetensors"
         save_model(files[task], expert, {"base_hash": origin})
     return files
