@@ -21,6 +21,7 @@ from symerge_dense.models.multi_task import MultiTaskModel
 
 IMAGE, FEATURES, OUTPUT, HEADS = "image", "features.", "output.", "heads."
 ROWS = 64  # channels that are changed one by one in one batch
+MOST = 10**10  # numbers that the channels of one layer may make if changed one by one
 MORE = 2.0  # the least change: what was below 0 is then above, so that no ReLU hides it
 NOTHING = torch.empty(0, 0, dtype=torch.bool)
 Pairs = tuple[str, Tensor, Tensor]
@@ -96,9 +97,13 @@ class ChannelProbe:
             (next layer, output channels (pairs,), the input channels of that layer (pairs,) that change with them).
         """
         count = self.layers[name].counts[1]
-        found = [(layer, _decoded(changed, count)) for layer, changed in self._run(name, name, _codes(count))]
+        changes = self._run(name, name, _codes(count))
+        found = [(layer, _decoded(changed, count)) for layer, changed in changes]
         if all(pairs is not None for _, pairs in found):
             return [(layer, *pairs) for layer, pairs in found if pairs is not None]
+        numbers = sum(calls[0][1].numel() for calls in self._shapes.values())
+        if count * numbers > MOST:
+            return _tied(changes, count)
         single = []
         for masks in torch.eye(count, dtype=torch.bool).split(ROWS):
             own = masks.any(0).nonzero()[:, 0]
@@ -125,6 +130,8 @@ class ChannelProbe:
         filled = codes.any(1)
         if all((changed[filled] == changed[filled][:1]).all() for _, changed in changes):
             return []
+        if count > ROWS:
+            return _tied(changes, count)
         changes = self._changed_by(place, torch.eye(count, dtype=torch.bool))
         pairs = [(layer, changed.nonzero()) for layer, changed in changes]
         return [(layer, pair[:, 0], pair[:, 1]) for layer, pair in pairs]
@@ -201,6 +208,13 @@ def _codes(count: int) -> Tensor:
     bits = torch.arange(max(1, (count - 1).bit_length()))[:, None]
     has = (torch.arange(count)[None] >> bits) % 2 == 1
     return torch.cat([has, ~has])
+
+
+def _tied(changes: list[tuple[str, Tensor]], count: int) -> list[Pairs]:
+    """All sources and all channels that change, as one unit, which stays: it would take long to tell more."""
+    found = [(layer, changed.any(0).nonzero()[:, 0]) for layer, changed in changes]
+    ends = [(layer, torch.arange(count), touched[:1].expand(count)) for layer, touched in found if len(touched)]
+    return ends + [(layer, torch.zeros_like(touched), touched) for layer, touched in found]
 
 
 def _decoded(changed: Tensor, count: int) -> tuple[Tensor, Tensor] | None:

@@ -125,6 +125,17 @@ def test_a_network_that_mixes_images_is_refused_by_the_name_of_the_module():
         unit_families(network(head=OverImages(tiny.backbone().channels, 1)), tiny.SIZE)
 
 
+def test_what_would_take_long_to_tell_apart_stays_and_the_rest_moves(monkeypatch):
+    monkeypatch.setattr("symerge_dense.models.channel_probe.MOST", 0)
+    model = network(tiny.VIT)
+    before, state, families = output(model), model.state_dict(), unit_families(model, tiny.SIZE)
+    assert sorted(len(family) for family in families) == [24, 96, 96, 96]  # no attention heads
+    for family in families:
+        family.reorder(state, torch.randperm(len(family)))
+    model.load_state_dict(state)
+    torch.testing.assert_close(output(model), before, rtol=1e-9, atol=1e-9)
+
+
 def test_a_network_of_one_size_is_shown_its_own():
     model = network({**tiny.VIT, "dynamic_img_size": False})
     assert len(unit_families(model, tiny.SIZE)) == 7
