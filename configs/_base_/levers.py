@@ -1,7 +1,7 @@
 """The rows of an ablation: the adaptation as it was before its levers, each lever alone, and distillation beside them.
 
-The row 'symerge' has the options of the config's own ``adaptation``. Every other row names all options in which it may
-differ, so that the defaults of a later version leave it as it is.
+The row 'symerge' has the options of the config's own ``adaptation``, and 'symerge, ...' all but one of them. Every other
+row names all options in which it may differ, so that the defaults of a later version leave it as it is.
 """
 
 _was = dict(
@@ -61,9 +61,13 @@ baselines = dict(
         "average of weights",
         "sharpness",
         "mean teacher",
-        "classes weighed alike",
+        "rare classes weigh more",
+        "classes weigh alike",
         "twice as long",
         "symerge",
+        "symerge, per tensor",
+        "symerge, one view",
+        "symerge, classes by pixels",
         "symerge_coefficients",
         "symerge_layer",
         "layer_on_base",
@@ -80,12 +84,16 @@ baselines = dict(
         "cutmix": dict(_row, cutmix=0.5),
         "strong views, cutmix": dict(_row, strong=_harder, cutmix=0.5),
         "no clamp": dict(_row, clamp=None),
-        "per channel": dict(_row, granularity="channel", coefficient_lr=1e-2),
-        "per direction": dict(_row, granularity="singular", singular_rank=32, coefficient_lr=1e-2),
+        "per channel": dict(_row, granularity="channel", clamp=None, coefficient_lr=0.2),
+        "per direction": dict(_row, granularity="singular", clamp=None, singular_rank=32, coefficient_lr=0.2),
         "average of weights": dict(_row, averaging="swa", averaging_start=0.75, lr_decay="none"),
         "sharpness": dict(_row, sharpness=0.07),
         "mean teacher": dict(_row, teacher="mix"),
-        "classes weighed alike": dict(_row, class_balance=1.0),
+        "rare classes weigh more": dict(_row, class_balance=0.5),
+        "classes weigh alike": dict(_row, class_balance=1.0),
         "twice as long": dict(_row, rounds=600),
+        "symerge, per tensor": dict(method="symerge", granularity="tensor", coefficient_lr=3e-2),
+        "symerge, one view": dict(method="symerge", views=None),
+        "symerge, classes by pixels": dict(method="symerge", class_balance=0.0),
     },
 )

@@ -49,9 +49,9 @@ class SyMergeOptions:
     """How coefficients and adapted layers are optimised (SyMerge, arXiv 2412.19098; defaults chosen for dense tasks).
 
     Args:
-        granularity: what shares one coefficient per task: a parameter tensor ('tensor'), a block ('block'), or the
-            whole backbone ('task'). Finer ones cost the same at inference: an output channel of a tensor ('channel'),
-            or a singular direction of the task vector of a matrix or kernel ('singular').
+        granularity: what shares one coefficient per task: an output channel of a parameter tensor ('channel'), the
+            tensor ('tensor', as in the paper), a block ('block'), the whole backbone ('task'), or a singular direction
+            of the task vector of a matrix or kernel ('singular'). All cost the same at inference.
         singular_rank: with granularity='singular', how many directions of a tensor have a coefficient of their own, the
             largest first; what they leave shares one. None for all directions, which costs many times the step.
         initial: coefficient at the start, the task-arithmetic scale.
@@ -62,7 +62,7 @@ class SyMergeOptions:
             of it.
         learn_coefficients: False fixes the coefficients, a control of the paper's ablation.
         learn_layer: False fixes the heads, another control.
-        coefficient_lr: Adam's learning rate of the coefficients.
+        coefficient_lr: Adam's learning rate of the coefficients; 0.2 suits channels, 3e-2 whole tensors.
         layer_lr: Adam's learning rate of the adapted layers.
         weight_decay: Adam's, of the adapted layers; coefficients have none.
         lr_decay: 'cosine' lets both learning rates fall to 0 over the run, 'linear' in a straight line; 'none' keeps
@@ -118,15 +118,15 @@ class SyMergeOptions:
         ValueError: a value is out of range, or two options exclude each other.
     """
 
-    granularity: Granularity = "tensor"
+    granularity: Granularity = "channel"
     singular_rank: int | None = 32
     initial: float = 0.3
-    clamp: tuple[float, float] | None = (0.0, 1.0)
+    clamp: tuple[float, float] | None = None
     density: float | None = None
     layer: str = "pre_final"
     learn_coefficients: bool = True
     learn_layer: bool = True
-    coefficient_lr: float = 3e-2
+    coefficient_lr: float = 0.2
     layer_lr: float = 3e-3
     weight_decay: float = 0.0
     lr_decay: Decay = "cosine"
@@ -138,7 +138,7 @@ class SyMergeOptions:
     rounds: int = 300
     batch_size: int = 8
     labels: Labels = "cached"
-    views: dict[str, Any] | None = None
+    views: dict[str, Any] | None = field(default_factory=lambda: {"flip": True})
     uncertainty: Uncertainty = "ignore"
     uncertain_share: float = 0.1
     objective: Objective = "labels"
@@ -149,7 +149,7 @@ class SyMergeOptions:
     schedule: Schedule = "sum"
     balance: Balance = "initial"
     task_weights: dict[str, float] = field(default_factory=dict)
-    class_balance: float = 0.0
+    class_balance: float = 0.5
     statistics: Statistics = "batch"
     batchnorm: BatchNorm = "recalibrate"
     recalibration_images: int = 200
@@ -213,16 +213,20 @@ PRESETS: dict[str, dict[str, Any]] = {
     # experts that run in every step (the float16 of cached labels moves coefficients by up to 5e-4), one step per task,
     # losses as they are, mixed precision.
     "paper": {
+        "granularity": "tensor",
+        "clamp": (0.0, 1.0),
         "layer": "final",
         "coefficient_lr": 1e-2,
         "layer_lr": 1e-2,
         "rounds": 500,
         "batch_size": 32,
         "labels": "online",
+        "views": None,
         "soft": False,
         "filter": "confidence",
         "schedule": "per_task",
         "balance": "none",
+        "class_balance": 0.0,
         "lr_decay": "none",
         "augment": None,
         "amp": True,
