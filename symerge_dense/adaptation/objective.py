@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import torch
-from mmengine.dist import get_world_size
+from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
 from symerge_dense.adaptation.options import SyMergeOptions
@@ -129,4 +129,18 @@ def distance(
         weight = rarity if weight is None else rarity * weight.to(rarity)
     if weight is None:
         return task.loss(output, target, valid=keep)
-    return task.loss(output, target, valid=keep, weight=weight.to(output))
+    weight = weight.to(output)
+    loss = task.loss(output, target, valid=keep, weight=weight)
+    return loss if rarity is None or get_world_size() == 1 else loss * _share(weight, keep)
+
+
+def _share(weight: Tensor, keep: Tensor) -> Tensor:
+    """What the pixels of this process weigh, relative to the mean over processes.
+
+    A process that has more of the rare classes has the same part in the sum of gradients as their pixels have in the
+    weighted mean over the whole batch.
+    """
+    own = (weight * keep).sum()
+    mean = own.clone()
+    all_reduce(mean, "mean")
+    return own / mean.clamp(min=torch.finfo(mean.dtype).tiny)

@@ -27,13 +27,15 @@ from symerge_dense.testing.contract import expect
 
 ROUNDS = 6  # twice the whole pool; no augmentation, so that parts of the curve can be compared
 OPTIONS = {"rounds": ROUNDS, "batch_size": 4, "augment": None, "recalibration_images": 8}
-VARIED: dict[str, Any] = {
+VARIED: dict[str, Any] = {  # no value is a default: a method that ignores the config would go unnoticed
+    "granularity": "block",
+    "clamp": (0.0, 0.9),
     "coefficient_lr": 0.02,
     "layer_lr": 0.004,
-    "views": {"flip": True},
+    "views": {"flip": False, "shift": 2},
     "filter": "confidence",
     "task_weights": {"depth": 2.0},
-    "class_balance": 0.5,
+    "class_balance": 0.25,
     "cutmix": 0.5,
     "teacher": "mix",
 }

@@ -33,7 +33,7 @@ def same(a, b):
 def test_it_learns_and_no_ground_truth_is_read(tmp_path):
     pool = tiny.TinySet(tiny.tasks(), split="pool")  # could give targets, and would tell
     tiny.TinySet.targets_read.clear()
-    model, _ = adapt_tiny(tmp_path, data=pool, rounds=40, coefficient_lr=3e-2)
+    model, _ = adapt_tiny(tmp_path, data=pool, rounds=40, coefficient_lr=3e-2, clamp=(0.0, 1.0))
     assert not tiny.TinySet.targets_read
     assert pool[0].keys() >= tiny.tasks().keys() and len(tiny.TinySet.targets_read) == 3
     rows = read_history(tmp_path / "history.jsonl")
@@ -54,9 +54,11 @@ def test_base_weights_survive_the_runner(tmp_path):
 
 @pytest.mark.parametrize("schedule", ["sum", "per_task"])
 def test_cached_and_online_labels_agree(tmp_path, schedule):
-    cached, _ = adapt_tiny(tmp_path / "cached", schedule=schedule, rounds=6)
-    online, _ = adapt_tiny(tmp_path / "online", schedule=schedule, rounds=6, labels="online")
-    torch.testing.assert_close(cached.merge.coefficients, online.merge.coefficients, rtol=0, atol=2e-3)
+    # float16 labels turn signs of gradients near Adam's epsilon, and its first steps have the size of the rate
+    options = {"schedule": schedule, "views": {"flip": True}, "granularity": "tensor", "coefficient_lr": 1e-2}
+    cached, _ = adapt_tiny(tmp_path / "cached", rounds=6, **options)
+    online, _ = adapt_tiny(tmp_path / "online", rounds=6, labels="online", **options)
+    torch.testing.assert_close(cached.merge.coefficients, online.merge.coefficients, rtol=0, atol=5e-4)
     torch.testing.assert_close(cached.loss_scale, online.loss_scale, rtol=5e-3, atol=0)
     assert not list((tmp_path / "online").glob("labels/*"))
 
@@ -90,9 +92,9 @@ def test_watching_validation_changes_nothing(tmp_path, schedule):
 
 
 def test_same_seed_same_end_and_labels_are_reused(tmp_path):
-    first, _ = adapt_tiny(tmp_path)
+    first, _ = adapt_tiny(tmp_path, views=None)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "labels").glob("*.npy")}
-    second, _ = adapt_tiny(tmp_path)
+    second, _ = adapt_tiny(tmp_path, views=None)
     assert len(written) == 3 and written == {path: path.stat().st_mtime_ns for path in written}
     assert same(state(first), state(second))
 
@@ -115,10 +117,13 @@ def test_killed_and_resumed_ends_like_unbroken(tmp_path, schedule):
     assert read_history(tmp_path / "unbroken" / "history.jsonl") == read_history(killed / "history.jsonl")
 
 
-FINER = {"granularity": "channel", "averaging": "ema", "averaging_start": 0.5, "sharpness": 0.1, "warmup": 2}
+# At a rate of 0.2, what rounding leaves of a gradient near Adam's epsilon would grow from step to step.
+SLOW = {"granularity": "tensor", "coefficient_lr": 3e-2, "teacher": "mix"}
+FINER = {"granularity": "channel", "coefficient_lr": 3e-2, "views": {"flip": True}, "class_balance": 0.5}
+FINER |= {"averaging": "ema", "averaging_start": 0.5, "sharpness": 0.1, "warmup": 2}
 
 
-@pytest.mark.parametrize(("net", "schedule", "more"), [("CNN", "per_task", {"teacher": "mix"}), ("VIT", "sum", FINER)])
+@pytest.mark.parametrize(("net", "schedule", "more"), [("CNN", "per_task", SLOW), ("VIT", "sum", FINER)])
 def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, net, schedule, more):
     options = {"statistics": "running", "schedule": schedule, **more}
     one, _ = adapt_tiny(tmp_path / "one", spec=getattr(tiny, net), **options)

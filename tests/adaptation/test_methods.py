@@ -10,8 +10,10 @@ from builders import tiny
 from builders.adaptive_runs import NAMES, ROUNDS, again, once, runs, setting, shared
 
 from symerge_dense.adaptation.finalize import image_batches
+from symerge_dense.adaptation.label_cache import labels_folder
 from symerge_dense.adaptation.method import OptionVariant
 from symerge_dense.models.batchnorm import recalibrate, statistics
+from symerge_dense.models.views import Views
 from symerge_dense.registry import ADAPTIVE_METHODS
 from symerge_dense.testing.adaptive_methods import ADAPTIVE_CHECKS
 
@@ -74,12 +76,16 @@ def test_another_seed_is_another_run(name):
 
 def test_experts_are_asked_for_labels_once_for_all_methods():
     once("symerge")
-    labels = shared().work_dir / "labels"
-    written = {path.name: path.stat().st_mtime_ns for path in labels.iterdir()}
-    assert set(written) == {f"{task}.{kind}" for task in tiny.tasks() for kind in ("npy", "json")}
+    folder, views = shared().work_dir / "labels", Views.of(shared().options.views)
+    labels = labels_folder(folder, views)
+    written = {path: path.stat().st_mtime_ns for path in labels.iterdir()}
+    kinds = ("npy", "json") if views is None else ("npy", "json", "variance.npy")
+    assert {path.name for path in written} == {f"{task}.{kind}" for task in tiny.tasks() for kind in kinds}
+    before = sorted(folder.iterdir())
     for name in ("head_distillation", "adamerging"):
         again(name)
-    assert written == {path.name: path.stat().st_mtime_ns for path in labels.iterdir()}
+    assert written == {path: path.stat().st_mtime_ns for path in labels.iterdir()}
+    assert sorted(folder.iterdir()) == before, "other methods learn from other labels"
 
 
 @each
@@ -129,7 +135,9 @@ def test_distilling_lowers_the_distance_or_keeps_it(name):
 
 
 def test_controls_differ_from_symerge_in_what_they_control_alone():
-    given = setting("unused", rounds=7, layer_lr=5e-3, balance="none", soft=False, schedule="per_task")
+    given = setting(
+        "unused", rounds=7, clamp=(0.0, 1.0), layer_lr=5e-3, balance="none", soft=False, schedule="per_task"
+    )
     for name, changed in {
         "symerge": set(),
         "symerge_coefficients": {"learn_layer"},

@@ -310,7 +310,7 @@ def test_each_part_has_its_learning_rate():
         ({"type": "adarank"}, [1e-2]),
         ({"type": "prodistill"}, [1e-2]),
         ({"type": "simo_representation", "lr": 0.2, "head_lr": 0.3}, [0.2, 0.3]),
-        ({"type": "symerge"}, [3e-2, 3e-3]),
+        ({"type": "symerge"}, [shared().options.coefficient_lr, shared().options.layer_lr]),
     ):
         assert [group["lr"] for group in ADAPTIVE_METHODS.build(spec).student(shared()).parameter_groups()] == wanted
 

@@ -28,7 +28,7 @@ def batch(experts, count=4):
 
 @pytest.mark.parametrize("spec", [tiny.CNN, tiny.VIT])
 def test_only_coefficients_and_the_adapted_layer_get_gradients(spec):
-    model, experts = build(spec)
+    model, experts = build(spec, coefficient_lr=3e-2, layer_lr=4e-3)
     model.train()
     total, _ = model.parse_losses(model(**batch(experts), mode="loss"))
     total.backward()
@@ -42,7 +42,7 @@ def test_only_coefficients_and_the_adapted_layer_get_gradients(spec):
     assert trained == layers | {"merge.coefficients"}
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters() if parameter.grad is not None)
     groups = model.parameter_groups()
-    assert [group["lr"] for group in groups] == [3e-2, 3e-3]
+    assert [group["lr"] for group in groups] == [3e-2, 4e-3]
     assert sum(len(group["params"]) for group in groups) == len(trained)
 
 
@@ -110,7 +110,7 @@ def test_the_objective_is_zero_against_the_models_own_output():
 
 
 def test_confidence_filter_keeps_agreement_and_surer_experts():
-    model, _ = build(filter="confidence", soft=False, balance="none")
+    model, _ = build(filter="confidence", soft=False, balance="none", class_balance=0.0)
     ours = torch.tensor([[4.0, 0, 0, 0], [4.0, 0, 0, 0], [1.0, 0, 0, 0]]).T.reshape(1, 4, 1, 3)
     expert = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 3.0, 0, 0]]).T.reshape(1, 4, 1, 3)
     loss = model.task_losses({"segmentation": ours}, {"segmentation": expert})["segmentation"]

@@ -101,7 +101,7 @@ def test_the_hook_puts_the_variance_beside_the_labels(tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"uncertainty": "weight"}, r"adaptation.views=dict\(flip=True\)"),
+        ({"uncertainty": "weight", "views": None}, r"adaptation.views=dict\(flip=True\)"),
         ({"uncertainty": "filter", "views": VIEWS, "labels": "online", "augment": None}, "labels='cached'"),
         ({"uncertainty": "wait", "views": VIEWS}, "Did you mean 'weight'"),
         ({"uncertain_share": 1.0}, "between 0 and 1"),

@@ -49,8 +49,8 @@ def test_the_paper_preset_runs(tmp_path):
 
 
 def test_mixed_precision_alone_rounds_and_changes_little(tmp_path):
-    full, _ = adapt_tiny(tmp_path / "full", rounds=3)
-    mixed, _ = adapt_tiny(tmp_path / "mixed", rounds=3, amp=True)
+    full, _ = adapt_tiny(tmp_path / "full", rounds=3, coefficient_lr=3e-2)
+    mixed, _ = adapt_tiny(tmp_path / "mixed", rounds=3, coefficient_lr=3e-2, amp=True)
     first = [curve(tmp_path / name)[0] for name in ("full", "mixed")]
     for task in tiny.tasks():
         exact, rounded = (row[f"distance_{task}"] for row in first)

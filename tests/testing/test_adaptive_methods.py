@@ -60,11 +60,7 @@ class Training(SyMerge):
     [
         (adaptive_methods.check_description, NoTitle, "title is ''"),
         (adaptive_methods.check_options, OwnRounds, "rounds is 3 instead of 6"),
-        (
-            adaptive_methods.check_options,
-            OwnLabels,
-            "coefficient_lr is 0.03 instead of 0.02",
-        ),
+        (adaptive_methods.check_options, OwnLabels, "granularity is '.+' instead of 'block'"),
         (adaptive_methods.check_result, Training, "in training mode"),
         (adaptive_methods.check_repeatable, Peeks, "it reads targets"),
         (adaptive_methods.check_repeatable, Undecided, "the same seed gives another network"),
@@ -73,6 +69,11 @@ class Training(SyMerge):
 def test_faults_of_adaptive_methods(check, faulty, told):
     with pytest.raises(AssertionError, match=told):
         check(adaptive_methods.TinyRuns(faulty))
+
+
+def test_a_varied_option_has_another_value_than_the_config():
+    given = adaptive_methods.shared_context().options
+    assert [name for name, value in adaptive_methods.VARIED.items() if getattr(given, name) == value] == []
 
 
 def test_every_contract_has_a_planted_fault_and_a_promise_of_its_own():
