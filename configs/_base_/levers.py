@@ -1,7 +1,7 @@
 """The rows of an ablation: the adaptation as it was before its levers, each lever alone, and distillation beside them.
 
-The row 'symerge' has the options of the config's own ``adaptation``, and 'symerge, ...' all but one of them. Every other
-row names all options in which it may differ, so that the defaults of a later version leave it as it is.
+The row 'symerge' has the options of the config's own ``adaptation``, and 'symerge, ...' all but one of them. Every
+other row names all options in which it may differ, so that the defaults of a later version leave it as it is.
 """
 
 _was = dict(

@@ -36,7 +36,7 @@ preprocessing = dict(mean=(127.0, 127.0, 127.0), std=(60.0, 60.0, 60.0))
 base = dict(train=dict(tasks=dict(albedo=dict(type=Albedo), edges=dict(type=Edges)),
                        recipe=dict(epochs=1, batch_size=4)))
 experts = dict(folder=EXPERTS, recipe=dict(epochs=1, batch_size=4))
-adaptation = dict(rounds=4, batch_size=4, save_every=2, recalibration_images=6)
+adaptation = dict(rounds=4, batch_size=4, save_every=2, recalibration_images=6, coefficient_lr=3e-2, views=None)
 baselines = dict(scales=[0.3])
 evaluation = dict(batch_size=3, panels=2)
 """

@@ -71,7 +71,7 @@ def test_the_other_commands_run_as_printed(lab):
     folder, printed = lab
     assert (folder / "ties.safetensors").exists()
     rows = json.loads((folder / "table" / "compare.json").read_text())["rows"]
-    assert {row["method"] for row in rows} == {"experts", "symerge", "ties", "average"}
+    assert {row["method"] for row in rows} == {"experts", "experts_views", "symerge", "ties", "average"}
     assert all("error" not in row and "saliency" in row["tasks"] for row in rows)
     assert "saliency" in printed["test"]
 

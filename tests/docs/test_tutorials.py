@@ -122,7 +122,7 @@ def test_own_methods_merge_files_and_stand_in_the_table(lab):
         assert all(name.startswith("backbone.") for name in file.keys())  # noqa: SIM118 - a file handle
     (path,) = folder.glob("work_dirs/my_experts_config_compare/*/compare.json")
     rows = {row["method"]: row for row in json.loads(path.read_text())["rows"]}
-    assert set(rows) == {"experts", "my_method", "slow_heads", "average"}
+    assert set(rows) == {"experts", "experts_views", "my_method", "slow_heads", "average"}
     assert not any("error" in row for row in rows.values())
     assert rows["my_method"]["tuning"]["argument"] == "scale"
 

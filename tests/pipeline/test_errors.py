@@ -250,7 +250,7 @@ MISTYPED = {
     "adaptation.preset=papr": "Did you mean 'paper'",
     "adaptation.layer=finl": "Did you mean 'final'",
     "adaptation.schedule=per-task": "Did you mean 'per_task'",
-    "adaptation.initial=2.0": "lies outside clamp",
+    "adaptation.clamp=(0.5,1.0)": "initial=0.3 lies outside clamp",
     "adaptation=5": "adaptation is 5; it must be a dict",
     "tasks.depth.type=dept": "Did you mean 'depth'",
     "tasks.depht.type=depth": "goes by its own name",

@@ -17,12 +17,13 @@ from symerge_dense.pipeline.api import given_config
 from symerge_dense.pipeline.comparison.comparison import Comparison, compare_methods
 from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.train import train
-from symerge_dense.report.results import ROWS
+from symerge_dense.report.results import REFERENCES, ROWS
 from symerge_dense.report.run_tables import seeds_table
 
 OUTSIDE = """
 data["outside"] = dict(type=Rooms, root=ROOMS, split="test", scene_seed=9, count=5, size=(32, 48))
 data["pool"] = dict(data["unlabelled"])
+adaptation["views"] = dict(flip=True)
 """
 OVERRIDES = ("evaluation.also=['outside', 'pool']", "adaptation.rounds=1")
 
@@ -43,11 +44,11 @@ def test_a_run_records_every_row_on_every_set(home):
     assert set(record["also"]) == {"outside", "pool"}
     model = load_model(home.folder / "run" / "merged.safetensors")[0]
     for name, rows in record["also"].items():
-        assert set(rows) == {*ROWS, "delta_m"}
+        assert set(rows) == {*ROWS, *REFERENCES, "delta_m"}
         loader = sources.loader(home.config, sources.dataset(home.config, name, home.config.tasks))
         assert json.loads(json.dumps(scores_to_json(evaluate(model, loader, name)))) == rows["merged"]["tasks"]
         reference = scores_from_json(rows["experts"]["tasks"])
-        for row in ROWS:
+        for row in (*ROWS, *REFERENCES):
             if row != "experts":
                 wanted = delta_m(scores_from_json(rows[row]["tasks"]), reference)
                 assert rows["delta_m"][row] == pytest.approx(wanted)
@@ -96,7 +97,7 @@ def test_a_comparison_measures_every_row_on_every_set(home):
 def test_a_failed_row_has_no_number_on_any_set(home, monkeypatch, tmp_path):
     monkeypatch.setattr(MagMax, "merge", lambda self, operands: operands.nonsense)
     record = compare_methods(home.config, str(tmp_path / "run"), methods=["magmax"])
-    assert "error" in record["rows"][1]
+    assert [row["method"] for row in record["rows"] if "error" in row] == ["magmax"]
     text = (tmp_path / "run" / "compare.md").read_text()
     assert "| magmax | failed | – | – |" in text and text.count("| magmax |") == 1
 
@@ -123,6 +124,8 @@ def test_no_row_is_tuned_on_a_further_set(home, monkeypatch, tmp_path):
     assert {title for title, is_further in seen if is_further} == {
         "experts, outside",
         "experts, pool",
+        "experts_views, outside",
+        "experts_views, pool",
         "iso_c, outside",
         "iso_c, pool",
     }

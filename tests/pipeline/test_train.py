@@ -261,11 +261,10 @@ def test_a_single_task_is_merged_too(home, stock, tmp_path):
         tmp_path,
         rooms=home.folder / "rooms",
         experts=home.folder / "experts",
-        more=("del tasks['segmentation']\ndel tasks['normals']\n"),
+        more="del tasks['segmentation']\ndel tasks['normals']\nadaptation.update(rounds=1, views=dict(flip=True))\n",
     )
     kept = files(home.folder / "experts")
-    options = ["adaptation.rounds=1", "adaptation.views.flip=True"]
-    alone = train(load_config(path, options), work_dir=str(tmp_path / "run"))
+    alone = train(load_config(path), work_dir=str(tmp_path / "run"))
     new = set(files(home.folder / "experts")) - set(kept)
     assert set(alone["merged"]["tasks"]) == {"depth"} and alone["delta_m"]["merged"]["mean"] is not None
     once, twice = (values(alone[row]) for row in ("experts", "experts_views"))

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from symerge_dense.experts.recipe import Recipe
 from symerge_dense.models.backbone import TimmBackbone
+from symerge_dense.models.views import Views
 from symerge_dense.pipeline.config import RunConfig, Spec
 from symerge_dense.pipeline.data import dataset
 from symerge_dense.pipeline.data_section import data_specs
@@ -86,10 +87,12 @@ def workload(config: RunConfig, images: Mapping[str, int]) -> dict[str, float]:
         for task in tasks
         if task not in config.experts.get("checkpoints", {})
     }
-    stages["experts evaluation"] = tested * sum(cost.of(task) for task in tasks)
+    experts, views = sum(cost.of(task) for task in tasks), Views.of(options.views)
+    seen = sum(view.scale**2 for view in views.all) if views is not None else 0.0  # in images: cost grows with the area
+    stages["experts evaluation"] = tested * (1 + seen) * experts
     stages["training-free merges"] = merges * (recalibrated + tested) * every
-    stages["expert labels"] = images["unlabelled"] * sum(cost.of(task) for task in tasks)
-    per_round = every if options.schedule == "sum" else sum(cost.of(task) for task in tasks)
+    stages["expert labels"] = images["unlabelled"] * max(seen, 1) * experts
+    per_round = every if options.schedule == "sum" else experts
     stages["adaptation"] = TRAINING * options.rounds * options.batch_size * per_round
     stages["evaluation"] = (recalibrated + tested) * every
     return {stage: gflop / 1e3 for stage, gflop in stages.items()}

@@ -16,7 +16,7 @@ from symerge_dense.pipeline.config import load_config
 MORE = """
 base = dict(random_init=True)
 evaluation["batch_size"] = 6
-adaptation.update(views=dict(flip=True), rounds=2)
+adaptation.update(clamp=(0.0, 1.0), views=dict(flip=True), rounds=2)
 data["other"] = dict(type=Rooms, root=ROOMS, split="train", count=5, size=(32, 48))
 baselines["methods"] = ["symerge", "free", "plain", "more images", "again", "slow", "trimmed"]
 baselines["variants"] = {

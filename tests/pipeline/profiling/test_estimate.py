@@ -54,6 +54,15 @@ def test_the_stages_are_the_images_that_they_see(config):
     assert stages["expert labels"] == pytest.approx(6 * sum(cost.of(task) for task in tasks) / 1e3)
 
 
+def test_every_view_of_the_labels_is_a_pass_of_the_experts(tmp_path):
+    more = "adaptation.update(views=dict(flip=True, scales=(1.0, 2.0)))\n"
+    config = load_config(write_config(tmp_path, more=more))
+    cost = forward_cost(config, config.tasks, image_size(config))
+    stages, experts = workload(config, {"train": 10, "unlabelled": 6, "test": 4}), sum(map(cost.of, config.tasks))
+    assert stages["expert labels"] == pytest.approx(6 * (2 + 2 * 4) * experts / 1e3)
+    assert stages["experts evaluation"] == pytest.approx(4 * (1 + 2 + 2 * 4) * experts / 1e3)  # a row of their own
+
+
 def test_without_a_size_the_first_image_is_looked_at(tmp_path):
     cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((40, 64, 3), np.uint8))
     imported = "from symerge_dense.datasets.image_folder import ImageFolder"
