@@ -138,7 +138,7 @@ def learning_rates(options: SyMergeOptions, steps: int) -> list[dict[str, Any]]:
         options: of the adaptation.
         steps: of the run.
     """
-    rise, found = options.warmup * steps // options.rounds, []
+    rise, found = int(options.warmup * steps), []
     if rise:  # 1, 2, ... of rise + 1 parts, and all at step ``rise``
         found.append({"type": "LinearLR", "start_factor": 1 / (rise + 1), "end": rise + 1, "by_epoch": False})
     begin = {"begin": rise} if rise else {}

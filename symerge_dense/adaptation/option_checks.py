@@ -39,9 +39,10 @@ def check_optimisation(options: SyMergeOptions) -> None:
     Raises:
         ValueError: one of them is out of range.
     """
-    if not isinstance(options.warmup, int) or not 0 <= options.warmup < options.rounds:
+    if not 0 <= options.warmup < 1:
         raise ValueError(
-            f"adaptation.warmup={options.warmup!r} must be a whole number in [0, rounds={options.rounds}); 0 is none."
+            f"adaptation.warmup={options.warmup!r} must lie in [0, 1): it is a share of the run, 0.1 the first "
+            "tenth of its rounds."
         )
     for name in ("averaging_start", "averaging_decay"):
         if not 0 <= getattr(options, name) < 1:

@@ -67,7 +67,7 @@ class SyMergeOptions:
         weight_decay: Adam's, of the adapted layers; coefficients have none.
         lr_decay: 'cosine' lets both learning rates fall to 0 over the run, 'linear' in a straight line; 'none' keeps
             them.
-        warmup: rounds at the start over which both learning rates rise in a straight line.
+        warmup: share of the run, at its start, over which both learning rates rise in a straight line.
         averaging: what learns is averaged over the last part of the run, and the average is the result: 'ema' is an
             exponential moving average, 'swa' the plain mean. It does little where the learning rate has fallen to 0.
         averaging_start: where that part begins, as a share of the run.
@@ -130,7 +130,7 @@ class SyMergeOptions:
     layer_lr: float = 3e-3
     weight_decay: float = 0.0
     lr_decay: Decay = "cosine"
-    warmup: int = 0
+    warmup: float = 0.1
     averaging: Averaging = "none"
     averaging_start: float = 0.75
     averaging_decay: float = 0.99
@@ -228,6 +228,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "balance": "none",
         "class_balance": 0.0,
         "lr_decay": "none",
+        "warmup": 0.0,
         "augment": None,
         "amp": True,
     },

@@ -120,7 +120,7 @@ def test_killed_and_resumed_ends_like_unbroken(tmp_path, schedule):
 # At a rate of 0.2, what rounding leaves of a gradient near Adam's epsilon would grow from step to step.
 SLOW = {"granularity": "tensor", "coefficient_lr": 3e-2, "teacher": "mix"}
 FINER = {"granularity": "channel", "coefficient_lr": 3e-2, "views": {"flip": True}, "class_balance": 0.5}
-FINER |= {"averaging": "ema", "averaging_start": 0.5, "sharpness": 0.1, "warmup": 2}
+FINER |= {"averaging": "ema", "averaging_start": 0.5, "sharpness": 0.1, "warmup": 0.34}
 
 
 @pytest.mark.parametrize(("net", "schedule", "more"), [("CNN", "per_task", SLOW), ("VIT", "sum", FINER)])

@@ -37,7 +37,7 @@ def test_an_override_beats_the_preset():
         ({"temperature": 0}, "temperature=0 must be positive"),
         ({"sharpness": -0.1}, r"sharpness=-0.1 must be 0 \(off\) or a radius"),
         ({"sharpness": float("nan")}, "sharpness=nan must be 0"),
-        ({"warmup": 9, "rounds": 9}, r"warmup=9 must be a whole number in \[0, rounds=9\)"),
+        ({"warmup": 30}, r"warmup=30 must lie in \[0, 1\): it is a share of the run"),
         ({"lr_decay": "lineal"}, "Did you mean 'linear'"),
         ({"granularity": "chanel"}, "Did you mean 'channel'"),
         ({"singular_rank": 0}, "singular_rank=0 must be 1 or more, or None for all"),

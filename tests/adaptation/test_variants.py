@@ -179,9 +179,9 @@ def test_rates_rise_over_the_warmup_and_fall_to_zero_at_the_end():
     steps = np.arange(20)
     falls = {"none": 0 * steps + 1.0, "linear": 1 - steps / 20, "cosine": (1 + np.cos(np.pi * steps / 20)) / 2}
     for decay, expected in falls.items():
-        assert rates(make_options(rounds=20, lr_decay=decay), 20) == pytest.approx(expected, abs=1e-6)
+        assert rates(make_options(rounds=20, warmup=0.0, lr_decay=decay), 20) == pytest.approx(expected, abs=1e-6)
     late = np.arange(16)
     falls = {"none": 0 * late + 1.0, "linear": 1 - late / 16, "cosine": (1 + np.cos(np.pi * late / 16)) / 2}
     for decay, expected in falls.items():
-        found = rates(make_options(rounds=10, warmup=2, lr_decay=decay, schedule="per_task"), 20)
+        found = rates(make_options(rounds=10, warmup=0.2, lr_decay=decay, schedule="per_task"), 20)
         assert found[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8]) and found[4:] == pytest.approx(expected, abs=1e-6)
