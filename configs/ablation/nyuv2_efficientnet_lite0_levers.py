@@ -17,11 +17,12 @@ data["outside"] = dict(data["test"], frames=(500, 654))
 data["test"]["frames"] = data["unlabelled"]["frames"] = (0, 500)
 _camera = dict(fx=518.857901, fy=519.469611, cx=324.582449, cy=252.736166, size=(480, 640))
 _was = baselines["variants"]["as it was"]
-_training = dict(data["train"], augment=None)  # its images, without labels
+_more = [data["unlabelled"], dict(data["train"], augment=None)]  # its images, without labels
 baselines["variants"].update(
     {
         "cross-task teacher": dict(_was, teacher=dict(type="cross_task", **_camera)),
-        "more images": dict(_was, unlabelled=[data["unlabelled"], _training]),
+        "more images": dict(_was, unlabelled=_more),
+        "symerge, more images": dict(method="symerge", unlabelled=_more),
     }
 )
-baselines["methods"] += ["cross-task teacher", "more images"]
+baselines["methods"] += ["cross-task teacher", "more images", "symerge, more images"]

@@ -15,10 +15,12 @@ with read_base():
 data["pool"] = dict(data["unlabelled"])  # the pool's frames with labels: measured, never learned from
 evaluation = dict(also=["pool"])
 _was = baselines["variants"]["as it was"]
+_more = dict(data["unlabelled"], count=1000)
 baselines["variants"].update(
     {
         "cross-task teacher": dict(_was, teacher=dict(type="cross_task", fov=60)),
-        "more images": dict(_was, unlabelled=dict(data["unlabelled"], count=1000)),
+        "more images": dict(_was, unlabelled=_more),
+        "symerge, more images": dict(method="symerge", unlabelled=_more),
     }
 )
-baselines["methods"] += ["cross-task teacher", "more images"]
+baselines["methods"] += ["cross-task teacher", "more images", "symerge, more images"]
