@@ -162,7 +162,7 @@ def test_mmengines_own_checkpoint_is_resumed_and_ends_the_same(there):
 
 
 def test_the_merged_model_is_tested_by_the_same_runner(there):
-    read = config(work_dir="tested", train_cfg={"max_iters": 2, "val_interval": 2})
+    read = config(work_dir="tested", train_cfg={"max_iters": 3, "val_interval": 3})
     read.update(test_dataloader=read.val_dataloader, test_evaluator=read.val_evaluator, test_cfg={})
     runner = Runner.from_cfg(read)
     runner.train()
@@ -193,7 +193,7 @@ def test_every_parameter_at_one_rate_is_what_mmengine_does_by_default(there):
 @pytest.mark.parametrize("collate", ["pseudo_collate", "default_collate"])
 def test_both_collations_learn_and_measure_the_same(there, collate):
     read = config(work_dir=collate, train_cfg={"max_iters": 5, "val_interval": 5})
-    read.param_scheduler[0]["T_max"] = STEPS
+    read.param_scheduler[-1]["T_max"] = STEPS - read.rise
     for loader in (read.train_dataloader, read.val_dataloader):
         loader.collate_fn = {"type": collate}
     Runner.from_cfg(read).train()
