@@ -55,6 +55,7 @@ def forward_cost(config: RunConfig, tasks: Spec, size: tuple[int, int]) -> Forwa
     with torch.device("meta"):
         model = network(config, TimmBackbone(**config.backbone), tasks).eval()
         image = torch.zeros(1, 3, *size)
+    model.backbone.padded_size(*size)  # a size is tried out once, in a pass that must not be counted
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         features = model.features(image)
     spent = {"": counter.get_total_flops() / 1e9}
