@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,34 @@ def explained(option: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"adaptation.{option}: {error}") from error
+
+
+def check_forms(options: SyMergeOptions) -> None:
+    """Options that may be None or are made of several values have the form that later checks count on.
+
+    Args:
+        options: of the adaptation.
+
+    Raises:
+        ValueError: one has another form.
+    """
+    clamp, rank, weights = options.clamp, options.singular_rank, options.task_weights
+    if clamp is not None:
+        numbers = isinstance(clamp, tuple) and len(clamp) == 2 and all(_is_number(bound) for bound in clamp)
+        if not numbers or not clamp[0] < clamp[1]:
+            raise ValueError(f"adaptation.clamp={clamp!r} must be (lowest, highest), such as (0.0, 1.0), or None.")
+    if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 1):
+        raise ValueError(f"adaptation.singular_rank={rank!r} must be a whole number from 1, or None for all.")
+    if options.density is not None and not _is_number(options.density):
+        raise ValueError(f"adaptation.density={options.density!r} must be a number in (0, 1], or None to merge all.")
+    if options.augment is not None and not isinstance(options.augment, Mapping):
+        raise ValueError(f"adaptation.augment={options.augment!r}: give dict(flip=0.5) or the like, or None.")
+    if not isinstance(weights, Mapping) or not all(map(_is_number, weights.values())):
+        raise ValueError(f"adaptation.task_weights={weights!r}: give a number for each task, such as dict(depth=2.0).")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def check_optimisation(options: SyMergeOptions) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from symerge_dense.adaptation.option_checks import (
     check_batches,
+    check_forms,
     check_optimisation,
     check_views,
     check_weighted,
@@ -161,6 +162,7 @@ class SyMergeOptions:
     amp: bool = False
 
     def __post_init__(self) -> None:
+        check_forms(self)
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"adaptation.{name}: {did_you_mean(str(getattr(self, name)), allowed, name)}")
@@ -168,8 +170,6 @@ class SyMergeOptions:
         for name in (*positive, "recalibration_images"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"adaptation.{name}={getattr(self, name)!r} must be positive.")
-        if self.clamp is not None and len(self.clamp) != 2:
-            raise ValueError(f"adaptation.clamp={self.clamp} must be (lowest, highest), or None.")
         check_optimisation(self)
         numbers = {"num_workers": self.num_workers, "weight_decay": self.weight_decay, **self.task_weights}
         for name, value in numbers.items():
@@ -177,8 +177,6 @@ class SyMergeOptions:
                 raise ValueError(f"adaptation: {name}={value!r} must not be negative.")
         if self.clamp is not None and not self.clamp[0] <= self.initial <= self.clamp[1]:
             raise ValueError(f"adaptation.initial={self.initial} lies outside clamp={self.clamp}; change one of them.")
-        if self.singular_rank is not None and not self.singular_rank >= 1:
-            raise ValueError(f"adaptation.singular_rank={self.singular_rank!r} must be 1 or more, or None for all.")
         if not 0 <= self.class_balance <= 1:
             raise ValueError(f"adaptation.class_balance={self.class_balance!r} must lie in [0, 1]; 0 is off.")
         if self.density is not None and not 0 < self.density <= 1:
@@ -259,6 +257,6 @@ def make_options(preset: str = "default", **overrides: Any) -> SyMergeOptions:
     for name in overrides:
         if name not in known:
             raise ValueError(did_you_mean(name, known, "adaptation option"))
-    if overrides.get("clamp") is not None:
+    if isinstance(overrides.get("clamp"), list):
         overrides["clamp"] = tuple(overrides["clamp"])
     return SyMergeOptions(**{**PRESETS[preset], **overrides})

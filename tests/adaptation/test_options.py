@@ -40,7 +40,15 @@ def test_an_override_beats_the_preset():
         ({"warmup": 30}, r"warmup=30 must lie in \[0, 1\): it is a share of the run"),
         ({"lr_decay": "lineal"}, "Did you mean 'linear'"),
         ({"granularity": "chanel"}, "Did you mean 'channel'"),
-        ({"singular_rank": 0}, "singular_rank=0 must be 1 or more, or None for all"),
+        ({"singular_rank": 0}, "singular_rank=0 must be a whole number from 1, or None for all"),
+        ({"singular_rank": 2.5}, "singular_rank=2.5 must be a whole number from 1"),
+        ({"clamp": 5}, r"clamp=5 must be \(lowest, highest\), such as \(0.0, 1.0\), or None"),
+        ({"clamp": [1, 0]}, r"clamp=\(1, 0\) must be \(lowest, highest\)"),
+        ({"clamp": [0, "a"]}, r"clamp=\(0, 'a'\) must be \(lowest, highest\)"),
+        ({"density": "abc"}, r"density='abc' must be a number in \(0, 1\], or None"),
+        ({"augment": 5}, r"augment=5: give dict\(flip=0.5\) or the like, or None"),
+        ({"task_weights": 5}, "task_weights=5: give a number for each task"),
+        ({"task_weights": {"depth": "abc"}}, r"task_weights=\{'depth': 'abc'\}: give a number for each task"),
     ],
 )
 def test_refusals_name_the_value_and_the_remedy(arguments, told):
