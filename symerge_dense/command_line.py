@@ -16,18 +16,30 @@ def literal(text: str) -> Any:
         text: what was written.
 
     Returns:
-        ``'0.2'`` as 0.2, ``"{'a': 1}"`` as a dict, ``'true'`` as True, ``'none'`` as None; what is no Python literal
-        stays text.
+        ``'0.2'`` as 0.2, ``"{'a': 1}"`` and ``'dict(a=1)'`` as a dict, ``'true'`` as True, ``'none'`` as None; what is
+        no Python literal stays text. Nothing is run.
 
-    >>> literal("[0.3, 0.5]"), literal("true"), literal("mean")
-    ([0.3, 0.5], True, 'mean')
+    >>> literal("[0.3, 0.5]"), literal("true"), literal("mean"), literal("dict(flip=True, scales=(0.75, 1.0))")
+    ([0.3, 0.5], True, 'mean', {'flip': True, 'scales': (0.75, 1.0)})
     """
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        return ast.literal_eval(_Dicts().visit(ast.parse(text.strip(), mode="eval")))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
+
+
+class _Dicts(ast.NodeTransformer):
+    """Calls of ``dict`` with keywords alone become dicts, as configs write them."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        named = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+        plain = isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args
+        if not plain or len(named) < len(node.keywords):
+            return node  # which is no literal
+        return ast.Dict(keys=[ast.Constant(name) for name in named], values=list(named.values()))
 
 
 def pair(word: str, form: str, example: str, empty: bool = False) -> tuple[str, str]:

@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def explained(option: str) -> Iterator[None]:
-    """Let errors inside say which option they are about.
+def explained(where: str) -> Iterator[None]:
+    """Let errors inside the block say which part of the config they are about.
 
     Args:
-        option: its name.
+        where: name of that part.
 
     Raises:
-        ValueError: the block raises one.
+        ValueError: the block raises a TypeError or ValueError.
     """
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"adaptation.{option}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def check_forms(options: SyMergeOptions) -> None:
@@ -50,10 +50,6 @@ def check_forms(options: SyMergeOptions) -> None:
         raise ValueError(f"adaptation.density={options.density!r} must be a number in (0, 1], or None to merge all.")
     if options.augment is not None and not isinstance(options.augment, Mapping):
         raise ValueError(f"adaptation.augment={options.augment!r}: give dict(flip=0.5) or the like, or None.")
-    for name in ("flip", "color"):
-        value = (options.augment or {}).get(name, 0.0)
-        if not _is_number(value) or not 0 <= value <= 1:
-            raise ValueError(f"adaptation.augment: {name}={value!r} must be a number in [0, 1].")
     if not isinstance(weights, Mapping) or not all(map(_is_number, weights.values())):
         raise ValueError(f"adaptation.task_weights={weights!r}: give a number for each task, such as dict(depth=2.0).")
 

@@ -185,7 +185,7 @@ class SyMergeOptions:
             raise ValueError("adaptation learns nothing: set learn_coefficients or learn_layer to True.")
         check_views(self)
         if self.teacher != "experts":
-            with explained("teacher"):
+            with explained("adaptation.teacher"):
                 build_teacher(self.teacher)
             object.__setattr__(self, "teacher", plain_spec(self.teacher))
         check_batches(self)
@@ -199,7 +199,7 @@ class SyMergeOptions:
         Raises:
             ValueError: the teacher cannot teach them, or a loss takes no weights where ``uncertainty`` gives some.
         """
-        with explained("teacher"):
+        with explained("adaptation.teacher"):
             build_teacher(self.teacher).check(tasks, self)
         for name, task in tasks.items() if self.uncertainty != "ignore" else ():
             check_weighted(name, task, self.uncertainty)

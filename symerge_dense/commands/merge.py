@@ -23,8 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="what the experts were fine-tuned from: .safetensors, a folder of its shards, or .pth",
     )
-    add("--experts", required=True, nargs="+", metavar="NAME=FILE", help="for example depth=runs/depth.safetensors")
-    add("--out", required=True, metavar="FILE", help="the .safetensors file to write")
+    file_arguments(parser)
     add(
         "--set",
         nargs="+",
@@ -38,14 +37,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="merge the tensors whose names start so; default: 'backbone.' of this package's models, else all; the "
         "others are not written",
     )
-    add(
-        "--key",
-        nargs="+",
-        default=[],
-        metavar="KEY",
-        help="of the network in checkpoints of several, for example teacher; NAME=KEY for one expert, base=KEY",
-    )
-    add("--ema", action="store_true", help="take averaged (EMA) weights, where a checkpoint has them")
     add(
         "--heads",
         action="store_true",
@@ -62,6 +53,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--device", help="where to compute, for example cuda; default: the CPU")
     add("--hash", action="store_true", help="record the SHA-256 of whole inputs, not of samples only")
+
+
+def file_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what all commands take that write one file from those of several experts.
+
+    Args:
+        parser: of the command.
+    """
+    add = parser.add_argument
+    add("--experts", required=True, nargs="+", metavar="NAME=FILE", help="for example depth=runs/depth.safetensors")
+    add("--out", required=True, metavar="FILE", help="the .safetensors file to write")
+    add(
+        "--key",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="of the network in checkpoints of several, for example teacher; NAME=KEY for one expert, base=KEY",
+    )
+    add("--ema", action="store_true", help="take averaged (EMA) weights, where a checkpoint has them")
     add("--dry-run", action="store_true", help="check the inputs, say what would be done, and stop")
     add("--overwrite", action="store_true", help="replace --out")
 

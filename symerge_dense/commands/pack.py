@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from symerge_dense.commands.merge import INTERRUPTED
+from symerge_dense.commands.merge import INTERRUPTED, file_arguments
 
 __all__ = ["INTERRUPTED", "arguments", "run"]
 
@@ -13,8 +13,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command takes to ``parser``."""
     add = parser.add_argument
     add("--base", required=True, metavar="FILE", help="what the experts were fine-tuned from; needed to unpack, too")
-    add("--experts", required=True, nargs="+", metavar="NAME=FILE", help="for example depth=runs/depth.safetensors")
-    add("--out", required=True, metavar="FILE", help="the .safetensors file to write")
+    file_arguments(parser)
     add("--bits", type=int, default=4, help="per weight and task, 1 to 8; default: 4")
     add(
         "--shared-bits",
@@ -29,16 +28,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="what has a range of its own: channel (the first axis of a tensor), or tensor; default: channel",
     )
     add("--prefix", help="of the tensors that base and experts share; default: 'backbone.' of this package's models")
-    add(
-        "--key",
-        nargs="+",
-        default=[],
-        metavar="KEY",
-        help="of the network in checkpoints of several, for example teacher; NAME=KEY for one expert, base=KEY",
-    )
-    add("--ema", action="store_true", help="take averaged (EMA) weights, where a checkpoint has them")
-    add("--dry-run", action="store_true", help="check the inputs, say what would be done, and stop")
-    add("--overwrite", action="store_true", help="replace --out")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -191,11 +191,13 @@ class Augment:
         color: float = 0.0,
         protocol: Literal["default", "mtan"] = "default",
     ) -> None:
-        scales = () if zoom is None else tuple(float(scale) for scale in zoom)
-        if not 0 <= flip <= 1 or not 0 <= color <= 1:
-            raise ValueError(f"flip={flip}, color={color}: both must be in [0, 1].")
-        if zoom is not None and (not scales or not all(1 <= scale < np.inf for scale in scales)):
-            raise ValueError(f"zoom={zoom}: give one or more scales >= 1, for instance (1.0, 1.2, 1.5), or None.")
+        if not all(isinstance(share, (int, float)) and 0 <= share <= 1 for share in (flip, color)):
+            raise ValueError(f"flip={flip!r}, color={color!r}: both must be numbers in [0, 1].")
+        given = () if zoom is None else zoom
+        numbers = isinstance(given, (tuple, list)) and all(isinstance(scale, (int, float)) for scale in given)
+        if zoom is not None and (not numbers or not given or not all(1 <= scale < np.inf for scale in given)):
+            raise ValueError(f"zoom={zoom!r}: give one or more scales >= 1, for instance (1.0, 1.2, 1.5), or None.")
+        scales = tuple(map(float, given))
         if protocol not in ("default", "mtan"):
             raise ValueError(f"protocol={protocol!r}: must be 'default' or 'mtan'.")
         if protocol == "mtan":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from symerge_dense.adaptation.option_checks import explained as explained
 from symerge_dense.adaptation.options import SyMergeOptions, make_options
 from symerge_dense.adaptation.strong_views import StrongViews
 from symerge_dense.datasets.transforms import Augment
@@ -202,6 +202,8 @@ def check_adaptation(adaptation: Spec, tasks: Spec) -> None:
     check_keys(options.task_weights, list(tasks), "adaptation.task_weights")
     if options.augment is not None:
         check_arguments({"type": Augment, **options.augment}, None, "adaptation.augment")
+        with explained("adaptation.augment"):
+            Augment(**options.augment)
     if options.strong is not None:
         with explained("adaptation"):
             StrongViews(options.strong, (64, 64))
@@ -267,19 +269,3 @@ def check_numbers(values: Spec) -> None:
             raise ValueError(f"{name}={value!r} must be a whole number >= {least}.")
     if not isinstance(scales, list | tuple) or not scales or not all(isinstance(s, int | float) for s in scales):
         raise ValueError(f"baselines.scales={scales!r} must be a list of numbers, such as [0.3, 0.5].")
-
-
-@contextmanager
-def explained(where: str) -> Iterator[None]:
-    """Let errors inside the block say which part of the config they are about.
-
-    Args:
-        where: name of that part.
-
-    Raises:
-        ValueError: the block raises a TypeError or ValueError.
-    """
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from error

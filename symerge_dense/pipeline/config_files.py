@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import difflib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -90,11 +89,11 @@ class CfgOptions(DictAction):
 
     @staticmethod
     def _parse_iterable(val: str) -> Any:
-        if "dict(" in val:
-            return _with_dicts(val)
-        bare = val[:1] not in ("(", "[", "{", "'", '"')
-        found = val if bare and "," in val else literal(val)
-        return DictAction._parse_iterable(val) if isinstance(found, str) and set(val) & set(",[]()") else found
+        opened = val.startswith(("(", "[", "{", "'", '"', "dict("))
+        found = literal(val) if opened or "," not in val else val
+        if opened and found == val and "dict(" in val:
+            raise ValueError("give plain values in dict(key=value, ...), and quote the whole word for the shell.")
+        return DictAction._parse_iterable(val) if found == val and set(val) & set(",[]()") else found
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
@@ -104,32 +103,6 @@ class CfgOptions(DictAction):
             setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), **parse_overrides(values)})
         except ValueError as error:
             parser.exit(2, f"error: {error}\n")
-
-
-class _Dicts(ast.NodeTransformer):
-    """Calls of ``dict`` with keywords alone become dicts."""
-
-    def visit_Call(self, node: ast.Call) -> ast.Dict:
-        self.generic_visit(node)
-        named = {keyword.arg: keyword.value for keyword in node.keywords}
-        if not isinstance(node.func, ast.Name) or node.func.id != "dict" or node.args or None in named:
-            raise ValueError("no call but dict(key=value) is read")
-        return ast.Dict(keys=[ast.Constant(name) for name in named], values=list(named.values()))
-
-
-def _with_dicts(text: str) -> Any:
-    """The value of a text such as ``dict(flip=True, scales=(0.75, 1.0))``, as configs write it; nothing is run.
-
-    Args:
-        text: literals, and ``dict`` with keywords, at any depth.
-
-    Raises:
-        ValueError: it is anything else.
-    """
-    try:
-        return ast.literal_eval(_Dicts().visit(ast.parse(text.strip(), mode="eval")))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise ValueError("give plain values in dict(key=value, ...), and quote the whole word for the shell.") from None
 
 
 def parse_overrides(words: Sequence[str], flag: str = "--cfg-options") -> dict[str, Any]:
@@ -143,7 +116,8 @@ def parse_overrides(words: Sequence[str], flag: str = "--cfg-options") -> dict[s
         ``{'a.b': 1, 'c': 'x', 'd': ['a', 'b']}``, values read as MMEngine's DictAction and Python literals are.
 
     Raises:
-        ValueError: a word without a key or without '=', with brackets that do not close, or with a call but ``dict``.
+        ValueError: a word without a key or without '=', or with brackets that do not close or stand behind a name
+            other than ``dict``.
     """
     parsed: dict[str, Any] = {}
     for word in words:
@@ -157,8 +131,11 @@ def parse_overrides(words: Sequence[str], flag: str = "--cfg-options") -> dict[s
             parsed[key] = CfgOptions._parse_iterable(text)
         except ValueError as error:
             raise ValueError(f"{flag} {word!r}: {error}") from None
-        except AssertionError:
-            raise ValueError(f"{flag} {word!r}: brackets do not close; quote the value for the shell.") from None
+        except (AssertionError, RecursionError):
+            raise ValueError(
+                f"{flag} {word!r}: brackets do not close, or stand behind a name; write key='[1, 2]' or "
+                "key='dict(a=1)', and plain text with such brackets as key='\"text\"', quoted for the shell."
+            ) from None
     return parsed
 
 

@@ -164,6 +164,8 @@ def test_what_print_config_prints_can_be_run_again(tmp_path, monkeypatch, capsys
         ("a={'flip': 0.5}", {"flip": 0.5}),
         ("a=dict(flip=True, scales=(0.75, 1.0))", {"flip": True, "scales": (0.75, 1.0)}),
         ("a=[dict(type='ColorJitter', p=0.8), dict(b=dict())]", [{"type": "ColorJitter", "p": 0.8}, {"b": {}}]),
+        ("a=/data/dict(old)/base.pth", "/data/dict(old)/base.pth"),
+        ("a='f(b,c)'", "f(b,c)"),
         ("a=/data/my photos/base.pth", "/data/my photos/base.pth"),
         ("a=b=c", "b=c"),
     ],
@@ -172,7 +174,9 @@ def test_overrides_are_read_as_mmengine_and_python_read_them(word, value):
     assert parse_overrides([word]) == {"a": value}
 
 
-@pytest.mark.parametrize("word", ["rounds", "=3", "a=[1,(2]", "a=dict(b=c)", "a=dict(b=open('c'))", "a=dict(b=1"])
+@pytest.mark.parametrize(
+    "word", ["rounds", "=3", "a=[1,(2]", "a=dict(b=c)", "a=dict(b=open('c'))", "a=dict(b=1", "a=f(b,c)"]
+)
 def test_other_words_end_the_command(word, capsys):
     with pytest.raises(SystemExit) as end:
         main(["train", "rooms_symerge", "--cfg-options", word])

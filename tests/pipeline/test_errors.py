@@ -246,6 +246,8 @@ MISTYPED = {
     "adaptation.rounds=many": "adaptation.rounds='many' must be a value of type int",
     "adaptation.amp=1": "adaptation.amp=1 must be a value of type bool",
     "adaptation.task_weights.dept=2": "Did you mean 'depth'",
+    "adaptation.augment.flip=maybe": "adaptation.augment: flip='maybe', color=0.0: both must be numbers in",
+    "adaptation.augment.zoom=abc": "zoom='abc': give one or more scales >= 1",
     "adaptation.augment={'flp': 0.5}": "adaptation.augment: unknown key 'flp'. Did you mean 'flip'",
     "adaptation.preset=papr": "Did you mean 'paper'",
     "adaptation.layer=finl": "Did you mean 'final'",
