@@ -14,6 +14,7 @@ from symerge_dense.datasets.transforms import Augment
 from symerge_dense.engine.runner import check_settings
 from symerge_dense.experts.matching import Matching
 from symerge_dense.experts.recipe import Recipe
+from symerge_dense.fileio import optional_import
 from symerge_dense.models.multi_task import build_task
 from symerge_dense.registry import HEADS, TASKS, Registry, did_you_mean
 
@@ -165,6 +166,7 @@ def check_experts(experts: Spec, tasks: Collection[str]) -> None:
         check_options(Recipe, {**recipes[0], **recipes[1]}, f"experts.recipe, task {task}")
     if experts.get("match") is not None:
         check_options(Matching, experts["match"], "experts.match")
+        optional_import("scipy.optimize", "experts.match")  # missing, it would be missed after the experts are trained
 
 
 def check_mean(values: Spec) -> None:
@@ -174,8 +176,10 @@ def check_mean(values: Spec) -> None:
         values: {section: content}.
 
     Raises:
-        ValueError: a task has no file of an expert, or there is one task alone.
+        ValueError: a task has no file of an expert, there is one task alone, or ``mean`` is no bool.
     """
+    if not isinstance(values["base"].get("mean", False), bool):
+        raise ValueError(f"base.mean={values['base']['mean']!r} must be True or False.")
     given, tasks = values["experts"].get("checkpoints", {}), values["tasks"]
     if values["base"].get("mean") and (len(tasks) < 2 or any(task not in given for task in tasks)):
         missing = ", ".join(task for task in tasks if task not in given) or "a second task"

@@ -88,7 +88,7 @@ class ProbSurgeryStudent(SurgeryStudent):
         for level, adapter in self.model.levels(task).items():
             code = adapter.code(features[level])
             mean = adapter.along(code, adapter.up).float()
-            log_variance = adapter.along(code, self.spreads.get_submodule(task)[str(level)]).float()  # type: ignore[index]
+            log_variance = adapter.along(code, self.spreads.get_parameter(f"{task}.{level}")).float()
             noise = torch.randn(mean.shape, generator=self._noise, device=mean.device)
             sampled = features[level].float() - mean - noise * (0.5 * log_variance).exp()
             distance = mean_distance([sampled], [wanted[level]], own)
