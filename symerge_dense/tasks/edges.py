@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from symerge_dense.datasets.targets import INVALID_LABEL
+from symerge_dense.datasets.targets import INVALID_LABEL, boundary
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import MOVES, Array
 from symerge_dense.tasks.colors import Legend, keep_black
@@ -116,3 +116,26 @@ class Edges(Probability):
             limits: not used.
         """
         return Legend(("no", "yes"), ((round(PAPER),) * 3, (round(INK),) * 3))
+
+
+@TASKS.register_module()
+class SemanticEdges(Edges):
+    """Boundaries between classes, made from the labels of a segmentation; two chairs side by side have none."""
+
+    name: ClassVar[str] = "semantic_edges"
+    source: ClassVar[str | None] = "segmentation"
+
+    def derive(self, target: Array) -> Array:
+        """Both sides of every boundary between two classes; one towards a pixel without label is no edge.
+
+        Args:
+            target: class numbers (H,W).
+        """
+        return boundary(target, target != INVALID_LABEL)
+
+
+@TASKS.register_module()
+class OcclusionEdges(Edges):
+    """Where one surface hides another: edges of depth, without the creases at which surfaces meet."""
+
+    name: ClassVar[str] = "occlusion_edges"

@@ -25,7 +25,8 @@ class Vector(DenseTask):
     Attributes:
         components: a name per channel, of which the first ``channels`` count.
         mirrored: the components that change their sign when the image is mirrored left to right.
-        in_pixels: whether vectors are measured in pixels, so that a zoom makes them longer.
+        in_pixels: whether vectors are measured in the picture, in pixels or shares of it, so that a zoom makes them
+            longer.
 
     Raises:
         ValueError: there are fewer names than channels, or ``mirrored`` has an unknown one.

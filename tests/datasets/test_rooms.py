@@ -11,7 +11,7 @@ from builders.prepared_python import ROOT, Python
 
 from symerge_dense.datasets.class_names import NYU13
 from symerge_dense.datasets.rooms import render as rendering
-from symerge_dense.datasets.rooms.dataset import COUNTS, SOURCES, Rooms
+from symerge_dense.datasets.rooms.dataset import COUNTS, Rooms
 from symerge_dense.datasets.rooms.raycast import render
 from symerge_dense.datasets.rooms.render import FIELDS, render_frame, render_set
 from symerge_dense.datasets.rooms.scene import FACES, Camera, focal_length, random_scene
@@ -19,11 +19,13 @@ from symerge_dense.datasets.targets import boundary
 from symerge_dense.registry import TASKS
 
 SIZE = (36, 48)
+PLAIN = ("segmentation", "edges", "depth", "normals", "albedo", "shading")
+"""Tasks whose labels are stored with the frames."""
 
 
 @pytest.fixture(scope="module")
 def rules():
-    return {name: TASKS[name]() for name in SOURCES}
+    return {name: TASKS[name]() for name in PLAIN}
 
 
 @pytest.fixture(scope="module")

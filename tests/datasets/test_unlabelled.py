@@ -17,18 +17,19 @@ from torch.utils.data import DataLoader
 from symerge_dense.datasets.base import DenseDataset
 from symerge_dense.datasets.image_folder import ImageFolder
 from symerge_dense.datasets.nyuv2.mtan import NYUv2
-from symerge_dense.datasets.rooms.dataset import SOURCES, Rooms
+from symerge_dense.datasets.rooms.dataset import Rooms
 from symerge_dense.datasets.samplers import EpochSampler, PoolSampler
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.registry import TASKS
 
 SIZE = (6, 8)
+TASKS_OF_ROOMS = ("segmentation", "edges", "depth", "normals", "albedo", "shading")
 
 
 @pytest.fixture(scope="module")
 def rules():
-    return {name: TASKS[name]() for name in SOURCES}
+    return {name: TASKS[name]() for name in TASKS_OF_ROOMS}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Rooms: indoor scenes rendered on the spot, with perfect labels for six tasks."""
+"""Rooms: indoor scenes rendered on the spot, with perfect labels for many tasks."""
 
 import lazy_loader as lazy
 

@@ -1,4 +1,4 @@
-"""Rooms: rendered indoor scenes with perfect labels for six tasks, rendered at first use and kept."""
+"""Rooms: rendered indoor scenes with perfect labels for many tasks, rendered at first use and kept."""
 
 from __future__ import annotations
 
@@ -13,34 +13,28 @@ from numpy.typing import NDArray
 
 from symerge_dense.datasets.base import Array, DenseDataset, source_of
 from symerge_dense.datasets.class_names import NYU13
-from symerge_dense.datasets.rooms.render import FIELDS, SPLITS, field_shape, render_set
+from symerge_dense.datasets.rooms.labels import LABELS
+from symerge_dense.datasets.rooms.render import FIELDS, FURTHER, SPLITS, add_further, field_shape, render_set
 from symerge_dense.datasets.rooms.scene import focal_length
-from symerge_dense.datasets.targets import boundary
 from symerge_dense.datasets.transforms import Augment, TargetRule
 from symerge_dense.registry import DATASETS
 
 VERSION = 1  # of the frames: raise it with every change that alters a pixel
 SIZE = (96, 128)
 COUNTS = {"train": 450, "val": 200, "test": 200}
-SOURCES = {
-    "segmentation": "label",
-    "edges": "object",
-    "depth": "depth",
-    "normals": "normals",
-    "albedo": "albedo",
-    "shading": "shading",
-}
 
 
 @DATASETS.register_module()
 class Rooms(DenseDataset):
-    """Ray-cast rooms in the 13 classes of NYUv2: segmentation, depth, normals, edges, albedo, shading.
+    """Ray-cast rooms in the 13 classes of NYUv2, with labels for some twenty dense tasks (``serves``).
 
     The image is albedo times shading plus sensor noise. Depth is along the optical axis in metres; normals have
     NYUv2's channels (x right, z forward, y up); edges are the boundaries of things (two walls count as two). Every
-    pixel is valid. The camera's horizontal field of view is 60 degrees (``intrinsics``).
+    pixel is valid, but the room's own faces have no centre of a thing. The camera's horizontal field of view is 60
+    degrees (``intrinsics``). Functions in ``labels`` say what the other labels are.
 
     Frames are rendered at first use and kept in ``root/v<VERSION>-<H>x<W>-s<scene_seed>/<split>-<count>/<field>.npy``.
+    Labels that need more of the scenes than these fields render them again when they are first asked for.
 
     Args:
         split: 'train', 'val' or 'test'; their scenes are drawn independently.
@@ -57,7 +51,7 @@ class Rooms(DenseDataset):
     """
 
     DEFAULT_SIZE: ClassVar[tuple[int, int]] = SIZE
-    serves: ClassVar[frozenset[str]] = frozenset(SOURCES)
+    serves: ClassVar[frozenset[str]] = frozenset(LABELS)
     classes = NYU13
 
     def __init__(
@@ -81,7 +75,10 @@ class Rooms(DenseDataset):
         parent = Path(root) / f"v{VERSION}-{self.frame[0]}x{self.frame[1]}-s{scene_seed}"
         self.folder = _kept(parent, split, self.count, self.frame, scene_seed)
         self._open: dict[str, Array] = {}
-        for field in {"image", *(SOURCES[source_of(rule)] for rule in self.tasks.values())}:
+        wanted = {"image"}.union(*(LABELS[source_of(rule)][0] for rule in self.tasks.values()))
+        if wanted & set(FURTHER):
+            _complete(self.folder, split, self.frame, scene_seed)
+        for field in sorted(wanted):
             self._field(field)
 
     def __len__(self) -> int:
@@ -119,21 +116,14 @@ class Rooms(DenseDataset):
         return self.frame
 
     def target(self, index: int, name: str) -> Array:
-        """Segmentation int64 (H,W); depth, edges, shading float32 (H,W); normals, albedo float32 (H,W,3).
+        """Class maps int64 (H,W), numbers float32 (H,W), vectors and colours float32 (H,W,C).
 
         Args:
             index: image number, from 0.
             name: one of ``serves``.
         """
-        stored = np.array(self._field(SOURCES[name])[index])
-        if name == "segmentation":
-            return stored.astype(np.int64)
-        if name == "edges":
-            return boundary(stored)
-        values = stored.astype(np.float32)
-        if name == "normals":
-            return values / np.linalg.norm(values, axis=-1, keepdims=True)
-        return values if name == "depth" else values / 255
+        fields, label = LABELS[name]
+        return np.asarray(label(*(np.array(self._field(field)[index]) for field in fields)))
 
 
 def _kept(parent: Path, split: str, count: int, size: tuple[int, int], seed: int) -> Path:
@@ -145,6 +135,14 @@ def _kept(parent: Path, split: str, count: int, size: tuple[int, int], seed: int
     if folder is None:
         raise ValueError(f"{parent}: no rendered frames of {split!r}; the processes of a run must share this folder.")
     return folder
+
+
+def _complete(folder: Path, split: str, size: tuple[int, int], seed: int) -> None:
+    """Render the further fields of a set, where one is missing: one process on every node does."""
+    missing = not all((folder / f"{field}.npy").is_file() for field in FURTHER)
+    if int(os.environ.get("LOCAL_RANK", get_rank())) == 0 and missing:
+        add_further(folder, split, int(folder.name.split("-")[1]), size, seed)
+    barrier()
 
 
 def _largest_fit(parent: Path, split: str, count: int) -> Path | None:
@@ -163,6 +161,7 @@ def _mapped(folder: Path, field: str, size: tuple[int, int]) -> Array:
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path}: damaged ({error}); {remedy}.") from error
     expected = field_shape(field, int(folder.name.split("-")[1]), size)
-    if not isinstance(array, np.ndarray) or array.shape != expected or array.dtype != FIELDS[field][0]:
-        raise ValueError(f"{path}: damaged (expected {np.dtype(FIELDS[field][0])} {expected}); {remedy}.")
+    kind = np.dtype((FIELDS | FURTHER)[field][0])
+    if not isinstance(array, np.ndarray) or array.shape != expected or array.dtype != kind:
+        raise ValueError(f"{path}: damaged (expected {kind} {expected}); {remedy}.")
     return array

@@ -15,6 +15,7 @@ Array = NDArray[np.float32]
 Ids = NDArray[np.int16]
 SHADOW_GAP = 2e-3  # of the way to the lamp: a surface must not shade itself
 EXPOSURE = 1.7
+AWAY, SHADOW, LIT = range(3)  # a surface faces away from the lamp, faces it with something in between, or sees it
 SUBPIXELS = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
 
 
@@ -27,6 +28,7 @@ class Surface(NamedTuple):
         normal: (3,n) unit vectors.
         albedo: (3,n).
         shading: (n,).
+        light: (n,) ``AWAY``, ``SHADOW`` or ``LIT``.
     """
 
     distance: Array
@@ -34,6 +36,7 @@ class Surface(NamedTuple):
     normal: Array
     albedo: Array
     shading: Array
+    light: NDArray[np.uint8]
 
 
 def camera_rays(camera: Camera, size: tuple[int, int], rows: Array, columns: Array) -> Array:
@@ -48,6 +51,17 @@ def camera_rays(camera: Camera, size: tuple[int, int], rows: Array, columns: Arr
     focal = focal_length(size[1])
     inside = np.stack([(columns - size[1] / 2) / focal, (size[0] / 2 - rows) / focal, np.ones_like(rows)])
     return np.asarray(camera.axes.T @ inside, np.float32)
+
+
+def pixel_rays(camera: Camera, size: tuple[int, int]) -> Array:
+    """Rays (3,H*W) through the centres of all pixels, row by row; see ``camera_rays``.
+
+    Args:
+        camera: where the rays start.
+        size: (H, W) of the picture.
+    """
+    rows, columns = (grid.ravel() + np.float32(0.5) for grid in np.mgrid[: size[0], : size[1]].astype(np.float32))
+    return camera_rays(camera, size, rows, columns)
 
 
 def _enter(part: Part, origin: NDArray[np.float64], rays: Array) -> Array:
@@ -88,10 +102,16 @@ def _nearest(scene: Scene, origin: NDArray[np.float64], rays: Array, limit: Arra
     return limit, ids
 
 
-def _leave_room(scene: Scene, origin: NDArray[np.float64], rays: Array) -> tuple[Array, Ids]:
-    """Distance at which each ray meets a wall, and which of the six faces that is."""
+def leave_room(size: NDArray[np.float64], origin: NDArray[np.float64], rays: Array) -> tuple[Array, Ids]:
+    """Distance (n,) in ray lengths at which each ray meets a face of an empty room, and which of the six that is.
+
+    Args:
+        size: (3,) of the room, as in ``Scene``.
+        origin: (3,) start of the rays, in the room.
+        rays: (3,n).
+    """
     ahead = rays > 0
-    gap = np.where(ahead, scene.size[:, None], 0).astype(np.float32) - origin.astype(np.float32)[:, None]
+    gap = np.where(ahead, size[:, None], 0).astype(np.float32) - origin.astype(np.float32)[:, None]
     with np.errstate(divide="ignore"):
         distance = np.where(rays == 0, np.inf, gap / rays).astype(np.float32)
     axis = distance.argmin(0)
@@ -121,8 +141,14 @@ def _part_surface(part: Part, points: Array) -> tuple[Array, Array, float]:
     return turned, np.asarray(part.texture.albedo(u, v), np.float32), part.glow
 
 
-def _occlusion(scene: Scene, points: Array, normal: Array) -> Array:
-    """Ambient light lost near corners: each face darkens what is close to it and not parallel to it."""
+def ambient_light(scene: Scene, points: Array, normal: Array) -> Array:
+    """Share (n,) of the ambient light that corners leave: each face darkens what is close and not parallel to it.
+
+    Args:
+        scene: the room.
+        points: (3,n) on surfaces.
+        normal: (3,n) unit vectors.
+    """
     light = np.ones(points.shape[1], np.float32)
     for axis in range(3):
         for gap, slope in ((points[axis], normal[axis]), (np.float32(scene.size[axis]) - points[axis], -normal[axis])):
@@ -130,19 +156,37 @@ def _occlusion(scene: Scene, points: Array, normal: Array) -> Array:
     return light
 
 
-def _shade(scene: Scene, points: Array, normal: Array, glow: Array) -> Array:
-    """Shading (n,) in [0,1]: ambient light, plus the lamp where nothing is in between, plus the surface's own glow."""
+def _lamp(scene: Scene, points: Array, normal: Array) -> tuple[Array, NDArray[np.uint8]]:
+    """Light (n,) that comes straight from the lamp, and whether a surface faces it and sees it."""
     beam = points - scene.lamp.astype(np.float32)[:, None]
     length = np.sqrt((beam * beam).sum(0))
     facing = np.maximum(-(beam * normal).sum(0) / length, 0)
     lit = np.flatnonzero(facing > 0)
     reach = np.full(lit.size, 1 - SHADOW_GAP, np.float32)
     _, blocker = _nearest(scene, scene.lamp, beam[:, lit], reach, np.full(lit.size, -1, np.int16))
+    light = np.full(length.size, AWAY, np.uint8)
+    light[lit] = np.where(blocker >= 0, SHADOW, LIT)
     facing[lit[blocker >= 0]] = 0
-    direct = np.float32(scene.power) * facing / (1 + (length / 4) ** 2)
-    ambient = np.float32(scene.ambient) * (0.95 + 0.05 * normal[1]) * _occlusion(scene, points, normal)
+    return np.asarray(np.float32(scene.power) * facing / (1 + (length / 4) ** 2)), light
+
+
+def _shade(scene: Scene, points: Array, normal: Array, glow: Array) -> tuple[Array, NDArray[np.uint8]]:
+    """Shading (n,) in [0,1]: ambient light, plus the lamp where nothing is in between, plus the surface's own glow."""
+    direct, light = _lamp(scene, points, normal)
+    ambient = np.float32(scene.ambient) * (0.95 + 0.05 * normal[1]) * ambient_light(scene, points, normal)
     exposed = 1 - np.exp(np.float32(-EXPOSURE) * (ambient + direct))  # highlights stay below 1 without a plateau
-    return np.asarray(glow + (1 - glow) * exposed, np.float32)
+    return np.asarray(glow + (1 - glow) * exposed, np.float32), light
+
+
+def first_hit(scene: Scene, origin: NDArray[np.float64], rays: Array) -> tuple[Array, Ids]:
+    """Distance (n,) in ray lengths to the first surface, and its id, as in ``Surface``.
+
+    Args:
+        scene: what can be seen.
+        origin: (3,) start of the rays.
+        rays: (3,n).
+    """
+    return _nearest(scene, origin, rays, *leave_room(scene.size, origin, rays))
 
 
 def look(scene: Scene, origin: NDArray[np.float64], rays: Array) -> Surface:
@@ -153,7 +197,7 @@ def look(scene: Scene, origin: NDArray[np.float64], rays: Array) -> Surface:
         origin: (3,) start of the rays.
         rays: (3,n).
     """
-    distance, ids = _nearest(scene, origin, rays, *_leave_room(scene, origin, rays))
+    distance, ids = first_hit(scene, origin, rays)
     points = origin.astype(np.float32)[:, None] + rays * distance
     normal, albedo, glow = np.empty_like(points), np.empty_like(points), np.zeros_like(distance)
     order = np.argsort(ids, kind="stable")
@@ -165,7 +209,7 @@ def look(scene: Scene, origin: NDArray[np.float64], rays: Array) -> Surface:
         else:
             found = _part_surface(scene.parts[number - len(FACES)], points[:, index])
         normal[:, index], albedo[:, index], glow[index] = found
-    return Surface(distance, ids, normal, albedo, _shade(scene, points, normal, glow))
+    return Surface(distance, ids, normal, albedo, *_shade(scene, points, normal, glow))
 
 
 def _smooth(scene: Scene, size: tuple[int, int], view: Surface) -> None:
@@ -199,8 +243,7 @@ def render(scene: Scene, size: tuple[int, int]) -> dict[str, NDArray[Any]]:
         along the optical axis (m), ``normals`` in camera axes (right, forward, up), ``label`` (index into NYU13),
         ``object`` (id of the thing seen).
     """
-    rows, columns = (grid.ravel() + np.float32(0.5) for grid in np.mgrid[: size[0], : size[1]].astype(np.float32))
-    view = look(scene, scene.camera.position, camera_rays(scene.camera, size, rows, columns))
+    view = look(scene, scene.camera.position, pixel_rays(scene.camera, size))
     _smooth(scene, size, view)
     right, up, forward = scene.camera.axes.astype(np.float32)
     normals = np.stack([right, forward, up]) @ view.normal

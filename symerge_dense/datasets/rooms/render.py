@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +17,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from symerge_dense.datasets.rooms.gbuffer import POSE, gbuffer
 from symerge_dense.datasets.rooms.raycast import render
 from symerge_dense.datasets.rooms.scene import random_scene
 from symerge_dense.progress import track
@@ -33,6 +34,15 @@ FIELDS: dict[str, tuple[type[np.generic], int]] = {
     "shading": (np.uint8, 0),
 }
 """Stored dtype and channels (0: no channel axis) of every field; albedo and shading are 0..1 as 0..255."""
+FURTHER: dict[str, tuple[type[np.generic], int]] = {
+    "light": (np.uint8, 0),
+    "pattern": (np.uint8, 0),
+    "curvature": (np.float32, 0),
+    "ambient": (np.float32, 0),
+    "occlusion": (np.uint8, 0),
+    "pose": (np.float32, POSE),
+}
+"""The same of the fields of ``gbuffer``, which are rendered when a label needs them; a pose is one of the frame."""
 NOISE = 0.008  # standard deviation of the sensor's read noise; shot noise adds to it in bright pixels
 FEW = 16  # up to this many frames are rendered without starting processes
 
@@ -41,11 +51,13 @@ def field_shape(field: str, count: int, size: tuple[int, int]) -> tuple[int, ...
     """Shape of a field's array.
 
     Args:
-        field: key of ``FIELDS``.
+        field: key of ``FIELDS`` or ``FURTHER``.
         count: number of frames.
         size: (H, W) of a frame.
     """
-    channels = FIELDS[field][1]
+    if field == "pose":
+        return (count, POSE)
+    channels = (FIELDS | FURTHER)[field][1]
     return (count, *size, channels) if channels else (count, *size)
 
 
@@ -67,11 +79,22 @@ def render_frame(index: int, split: str, size: tuple[int, int], seed: int) -> di
     return {field: view[field].astype(dtype) for field, (dtype, _) in FIELDS.items()}
 
 
+def render_further(index: int, split: str, size: tuple[int, int], seed: int) -> dict[str, Array]:
+    """The fields of ``FURTHER`` of one frame: the same scene as that of ``render_frame``.
+
+    Args:
+        index: number of the frame, from 0.
+        split: one of ``SPLITS``.
+        size: (H, W) of the frame.
+        seed: of the scenes.
+    """
+    rng = np.random.default_rng((seed, SPLITS.index(split), index))
+    view = gbuffer(random_scene(rng), size)
+    return {field: view[field].astype(dtype) for field, (dtype, _) in FURTHER.items()}
+
+
 @contextmanager
-def _frames(
-    count: int, split: str, size: tuple[int, int], seed: int, workers: int
-) -> Iterator[Iterator[dict[str, Array]]]:
-    job = partial(render_frame, split=split, size=size, seed=seed)
+def _frames(job: Callable[[int], dict[str, Array]], count: int, workers: int) -> Iterator[Iterator[dict[str, Array]]]:
     if workers < 2 or count <= FEW:
         yield map(job, range(count))
         return
@@ -94,21 +117,56 @@ def render_set(
         seed: of the scenes.
         workers: processes that share the work (default: 2, or 1 on a single core); the result does not depend on it.
     """
+    job = partial(render_frame, split=split, size=size, seed=seed)
+    with _written(folder, FIELDS, job, f"rendering rooms ({split})", count, size, workers) as unfinished:
+        _publish(unfinished, folder)
+
+
+def add_further(
+    folder: Path, split: str, count: int, size: tuple[int, int], seed: int, workers: int | None = None
+) -> None:
+    """Render the fields of ``FURTHER`` into the folder of a set; each file appears complete or not at all.
+
+    Args:
+        folder: of the set, which ``render_set`` made.
+        split: as for ``render_set``.
+        count: as for ``render_set``.
+        size: as for ``render_set``.
+        seed: as for ``render_set``.
+        workers: as for ``render_set``.
+    """
+    job = partial(render_further, split=split, size=size, seed=seed)
+    with _written(folder, FURTHER, job, f"rendering further labels of rooms ({split})", count, size, workers) as made:
+        for field in FURTHER:
+            os.replace(made / f"{field}.npy", folder / f"{field}.npy")
+
+
+@contextmanager
+def _written(
+    folder: Path,
+    fields: Mapping[str, tuple[type[np.generic], int]],
+    job: Callable[[int], dict[str, Array]],
+    told: str,
+    count: int,
+    size: tuple[int, int],
+    workers: int | None,
+) -> Iterator[Path]:
+    """A hidden folder beside ``folder`` with all frames of some fields; it is gone afterwards."""
     workers = min(2, os.cpu_count() or 1) if workers is None else workers
     unfinished = folder.with_name(f".rendering-{uuid4().hex}")
     unfinished.mkdir(parents=True)
     try:
         stores = {
             field: np.lib.format.open_memmap(unfinished / f"{field}.npy", "w+", dtype, field_shape(field, count, size))
-            for field, (dtype, _) in FIELDS.items()
+            for field, (dtype, _) in fields.items()
         }
-        with _frames(count, split, size, seed, workers) as frames:
-            for index, frame in enumerate(track(frames, f"rendering rooms ({split})", count)):
+        with _frames(job, count, workers) as frames:
+            for index, frame in enumerate(track(frames, told, count)):
                 for field, store in stores.items():
                     store[index] = frame[field]
         for store in stores.values():
             store.flush()
-        _publish(unfinished, folder)
+        yield unfinished
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]
 Color = tuple[float, float, float]
 Kind = Literal["plain", "checker", "stripes", "noise", "wood", "tiles", "planks", "spines", "painting"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # One tile of random numbers for every noise texture; fixed, so that a texture depends on its parameters alone.
 LATTICE = np.random.default_rng(20240229).random((64, 64)).astype(np.float32)
