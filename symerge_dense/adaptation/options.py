@@ -197,8 +197,15 @@ class SyMergeOptions:
             tasks: {task: its rules} of the merged model.
 
         Raises:
-            ValueError: the teacher cannot teach them, or a loss takes no weights where ``uncertainty`` gives some.
+            ValueError: the teacher cannot teach them, a loss takes no weights where ``uncertainty`` gives some, or
+                CutMix would mix images that have one label each.
         """
+        whole = [name for name, task in tasks.items() if task.image_level]
+        if self.cutmix and whole:
+            raise ValueError(
+                f"adaptation.cutmix={self.cutmix} mixes parts of images, and {', '.join(whole)} has one label for the "
+                "whole of an image; leave cutmix out, or these tasks."
+            )
         with explained("adaptation.teacher"):
             build_teacher(self.teacher).check(tasks, self)
         for name, task in tasks.items() if self.uncertainty != "ignore" else ():

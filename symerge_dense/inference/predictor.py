@@ -121,6 +121,12 @@ class Predictor:
                 "this model's file gives decisions, which cannot be averaged; leave out flip and tile, or export it "
                 "with raw outputs."
             )
+        whole = [name for name, task in self.tasks.items() if task.image_level]
+        if self.tile and whole:
+            raise ValueError(
+                f"tile={self.tile}: {', '.join(whole)} is a task of the whole image, which no tile shows; leave out "
+                f"tile, or name other tasks, tasks={[name for name in self.tasks if name not in whole]}."
+            )
 
     # -- predicting -------------------------------------------------------------------------------------------------
     @overload

@@ -16,6 +16,30 @@ from symerge_dense.tasks.base import DenseTask
 PREFIX = "module."
 
 
+def fitted(head: Head, task: DenseTask) -> Head:
+    """The head, once it is known to pool where its task is one of the whole image, and not to where it is dense.
+
+    Args:
+        head: of the task. A wrapped module says ``pooled = True`` in its class.
+        task: dense or of the whole image.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    pooled = head.pooled or getattr(getattr(head, "module", None), "pooled", False) is True
+    if task.image_level and not pooled:
+        raise ValueError(
+            f"task {task.name!r} is one of the whole image, and head {head.name!r} gives a map; choose one that pools: "
+            f"heads=dict({task.name}=dict(type='Pooled')), or say pooled = True in the class of your own that does."
+        )
+    if pooled and not task.image_level:
+        raise ValueError(
+            f"task {task.name!r} is dense, and head {head.name!r} gives one value for the whole image; choose another, "
+            f"such as heads=dict({task.name}=dict(type='MultiScale'))."
+        )
+    return head
+
+
 class ModuleHead(Head):
     """An ``nn.Module`` as a head; its ``forward`` maps the list of features to one tensor (N,channels,h,w).
 

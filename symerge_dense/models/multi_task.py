@@ -17,7 +17,7 @@ from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.heads import mmseg as mmseg_head  # noqa: F401 - enters its head into HEADS
 from symerge_dense.models.heads.base import Head
 from symerge_dense.models.hub import HubModel
-from symerge_dense.models.module_head import build_head
+from symerge_dense.models.module_head import build_head, fitted
 from symerge_dense.models.plugins import check_registered
 from symerge_dense.models.task_specs import Spec, build_task, task_spec
 from symerge_dense.models.training import NonFiniteLoss, StackingPreprocessor, TrainableModel, check_finite
@@ -72,7 +72,7 @@ class MultiTaskModel(HubModel, TrainableModel):
         self._task_specs = {name: task_spec(self.tasks[name], tasks[name]) for name in tasks}
         features = self.backbone.channels, self.backbone.strides
         self.heads = nn.ModuleDict(
-            {name: build_head(heads[name], task, *features) for name, task in self.tasks.items()}
+            {name: fitted(build_head(heads[name], task, *features), task) for name, task in self.tasks.items()}
         )
         self.align_corners = align_corners
         self._preprocessing = {"mean": [float(value) for value in mean], "std": [float(value) for value in std]}

@@ -9,6 +9,9 @@ from .directions import VanishingDirection as VanishingDirection
 from .edges import Edges as Edges
 from .edges import OcclusionEdges as OcclusionEdges
 from .edges import SemanticEdges as SemanticEdges
+from .image_level import LightSource as LightSource
+from .image_level import ObjectCount as ObjectCount
+from .image_level import RoomType as RoomType
 from .intrinsic import Albedo as Albedo
 from .intrinsic import Intrinsic as Intrinsic
 from .intrinsic import Shading as Shading

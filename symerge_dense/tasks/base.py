@@ -36,9 +36,12 @@ class DenseTask(Predictions):
             ``flip`` says, 'zoom' as ``zoom`` (a 'stretch' by the mean of both axes), 'rotation' as ``rotate``, 'warp'
             not at all.
         class_map: whether targets are class numbers, (H,W) of an integer type; else they are float32, (H,W) or (H,W,C).
+        image_level: whether one label holds for the whole image: targets are then maps that are the same everywhere,
+            and the head gives (N,C,1,1).
         channels: C, the number of channels that a head of this task must give.
     """
 
+    image_level: ClassVar[bool] = False
     metrics: ClassVar[dict[str, bool]]
     headline: ClassVar[str]
     delta_metrics: ClassVar[tuple[str, ...] | None] = None

@@ -33,8 +33,10 @@ class FixedClasses(Segmentation):
         """Exchange the classes of ``exchanged``.
 
         Args:
-            target: mirrored class numbers (H,W).
+            target: mirrored class numbers (H,W), or a number per class (h,w,C), as experts' labels are kept.
         """
+        if target.ndim == 3:
+            return target[..., self._mirrored[: self.channels]]
         return self._mirrored[target].astype(target.dtype)
 
 

@@ -58,15 +58,16 @@ def _same_draws(head: Head, features: list[Tensor]) -> Tensor:
 
 
 def check_output(build: HeadBuilder) -> None:
-    """The output has the task's channels, at the resolution of one of the features, for 1, 2 and 13 channels."""
+    """The output has the task's channels, at the resolution of a feature or pooled, for 1, 2 and 13 channels."""
     features = example_features()
     sizes = {tuple(feature.shape[-2:]) for feature in features}
     for channels in (1, 2, 13):
         output = build(channels)(features)
+        allowed = {(1, 1)} if build(channels).pooled else sizes
         expect(
-            output.shape[:2] == (2, channels) and tuple(output.shape[-2:]) in sizes,
+            output.shape[:2] == (2, channels) and tuple(output.shape[-2:]) in allowed,
             f"with channels={channels} it gives {tuple(output.shape)}; give (N, {channels}, h, w) with h, w of a "
-            f"feature: {sorted(sizes)}.",
+            f"feature: {sorted(sizes)}; or (N, {channels}, 1, 1), where the class says pooled = True.",
         )
 
 

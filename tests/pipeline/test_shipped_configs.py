@@ -22,7 +22,7 @@ from symerge_dense.pipeline.config import config_hash, load_config
 from symerge_dense.pipeline.network import check_network, network
 
 CONFIGS = ROOT / "configs"
-FOUND = {".": 12, "_base_": 4, "experts": 8, "merge": 2, "ablation": 3}  # files in each folder: count a new one
+FOUND = {".": 13, "_base_": 4, "experts": 9, "merge": 2, "ablation": 3}  # files in each folder: count a new one
 TOP = sorted(path.name for path in CONFIGS.glob("*.py"))
 ABLATIONS = sorted((CONFIGS / "ablation").glob("*.py"))
 FREE = {"save_every", "num_workers", "amp", "batchnorm", "recalibration_images"}  # of every row alike, or of no result

@@ -53,6 +53,8 @@ def test_a_mirror_exchanges_left_and_right(task: Orientation | Layout) -> None:
     left, right = names.index("left"), names.index("right")
     turned = task.flip(np.array([[left, right, 5, 255]], np.int64))
     assert turned.tolist() == [[right, left, 5, 255]]
+    labels = np.arange(6, dtype=np.float16).reshape(1, 1, 6)  # of an expert: a number per class
+    assert task.flip(labels)[0, 0, left] == right and task.flip(task.flip(labels)).tolist() == labels.tolist()
     output = torch.arange(6.0).view(1, 6, 1, 1)
     assert task.mirror_output(output)[0, left, 0, 0] == right
 

@@ -19,6 +19,7 @@ from symerge_dense.datasets.targets import boundary
 
 Array = NDArray[Any]
 ORIENTATIONS = ("up", "down", "left", "right", "viewer", "slanted")
+VISIBLE = 1e-3  # share of the picture's pixels from which on a thing is counted
 TILT = np.deg2rad(30.0)  # a surface this far from level and from upright is slanted
 
 
@@ -154,6 +155,28 @@ def vanishing_direction(depth: Array, pose: Array) -> Array:
     return np.where(length > 0.5, way / np.maximum(length, 0.5), np.nan).astype(np.float32)
 
 
+def object_count(things: Array) -> Array:
+    """Number float32 (H,W), the same everywhere, of things that cover a thousandth of the picture or more.
+
+    Args:
+        things: stored ids (H,W).
+    """
+    pixels = np.bincount(things.ravel())[len(FACES) :]
+    return np.full(things.shape, (pixels >= max(VISIBLE * things.size, 1)).sum(), np.float32)
+
+
+def light_source(depth: Array, pose: Array) -> Array:
+    """Unit vector float32 (H,W,3), the same everywhere, from the camera to the lamp (right, forward, up).
+
+    Args:
+        depth: (H,W); only its size counts.
+        pose: stored.
+    """
+    given = Pose.of(pose)
+    way = given.camera.axes[[0, 2, 1]] @ (given.lamp - given.camera.position)
+    return np.broadcast_to((way / np.linalg.norm(way)).astype(np.float32), (*depth.shape, 3))
+
+
 def _upright() -> Camera:
     return Camera(np.zeros(3), np.eye(3))
 
@@ -213,6 +236,8 @@ LABELS: dict[str, tuple[tuple[str, ...], Callable[..., Array]]] = {
     "ambient_occlusion": (("ambient",), _as_it_is),
     "foreground": (("object",), foreground),
     "centre_offset": (("object",), centre_offset),
+    "object_count": (("object",), object_count),
+    "light_source": (("depth", "pose"), light_source),
     "vanishing_direction": (("depth", "pose"), vanishing_direction),
 }
 """{label: (stored fields that it is computed from, function of them)}."""

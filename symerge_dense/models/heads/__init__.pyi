@@ -3,3 +3,4 @@ from .mmseg import MMSegHead as MMSegHead
 from .native import DeepLab as DeepLab
 from .native import Linear as Linear
 from .native import MultiScale as MultiScale
+from .native import Pooled as Pooled

@@ -23,6 +23,9 @@ class Head(nn.Module, ABC):
     ``layers`` maps the names of adaptable layers to dotted submodule names of the head: 'final' is the predictor,
     'pre_final' the convolution before it with its norm (empty in heads without one).
 
+    Attributes:
+        pooled: whether it gives one value for the whole image, (N,channels,1,1), as image-level tasks need.
+
     Args:
         in_channels: of the backbone's features, finest first.
         strides: of the same features.
@@ -34,6 +37,7 @@ class Head(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    pooled: ClassVar[bool] = False
     layers: dict[str, tuple[str, ...]]
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""The heads of this package: torchvision's DeepLabv3, a light multi-scale one, and a single linear layer."""
+"""The heads of this package: torchvision's DeepLabv3, a light multi-scale one, one linear layer, and pooling."""
 
 from __future__ import annotations
 
@@ -105,4 +105,32 @@ class Linear(Head):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         output: Tensor = self.predict(self.norm(features[-1]))
+        return output
+
+
+@HEADS.register_module()
+class Pooled(Head):
+    """One value for the whole image: the last feature's mean, a 1x1 convolution with ReLU, and the predictor.
+
+    For image-level tasks, as in image classification. There is no BatchNorm, so that one image is a batch.
+
+    Args:
+        in_channels: of the backbone's features, finest first.
+        strides: of the same features.
+        channels: output channels of the task.
+        width: channels inside the head.
+    """
+
+    name: ClassVar[str] = "Pooled"
+    pooled: ClassVar[bool] = True
+
+    def __init__(self, in_channels: Sequence[int], strides: Sequence[int], channels: int, width: int = 128) -> None:
+        super().__init__(in_channels, strides, channels, width=width)
+        self.conv = nn.Conv2d(in_channels[-1], width, 1)
+        self.predict = nn.Conv2d(width, channels, 1)
+        self.layers = {"final": ("predict",), "pre_final": ("conv",)}
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        mean = features[-1].mean(dim=(2, 3), keepdim=True)
+        output: Tensor = self.predict(F.relu(self.conv(mean)))
         return output
