@@ -14,7 +14,7 @@ if VERSION is None:
 CONVERT = ["h5py>=3.12", "scipy>=1.15", "pyarrow>=19", "OpenEXR>=3.3"]
 # `symerge export --to onnx`, and `symerge predict` on what it writes. PyTorch imports onnxscript for its exporter.
 EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
-PARTS = ("_base_", "ablation", "experts", "merge")
+PARTS = ("_base_", "ablation", "experts", "merge", "studies")
 CONFIGS = ["symerge_dense.configs", *(f"symerge_dense.configs.{part}" for part in PARTS)]
 
 setup(

@@ -9,6 +9,7 @@ from . import models as models
 from . import pipeline as pipeline
 from . import preparation as preparation
 from . import report as report
+from . import studies as studies
 from . import tasks as tasks
 from .adaptation.adapt import adapt as adapt
 from .adaptation.hook import SyMergeHook as SyMergeHook

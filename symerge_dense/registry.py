@@ -194,6 +194,7 @@ TASKS: Registry[Any] = Registry("task", mmengine.TASK_UTILS, ["symerge_dense.tas
 MERGERS: Registry[Any] = Registry("merger", None, ["symerge_dense.merging.methods"])
 ADAPTIVE_METHODS: Registry[Any] = Registry("adaptive method", None, ["symerge_dense.adaptation.methods"])
 TEACHERS: Registry[Any] = Registry("teacher", None, ["symerge_dense.adaptation.teachers"])
+STUDIES: Registry[Any] = Registry("study", None, ["symerge_dense.studies"])
 HOOKS: Registry[Any] = Registry("hook", mmengine.HOOKS, ["symerge_dense.engine", "symerge_dense.adaptation.hook"])
 METRICS: Registry[Any] = Registry("metric", mmengine.METRICS, ["symerge_dense.evaluation.metric"])
 DATA_SAMPLERS: Registry[Any] = Registry("sampler", mmengine.DATA_SAMPLERS, ["symerge_dense.datasets.samplers"])

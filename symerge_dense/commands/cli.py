@@ -18,6 +18,7 @@ COMMANDS = {
     "test": "evaluate a checkpoint on a labelled split",
     "predict": "predict images, videos or a camera with a finished model",
     "compare": "put every merging method on the experts of a config",
+    "study": "test a claim of the method: runs, intervals over seeds, a verdict",
     "merge": "merge checkpoint files by a static method",
     "pack": "put experts into one file, at a few bits per weight",
     "unpack": "the checkpoint of one task from a packed file",

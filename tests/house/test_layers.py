@@ -111,12 +111,14 @@ PLUGINS = {
     "MERGERS": ("merging/methods",),
     "ADAPTIVE_METHODS": ("adaptation/methods",),
     "TEACHERS": ("adaptation/teachers",),
+    "STUDIES": ("studies",),
 }
 FOLDERS = {
     "merging/methods": "MERGERS",
     "adaptation/methods": "ADAPTIVE_METHODS",
     "adaptation/teachers": "TEACHERS",
     "models/heads": "HEADS",
+    "studies": "STUDIES",
 }
 SHARED = {"base.py", "__init__.py"}  # of a plug-in folder: what its plug-ins derive from, and what it exports
 

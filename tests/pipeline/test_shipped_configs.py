@@ -20,9 +20,17 @@ from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline import data as sources
 from symerge_dense.pipeline.config import config_hash, load_config
 from symerge_dense.pipeline.network import check_network, network
+from symerge_dense.registry import STUDIES
 
 CONFIGS = ROOT / "configs"
-FOUND = {".": 13, "_base_": 4, "experts": 9, "merge": 2, "ablation": 3}  # files in each folder: count a new one
+FOUND = {
+    ".": 13,
+    "_base_": 5,
+    "experts": 9,
+    "merge": 2,
+    "ablation": 3,
+    "studies": len(STUDIES),  # one for each
+}  # files in each folder: count a new one
 TOP = sorted(path.name for path in CONFIGS.glob("*.py"))
 ABLATIONS = sorted((CONFIGS / "ablation").glob("*.py"))
 FREE = {"save_every", "num_workers", "amp", "batchnorm", "recalibration_images"}  # of every row alike, or of no result
@@ -89,7 +97,8 @@ def test_every_file_is_known():
 
 
 def test_every_part_serves_a_config():
-    reached = set().union(*(ancestors(path) for path in [*(CONFIGS / name for name in TOP), *ABLATIONS]))
+    studies = (CONFIGS / "studies").glob("*.py")
+    reached = set().union(*(ancestors(path) for path in [*(CONFIGS / name for name in TOP), *ABLATIONS, *studies]))
     assert reached == set(CONFIGS.rglob("*.py"))
 
 

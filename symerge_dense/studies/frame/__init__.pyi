@@ -1,0 +1,9 @@
+from .execution import run_study as run_study
+from .intervals import Interval as Interval
+from .intervals import t_interval as t_interval
+from .laboratory import Laboratory as Laboratory
+from .plan import Plan as Plan
+from .plan import load_plan as load_plan
+from .study import Measured as Measured
+from .study import Study as Study
+from .study import Verdict as Verdict

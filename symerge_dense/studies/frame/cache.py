@@ -1,0 +1,133 @@
+"""Results of runs, kept by content: one JSON file each, under a hash of everything that determines it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from symerge_dense.pipeline.config import to_json
+from symerge_dense.progress import say
+from symerge_dense.report.results import write_results
+
+CACHE_VERSION = 1
+"""Of the kept files. Raise it with every change of the code that alters a number."""
+Kept = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunCache:
+    """A folder of results, experts and labels that all studies share.
+
+    Args:
+        folder: made where it is missing.
+    """
+
+    folder: Path
+
+    @property
+    def experts(self) -> Path:
+        """Folder of base and experts."""
+        return self.folder / "experts"
+
+    @property
+    def labels(self) -> Path:
+        """Folder of the experts' cached labels."""
+        return self.folder / "labels"
+
+    def file(self, kind: str, asked: Mapping[str, Any]) -> Path:
+        """The file of a result.
+
+        Args:
+            kind: of experiment.
+            asked: everything that determines it, as plain values.
+        """
+        text = json.dumps(to_json(asked), sort_keys=True)
+        return self.folder / "runs" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+
+    def read(self, kind: str, asked: Mapping[str, Any]) -> Kept | None:
+        """A kept result; None where it has to be made.
+
+        A damaged file, or one of another version, is set aside and never deleted; a message says so.
+
+        Args:
+            kind: of experiment.
+            asked: everything that determines it.
+        """
+        path = self.file(kind, asked)
+        try:
+            kept = json.loads(path.read_text("utf-8"))
+            numbers, version = kept["numbers"], kept["version"]
+            if version == CACHE_VERSION and isinstance(numbers, dict):
+                return {**kept, "numbers": {name: _number(value) for name, value in numbers.items()}}
+            why = f"is of version {version}, and this is version {CACHE_VERSION}"
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            why = "is damaged"
+        aside = path.with_name(f"{path.name}.old")
+        path.replace(aside)
+        say(f"{path} {why}: the run is made anew, the file is kept as {aside.name}.")
+        return None
+
+    def write(
+        self, kind: str, asked: Mapping[str, Any], numbers: Mapping[str, float], about: Mapping[str, Any]
+    ) -> None:
+        """Keep a result, whole or not at all.
+
+        Args:
+            kind: of experiment.
+            asked: everything that determines it.
+            numbers: the result.
+            about: seconds, device and versions.
+        """
+        kept = {
+            "version": CACHE_VERSION,
+            "kind": kind,
+            "numbers": dict(numbers),
+            "about": dict(about),
+            "asked": to_json(asked),
+        }
+        write_results(self.file(kind, asked), kept)
+
+    def fetch(self, kind: str, asked: Mapping[str, Any], make: Callable[[], Mapping[str, float]]) -> dict[str, float]:
+        """A kept result, or a new one that is kept.
+
+        Args:
+            kind: of experiment.
+            asked: everything that determines it.
+            make: gives the result.
+        """
+        kept = self.read(kind, asked)
+        if kept is None:
+            self.write(kind, asked, make(), {})
+            kept = self.read(kind, asked)
+        assert kept is not None
+        return dict(kept["numbers"])
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Let one process at a time do a thing, such as training an expert. A killed process leaves no lock.
+
+        Args:
+            name: of the thing.
+        """
+        path = self.folder / "locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            try:
+                import fcntl
+            except ImportError:  # not on Windows: one process at a time is then the user's care
+                yield
+                return
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _number(value: Any) -> float:
+    """JSON has no NaN: it is kept as null."""
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,182 @@
+"""A study is run: experts first, then every run that the cache lacks, one after another or in several processes."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from symerge_dense.pipeline import run_dir
+from symerge_dense.pipeline.config import Spec, config_hash
+from symerge_dense.pipeline.run_info import run_facts
+from symerge_dense.progress import Bar, say, silent
+from symerge_dense.registry import import_plugins, imported
+from symerge_dense.studies.frame.cache import RunCache
+from symerge_dense.studies.frame.laboratory import Laboratory, Run
+from symerge_dense.studies.frame.outputs import FILES, Record, write_study
+from symerge_dense.studies.frame.plan import Plan
+from symerge_dense.studies.frame.study import Measured
+
+ROOT = run_dir.ROOT / "studies"
+Item = tuple[Run, Any]
+
+
+def run_study(
+    plan: Plan, work_dir: str | None = None, resume: bool = False, cache: str | None = None, jobs: int = 1
+) -> Record:
+    """Run what is missing of a study, judge it, and write its files.
+
+    Args:
+        plan: of the study.
+        work_dir: folder for the results; None takes work_dirs/studies/NAME, with -quick behind a reduced one.
+        resume: go on with what the folder holds, or write its results anew.
+        cache: folder of experts and runs that studies share; None takes work_dirs/studies/cache.
+        jobs: processes; the results do not depend on their number.
+
+    Returns:
+        The content of study.json.
+
+    Raises:
+        ValueError: the folder holds a study and ``resume`` is False, or anything of the grid is wrong.
+    """
+    if jobs < 1:
+        raise ValueError(f"--jobs {jobs}: give at least 1.")
+    kept = RunCache(Path(cache or ROOT / "cache").absolute())
+    runs = plan.runs()
+    laboratories = [plan.laboratory(run, kept) for run in runs]  # what is wrong with the grid is known now
+    _share_pools(laboratories)
+    folder = Path(work_dir or ROOT / (plan.name + ("-quick" if plan.quick else "")))
+    run_dir.open_run(folder, plan.config, resume)
+    hashes = _train(plan, runs, laboratories, kept, jobs)
+    asked = [
+        {"version": plan.study.version, **one.asked(run, hashes[one.ground])}
+        for run, one in zip(runs, laboratories, strict=True)
+    ]
+    _fill(plan, runs, asked, kept, jobs)
+    found = [kept.read(plan.study.experiment, one) for one in asked]
+    measured = [Measured(run, one["numbers"]) for run, one in zip(runs, found, strict=True) if one is not None]
+    record = write_study(folder, plan, measured, _costs(measured, [one for one in found if one is not None]))
+    say(f"{plan.study.title}: {record['verdict']['outcome']}. {record['verdict']['reason']}")
+    say(f"In {folder}: {', '.join(FILES)}")
+    return record
+
+
+def _costs(measured: Sequence[Measured], kept: Sequence[Spec]) -> dict[str, Any]:
+    seconds = [one["about"].get("seconds", 0.0) for one in kept]
+    runs = [
+        {"label": one.label, "seed": one.run["seed"], "seconds": value}
+        for one, value in zip(measured, seconds, strict=True)
+    ]
+    return {"seconds": round(sum(seconds), 1), "runs": runs, **run_facts()}
+
+
+def _share_pools(laboratories: Sequence[Laboratory]) -> None:
+    """Read unlabelled images once for all runs that have the same, and find out now whether they can be read."""
+    pools: dict[str, Any] = {}
+    for one in laboratories:
+        key = config_hash(one.config.data["unlabelled"])
+        if key not in pools:
+            pools[key] = one.pool
+        one.pool = pools[key]
+
+
+# -- experts, then runs -----------------------------------------------------------------------------------------------
+def _train(
+    plan: Plan, runs: Sequence[Run], laboratories: Sequence[Laboratory], cache: RunCache, jobs: int
+) -> dict[str, dict[str, str]]:
+    """Train what is missing of the experts of all runs; {ground: hashes of its base and experts}."""
+    first: dict[str, Run] = {}
+    tasks: dict[str, set[str]] = {}
+    for run, one in zip(runs, laboratories, strict=True):
+        first.setdefault(one.ground, run)
+        tasks.setdefault(one.ground, set()).update(one.config.tasks)
+    ordered = {ground: [task for task in plan.values["tasks"] if task in tasks[ground]] for ground in first}
+    items: list[Item] = [(first[ground], (ground, ordered[ground])) for ground in first]
+    found: dict[str, dict[str, str]] = {}
+    with Bar("base and experts", len(items)) as bar:
+        for ground, hashes in _each(functools.partial(_train_one, plan, cache), items, jobs):
+            found[ground] = hashes
+            bar.advance()
+    return found
+
+
+def _train_one(plan: Plan, cache: RunCache, run: Run, wanted: tuple[str, list[str]]) -> tuple[str, dict[str, str]]:
+    ground, tasks = wanted
+    with _alone(run["seed"]):
+        return ground, plan.laboratory(run, cache, tasks).train()
+
+
+def _fill(plan: Plan, runs: Sequence[Run], asked: Sequence[Spec], cache: RunCache, jobs: int) -> None:
+    """Make the runs that the cache lacks. Two runs that ask for the same are one."""
+    kind = plan.study.experiment
+    wanted = {cache.file(kind, one): (run, one) for run, one in zip(runs, asked, strict=True)}
+    missing: list[Item] = [item for item in wanted.values() if cache.read(kind, item[1]) is None]
+    with Bar(f"runs of {plan.name}", len(wanted), len(wanted) - len(missing)) as bar:
+        for label in _each(functools.partial(_make_one, plan, cache), missing, jobs):
+            bar.advance(label)
+
+
+def _make_one(plan: Plan, cache: RunCache, run: Run, asked: Spec) -> str:
+    kind, label = plan.study.experiment, f"{run['label']}, seed {run['seed']}"
+    if cache.read(kind, asked) is None:  # another study may have made it in the meantime
+        start = time.perf_counter()
+        with _alone(run["seed"]):
+            numbers = plan.study.measure(plan.laboratory(run, cache), run)
+        cache.write(kind, asked, numbers, {"seconds": round(time.perf_counter() - start, 2), **run_facts()})
+    return label
+
+
+@contextmanager
+def _alone(seed: int) -> Iterator[None]:
+    """Silence, one thread and fresh random numbers: a run gives the same whatever runs beside or before it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        with silent():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+# -- processes --------------------------------------------------------------------------------------------------------
+def _each(work: Callable[..., Any], items: Sequence[Item], jobs: int) -> Iterator[Any]:
+    """What ``work`` returns for every item, in the order of completion."""
+    if jobs == 1 or len(items) < 2:
+        for item in items:
+            yield work(*item)
+        return
+    before = multiprocessing.active_children()
+    spawn = multiprocessing.get_context("spawn")
+    number = spawn.Value("i", 0)
+    executor = ProcessPoolExecutor(min(jobs, len(items)), spawn, _start, (number, list(imported)))
+    try:
+        for done in as_completed([executor.submit(work, *item) for item in items]):
+            yield done.result()
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            if child not in before:
+                child.terminate()
+        raise
+    executor.shutdown()
+
+
+def _start(number: Any, plugins: Sequence[str]) -> None:
+    """Prepare a process: the plug-ins of the command line, and a GPU of its own where there are several."""
+    import_plugins(plugins)
+    with number.get_lock():
+        own, number.value = number.value, number.value + 1
+    if torch.cuda.is_available():
+        torch.cuda.set_device(own % torch.cuda.device_count())

@@ -1,0 +1,269 @@
+"""Where one run of a study is made and measured: its experts, its images, the methods and the metrics.
+
+All of it is the comparison's own machinery: ``ExpertStore``, ``ModelPool``, the candidates and ``Scoring``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+
+from symerge_dense.adaptation.method import OptionVariant
+from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.evaluation.delta_m import delta_by_task
+from symerge_dense.evaluation.metric import DenseMetric
+from symerge_dense.evaluation.scores import Scores
+from symerge_dense.models.checkpoint import save_model
+from symerge_dense.models.training import NonFiniteLoss
+from symerge_dense.pipeline import data
+from symerge_dense.pipeline.comparison.methods import Adaptive, Candidate, Outcome, Static
+from symerge_dense.pipeline.comparison.model_pool import ModelPool
+from symerge_dense.pipeline.comparison.references import Experts
+from symerge_dense.pipeline.comparison.scoring import Networks, Scoring
+from symerge_dense.pipeline.comparison.tuning import Tuner
+from symerge_dense.pipeline.config import RunConfig, Spec, to_json, type_names
+from symerge_dense.pipeline.expert_store import ExpertStore
+from symerge_dense.pipeline.run_checks import check_run
+from symerge_dense.registry import ADAPTIVE_METHODS, MERGERS, did_you_mean
+from symerge_dense.studies.frame.cache import RunCache
+from symerge_dense.tasks.metric import Metric
+
+Run = dict[str, Any]
+"""A run as plain values, see ``RUN_KEYS``; a study may add keys of its own, which its ``measure`` reads."""
+Numbers = dict[str, float]
+RUN_KEYS = {
+    "label": "what tables call it",
+    "method": "a row of a comparison: a merging method, or 'experts'",
+    "options": "arguments of the method; a scale that is not given is tuned by agreement",
+    "config": "{'section.key': value} in place of the config's",
+    "tasks": "names of the config's tasks that take part; all where missing",
+    "seed": "of base, experts and adaptation, set by the frame",
+}
+EXPERTS = Experts.name
+DIVERGED = "diverged"  # 1 where the adaptation ended in a loss that is not finite
+_NO_RESULT = ("save_every", "num_workers")  # options of the adaptation that change no number
+
+
+class Laboratory:
+    """Makes and measures what a run asks for.
+
+    Args:
+        config: of the run, with its seed.
+        cache: keeps experts, labels and results.
+    """
+
+    def __init__(self, config: RunConfig, cache: RunCache) -> None:
+        self.config, self.cache = config, cache
+        self.device = torch.device(get_device())
+        self.scoring = Scoring(config, self.device)
+
+    # -- what determines a result -------------------------------------------------------------------------------------
+    @property
+    def ground(self) -> str:
+        """Hash of all that base and experts depend on, whatever tasks take part."""
+        config = self.config
+        parts = (config.data.get("train"), config.backbone, config.head, config.heads, config.base, config.experts)
+        return _hash(parts, config.preprocessing, config.align_corners)
+
+    @cached_property
+    def pool(self) -> Unlabelled:
+        """The unlabelled images."""
+        return data.pool(self.config)
+
+    def asked(self, run: Run, hashes: Mapping[str, str]) -> Spec:
+        """Everything that determines the result of a run, as plain values.
+
+        Args:
+            run: of the grid.
+            hashes: of the weights of base and experts, by ``train``.
+        """
+        config = self.config
+        options = dict(vars(config.options))
+        own = {key: value for key, value in run.items() if key not in ("label", "config", "tasks")}
+        method = ADAPTIVE_METHODS[run["method"]] if run.get("method") in ADAPTIVE_METHODS else None
+        if method is not None and issubclass(method, OptionVariant):  # its options are those of the adaptation
+            options |= {**method.changes, **own.pop("options", {})}
+        return {
+            "run": to_json(own),
+            "tasks": to_json(list(type_names(config.tasks).items())),  # their order counts
+            "test": self._measured,
+            "pool": self.pool.fingerprint,
+            "options": to_json({key: value for key, value in options.items() if key not in _NO_RESULT}),
+            "scales": config.scales,
+            "seed": config.seed,
+            "models": {name: hashes[name] for name in ("base", *(f"expert {task}" for task in config.tasks))},
+        }
+
+    @property
+    def _measured(self) -> Spec:
+        """How networks are measured."""
+        evaluation = {key: self.config.evaluation.get(key) for key in ("protocol", "batch_size")}
+        return {**evaluation, "data": to_json(type_names(self.config.data["test"]))}
+
+    # -- base and experts ---------------------------------------------------------------------------------------------
+    @cached_property
+    def store(self) -> ExpertStore:
+        """Finds or trains base and experts."""
+        return ExpertStore(self.config)
+
+    def train(self) -> dict[str, str]:
+        """Train what is missing of base and experts.
+
+        Returns:
+            {'base' or 'expert TASK': hash of its weights}.
+        """
+        with self.cache.locked(self.ground), _scratch() as folder:
+            return dict(self._models(folder).hashes)
+
+    def _models(self, folder: Path) -> ModelPool:
+        pool, _ = check_run(self.config, self.store, folder, self.scoring.sets, self.pool)
+        base, experts = self.store.models(pool, self.device)
+        files = self.store.files(base)
+        models = ModelPool(base, experts, pool, self.config.options, folder, self.device, files)
+        models.labels = self.cache.labels / _hash(pool.fingerprint, models.hashes)
+        return models
+
+    @contextmanager
+    def working(self) -> Iterator[ModelPool]:
+        """Base, experts and images, with a folder for what methods leave that is removed at the end."""
+        with _scratch() as folder:
+            with self.cache.locked(self.ground):
+                models = self._models(folder)
+            yield models
+
+    # -- methods and metrics ------------------------------------------------------------------------------------------
+    def make(self, models: ModelPool, name: str, options: Mapping[str, Any]) -> Outcome:
+        """Run a method as a comparison does.
+
+        Args:
+            models: base, experts and images.
+            name: of the row.
+            options: arguments of the method.
+
+        Raises:
+            ValueError: the method or an argument does not exist.
+        """
+        candidate = candidate_of(name, options)
+        if isinstance(candidate, Adaptive):
+            with self.cache.locked(f"labels-{_hash(str(models.labels))}"):
+                candidate.prepare(models)
+        return candidate.make(models, Tuner(models, self.scoring, self.config.scales), self.config.seed)
+
+    def merged_file(self, models: ModelPool, run: Run) -> Path:
+        """A finished merged model, made once for all runs that start from it.
+
+        Args:
+            models: base, experts and images.
+            run: with 'method' and perhaps 'options'.
+        """
+        path = self.cache.folder / "merges" / f"{_hash(self.asked(run, models.hashes))}.safetensors"
+        with self.cache.locked(path.stem):
+            if not path.exists():
+                save_model(path, self.make(models, run["method"], run.get("options", {})).networks[None], {})
+        return path
+
+    def reference(self, models: ModelPool) -> Scores:
+        """Scores of the experts, measured once for all studies.
+
+        Args:
+            models: has the experts.
+        """
+        asked = {"models": models.hashes, "tasks": to_json(type_names(self.config.tasks)), "test": self._measured}
+        found = self.cache.fetch(EXPERTS, asked, lambda: flat(self.scoring.score(models.own_networks, "experts")))
+        rules = {task: expert.tasks[task] for task, expert in models.experts.items()}
+        measures = DenseMetric(rules, self.config.evaluation.get("protocol", "default")).measures
+        return {
+            task: {name: Metric(found[f"{task}/{name}"], better) for name, better in rule.metrics.items()}
+            for task, rule in measures.items()
+        }
+
+    def numbers(self, models: ModelPool, networks: Networks) -> Numbers:
+        """All metrics of finished networks, and their Delta_m against the experts.
+
+        Args:
+            models: has the experts.
+            networks: one for all tasks, or one per task.
+
+        Returns:
+            'delta_m', 'delta_m/TASK' and 'TASK/METRIC'.
+        """
+        scores = self.scoring.score(networks, "scores")
+        deltas = delta_by_task(scores, self.reference(models))
+        own = {f"delta_m/{task}": value for task, value in deltas.items() if task != "mean"}
+        return {"delta_m": deltas["mean"], **own, **flat(scores)}
+
+
+def measure_method(laboratory: Laboratory, run: Run) -> Numbers:
+    """Make a run that is one row of a comparison, and measure it.
+
+    Args:
+        laboratory: of the run's config.
+        run: with 'method' and perhaps 'options'.
+
+    Returns:
+        As ``Laboratory.numbers``; {'diverged': 1} where the adaptation's loss was not finite.
+    """
+    with laboratory.working() as models:
+        try:
+            outcome = laboratory.make(models, run["method"], run.get("options", {}))
+        except NonFiniteLoss:
+            return {DIVERGED: 1.0}
+        return {DIVERGED: 0.0, **laboratory.numbers(models, outcome.networks)}
+
+
+def candidate_of(name: str, options: Mapping[str, Any]) -> Candidate:
+    """The row of a comparison that a run names.
+
+    Args:
+        name: of a method, or 'experts'.
+        options: arguments of the method.
+
+    Raises:
+        ValueError: the method or an argument does not exist.
+    """
+    if name == EXPERTS:
+        return Experts()
+    if name in ADAPTIVE_METHODS:
+        return Adaptive(name, options)
+    if name in MERGERS:
+        return Static(name, options)
+    raise ValueError(did_you_mean(name, [EXPERTS, *ADAPTIVE_METHODS, *MERGERS], "merging method"))
+
+
+def flat(scores: Scores) -> Numbers:
+    """Scores as {'TASK/METRIC': value}.
+
+    Args:
+        scores: of a network.
+    """
+    return {f"{task}/{name}": metric.value for task, metrics in scores.items() for name, metric in metrics.items()}
+
+
+def of_seed(config: RunConfig, seed: int) -> RunConfig:
+    """A config whose base, experts and adaptation have one seed.
+
+    Args:
+        config: of the study.
+        seed: of everything random.
+    """
+    return dataclasses.replace(config, seed=seed, experts={**config.experts, "seed": seed})
+
+
+def _hash(*values: Any) -> str:
+    return hashlib.sha256(json.dumps([to_json(value) for value in values], sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="symerge-study-") as folder:
+        yield Path(folder)
