@@ -9,4 +9,4 @@ with read_base():
     from .._base_.studies import *
 
 study = dict(type="sensitivity", seeds=3, cost="51 runs of about 45 s on one core")
-quick = {**quick, "study.near": dict(layer_lr=[1e-3], rounds=[6], _delete_=True), "study.far": dict(_delete_=True)}
+quick = {**quick, "study.near": dict(layer_lr=[1e-3], rounds=[6]), "study.far": dict()}

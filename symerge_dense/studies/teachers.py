@@ -16,7 +16,7 @@ from symerge_dense.studies.frame.study import Measured, Study, Verdict, differen
 TEACHERS: Mapping[str, Any] = {
     "the merged model's average": "ema",
     "experts and average": "mix",
-    "cross-task": "cross_task",
+    "cross-task": {"type": "cross_task", "fov": 60},
 }
 
 
@@ -31,7 +31,7 @@ class Teachers(Study):
     """
 
     name: ClassVar[str] = "teachers"
-    title: ClassVar[str] = "Teachers"
+    title: ClassVar[str] = "What teaches the merged model"
     claim: ClassVar[str] = "A teacher that is composed while the model learns beats the fixed experts."
     question: ClassVar[str] = "Which teacher gives the best merged model?"
     rule: ClassVar[str] = (

@@ -74,6 +74,8 @@ def test_a_wrong_config_names_value_and_remedy(tmp_path, study, message):
         ({"method": "symerge", "options": {"layr": "final"}}, "Did you mean 'layer'"),
         ({"method": "symerge", "config": {"adaptation.layer_rl": 1}}, "Did you mean 'layer_lr'"),
         ({"method": "symerge", "config": {"adaptation.initial": 0.5, "adaptation.rounds": 0}}, "rounds=0"),
+        ({"method": "symerge", "options": {"layer_lr": -1.0}}, "layer_lr=-1.0"),
+        ({"method": "symerge", "options": {"teacher": "expert"}}, "Did you mean 'experts'"),
         ({"method": "symerge", "config": {"optimiser.lr": 1}}, "unknown"),
         ({"method": "symerge", "tasks": ["depht"]}, "Did you mean 'depth'"),
     ],

@@ -62,7 +62,7 @@ class RunCache:
         try:
             kept = json.loads(path.read_text("utf-8"))
             numbers, version = kept["numbers"], kept["version"]
-            if version == CACHE_VERSION and isinstance(numbers, dict):
+            if version == CACHE_VERSION:
                 return {**kept, "numbers": {name: _number(value) for name, value in numbers.items()}}
             why = f"is of version {version}, and this is version {CACHE_VERSION}"
         except FileNotFoundError:

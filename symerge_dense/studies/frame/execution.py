@@ -71,7 +71,7 @@ def run_study(
 
 
 def _costs(measured: Sequence[Measured], kept: Sequence[Spec]) -> dict[str, Any]:
-    seconds = [one["about"].get("seconds", 0.0) for one in kept]
+    seconds = [one.get("about", {}).get("seconds", 0.0) for one in kept]
     runs = [
         {"label": one.label, "seed": one.run["seed"], "seconds": value}
         for one, value in zip(measured, seconds, strict=True)

@@ -19,6 +19,7 @@ import torch
 from mmengine.device import get_device
 
 from symerge_dense.adaptation.method import OptionVariant
+from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.evaluation.delta_m import delta_by_task
 from symerge_dense.evaluation.metric import DenseMetric
@@ -88,11 +89,10 @@ class Laboratory:
             hashes: of the weights of base and experts, by ``train``.
         """
         config = self.config
-        options = dict(vars(config.options))
         own = {key: value for key, value in run.items() if key not in ("label", "config", "tasks")}
-        method = ADAPTIVE_METHODS[run["method"]] if run.get("method") in ADAPTIVE_METHODS else None
-        if method is not None and issubclass(method, OptionVariant):  # its options are those of the adaptation
-            options |= {**method.changes, **own.pop("options", {})}
+        options = vars(options_of(config, run))
+        if _sets_options(run):
+            own.pop("options", None)
         return {
             "run": to_json(own),
             "tasks": to_json(list(type_names(config.tasks).items())),  # their order counts
@@ -238,6 +238,25 @@ def candidate_of(name: str, options: Mapping[str, Any]) -> Candidate:
     if name in MERGERS:
         return Static(name, options)
     raise ValueError(did_you_mean(name, [EXPERTS, *ADAPTIVE_METHODS, *MERGERS], "merging method"))
+
+
+def options_of(config: RunConfig, run: Run) -> SyMergeOptions:
+    """The options of the adaptation that a run has: where its method is SyMerge with other options, those.
+
+    Args:
+        config: of the run.
+        run: of the grid.
+
+    Raises:
+        ValueError: an option is not allowed.
+    """
+    changes = {**ADAPTIVE_METHODS[run["method"]].changes, **run.get("options", {})} if _sets_options(run) else {}
+    return dataclasses.replace(config.options, **changes)
+
+
+def _sets_options(run: Run) -> bool:
+    name = run.get("method")
+    return name in ADAPTIVE_METHODS and issubclass(ADAPTIVE_METHODS[name], OptionVariant)
 
 
 def flat(scores: Scores) -> Numbers:

@@ -14,7 +14,7 @@ from symerge_dense.pipeline.config_checks import explained
 from symerge_dense.pipeline.config_files import shipped_folder
 from symerge_dense.registry import STUDIES, did_you_mean
 from symerge_dense.studies.frame.cache import RunCache
-from symerge_dense.studies.frame.laboratory import RUN_KEYS, Laboratory, Run, candidate_of, of_seed
+from symerge_dense.studies.frame.laboratory import RUN_KEYS, Laboratory, Run, candidate_of, of_seed, options_of
 from symerge_dense.studies.frame.study import Study, distinct
 
 OWN = ("type", "seeds", "cost", "tasks")  # of the config's ``study``; all else are arguments of the study
@@ -77,7 +77,7 @@ class Plan:
             if "method" in run:
                 candidate_of(run["method"], run.get("options", {}))
             config = of_seed(self._resolved(run, cache, tasks), run["seed"])
-            _ = config.options  # checked now, and not after hours
+            options_of(config, run)  # checked now, and not after hours
         return Laboratory(config, cache)
 
     def _resolved(self, run: Run, cache: RunCache, tasks: list[str] | None) -> RunConfig:
