@@ -1,4 +1,4 @@
-"""Claim 1, the pilot: the head of task B on the encoder of task A, against the merge of A and B.
+"""Claim 1, the pilot: the head of task B on the encoder of task A, against the merge of A and B, over twenty tasks.
 
 python tools/study.py pilot
 """
@@ -8,9 +8,27 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.studies import *
 
-from symerge_dense.tasks import Albedo, Edges, Shading
-
-tasks.update(edges=dict(type=Edges), albedo=dict(type=Albedo), shading=dict(type=Shading))
+_named = [
+    "edges",
+    "albedo",
+    "shading",
+    "occlusion_edges",
+    "orientation",
+    "height",
+    "view_angle",
+    "layout",
+    "material",
+    "curvature",
+    "light_visibility",
+    "cast_shadow",
+    "light_direction",
+    "ambient_occlusion",
+    "foreground",
+    "centre_offset",
+    "vanishing_direction",
+]
+tasks.update({name: dict(type=name) for name in _named})
 data["test"]["count"] = 100
 adaptation["recalibration_images"] = 64
-study = dict(type="pilot", seeds=3, cost="90 runs of about 15 s on one core, and six experts per seed")
+study = dict(type="pilot", seeds=3, cost="1140 runs of about 10 s on one core, and 20 experts per seed")
+quick = {**quick, "study.tasks": ["segmentation", "depth", "normals"]}

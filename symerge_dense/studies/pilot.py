@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -89,7 +90,8 @@ class Pilot(Study):
         (task,) = network.tasks
         score = laboratory.scoring.score({None: network}, task)[task][TASKS[task].headline]
         expert = reference[task][TASKS[task].headline].value
-        return score.value / expert if score.higher_is_better else expert / score.value
+        part, whole = (score.value, expert) if score.higher_is_better else (expert, score.value)
+        return part / whole if whole else math.nan
 
     def verdict(self, measured: Sequence[Measured]) -> Verdict:
         findings = {}
