@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from symerge_dense.pipeline.config_files import CfgOptions
+from symerge_dense.pipeline.config_files import CfgOptions, find_study
 
 INTERRUPTED = "finished runs are kept; go on with --resume"
 
@@ -28,18 +28,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run a study, list all, or write the page."""
-    from symerge_dense.studies.frame.plan import find_study
-
     if options.list:
         from symerge_dense.studies.frame.page import print_list
 
-        return print_list()
+        print_list()
+        return
     if options.name is None:
         raise ValueError("name a study, for example symerge study parts; --list shows them all.")
     if options.name == "all":
         from symerge_dense.studies.frame.page import write_page
 
-        return write_page(options.work_dir, options.out)
+        write_page(options.work_dir, options.out)
+        return
     find_study(options.name)
     from symerge_dense.commands.cli import end_like_ctrl_c
     from symerge_dense.studies.frame.execution import run_study

@@ -7,6 +7,7 @@ from .class_names import CITYSCAPES19 as CITYSCAPES19
 from .class_names import NYU13 as NYU13
 from .class_names import NYU40 as NYU40
 from .class_names import NYU40_TO_13 as NYU40_TO_13
+from .corrupted import Corrupted as Corrupted
 from .folder_dataset import FolderDataset as FolderDataset
 from .image_files import find_images as find_images
 from .image_files import image_size as image_size

@@ -53,6 +53,27 @@ def find_config(config: str | Path) -> Path:
     raise ValueError(did_you_mean(str(config), near or list(known), "config file"))
 
 
+def shipped_studies() -> dict[str, Path]:
+    """{name: file} of the studies that come with the package."""
+    return {path.stem: path for path in sorted((shipped_folder() / "studies").glob("*.py")) if path.stem != "__init__"}
+
+
+def find_study(name: str) -> Path:
+    """The config file of a study.
+
+    Args:
+        name: of a study that comes with the package, or a path.
+
+    Raises:
+        ValueError: there is none.
+    """
+    known = shipped_studies()
+    path = known.get(name, Path(name))
+    if not path.is_file():
+        raise ValueError(did_you_mean(name, [*known, "all"], "study"))
+    return path
+
+
 def copy_config(name: str, folder: str | Path) -> list[Path]:
     """Copy a config that comes with the package, with all that it is made of, to edit it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import ClassVar
@@ -72,7 +73,7 @@ class Linearity(Study):
         cosine = over_seeds(measured, lambda runs: runs[0].numbers[last])
         findings = {last: cosine}
         for task in tasks:
-            findings[f"cross-task - merged loss, {task}"] = over_seeds(measured, lambda runs, t=task: _slack(runs, t))
+            findings[f"cross-task - merged loss, {task}"] = over_seeds(measured, partial(_slack, task=task))
         slack = [found for what, found in findings.items() if what != last]
         outcome = every([exceeds(cosine, self.least), *map(exceeds, slack)])
         return Verdict(outcome, f"The cosine at the last level is {cosine}.", findings)

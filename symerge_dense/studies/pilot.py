@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -94,16 +95,12 @@ class Pilot(Study):
         return part / whole if whole else math.nan
 
     def verdict(self, measured: Sequence[Measured]) -> Verdict:
+        measured = [one for one in measured if all(map(math.isfinite, one.numbers.values()))]
         findings = {}
         for suffix, title in BATCHNORM.items():
             for name, correlation in (("Pearson's r", pearson), ("Spearman's rho", spearman)):
-                findings[f"{name}, {title}"] = over_seeds(
-                    measured,
-                    lambda runs, suffix=suffix, correlation=correlation: correlation(  # type: ignore[misc]
-                        [one.numbers[f"{CROSS}{suffix}"] for one in runs],
-                        [one.numbers[f"{MERGED}{suffix}"] for one in runs],
-                    ),
-                )
+                of_seed = partial(_correlation, suffix=suffix, correlation=correlation)
+                findings[f"{name}, {title}"] = over_seeds(measured, of_seed)
         first = next(iter(findings.values()))
         pairs = len({one.label for one in measured})
         return Verdict(exceeds(first, self.least), f"r = {first} over {pairs} ordered pairs of tasks.", findings)
@@ -115,3 +112,10 @@ class Pilot(Study):
         }
         axes = ("B's head on A's encoder, share of the expert's quality", "B's head on the merge of A and B")
         draw_scatter(path, clouds, f"{self.title}: {verdict.outcome}. {verdict.reason}", axes)
+
+
+def _correlation(
+    runs: Sequence[Measured], suffix: str, correlation: Callable[[Sequence[float], Sequence[float]], float]
+) -> float:
+    cross, merged = ([one.numbers[f"{what}{suffix}"] for one in runs] for what in (CROSS, MERGED))
+    return correlation(cross, merged)

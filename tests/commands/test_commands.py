@@ -76,6 +76,11 @@ def test_a_config_that_does_not_exist_is_answered_without_anything_heavy(name):
     assert result.returncode == 2 and "unknown config file 'no_such_config'" in result.stderr, result.stderr
 
 
+def test_a_study_that_does_not_exist_is_answered_without_anything_heavy():
+    result = light(["study", "prats"])
+    assert result.returncode == 2 and "Did you mean 'parts'" in result.stderr, result.stderr
+
+
 def test_inputs_that_do_not_exist_are_answered_without_anything_heavy():
     result = light(["predict", "x.safetensors", "no_such_file", "--out", "seen"])
     assert result.returncode == 2 and "no_such_file: no such file or folder" in result.stderr, result.stderr

@@ -126,6 +126,14 @@ def test_worse_experts_must_leave_the_gain(broken, outcome):
     assert kind.verdict(deltas(means | {"symerge, one broken expert": broken})).outcome == outcome
 
 
+@pytest.mark.parametrize("free, outcome", [(-20.0, "confirmed"), (-1.0, "refuted")])
+def test_under_every_corruption_training_free_merging_must_be_worse(free, outcome):
+    kind = STUDIES["corruptions"]()
+    means = {label: -3.0 if label.startswith(("symerge", "experts")) else -20.0 for label in rows(kind, 0.0)}
+    assert kind.verdict(deltas(means | {"ties, jpeg 5": free})).outcome == outcome
+    assert kind.verdict(deltas(means | {"ties, clean": 9.0})).outcome == "confirmed", "clean images are not judged"
+
+
 @pytest.mark.parametrize(
     "cosine, slack, outcome", [(0.97, 0.2, "confirmed"), (0.5, 0.2, "refuted"), (0.97, -0.2, "refuted")]
 )

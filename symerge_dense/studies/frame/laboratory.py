@@ -11,7 +11,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from symerge_dense.evaluation.delta_m import delta_by_task
 from symerge_dense.evaluation.metric import DenseMetric
 from symerge_dense.evaluation.scores import Scores
 from symerge_dense.models.checkpoint import save_model
+from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.training import NonFiniteLoss
 from symerge_dense.pipeline import data
 from symerge_dense.pipeline.comparison.methods import Adaptive, Candidate, Outcome, Static
@@ -178,14 +179,23 @@ class Laboratory:
         Args:
             models: has the experts.
         """
-        asked = {"models": models.hashes, "tasks": to_json(type_names(self.config.tasks)), "test": self._measured}
-        found = self.cache.fetch(EXPERTS, asked, lambda: flat(self.scoring.score(models.own_networks, "experts")))
+        found: Numbers = {}
+        for task, expert in models.experts.items():
+            asked = {
+                "expert": models.hashes[f"expert {task}"],
+                "task": to_json(type_names(self.config.tasks[task])),
+                "test": self._measured,
+            }
+            found |= self.cache.fetch(EXPERTS, asked, partial(self._own, task, expert))
         rules = {task: expert.tasks[task] for task, expert in models.experts.items()}
         measures = DenseMetric(rules, self.config.evaluation.get("protocol", "default")).measures
         return {
             task: {name: Metric(found[f"{task}/{name}"], better) for name, better in rule.metrics.items()}
             for task, rule in measures.items()
         }
+
+    def _own(self, task: str, expert: MultiTaskModel) -> Numbers:
+        return flat(self.scoring.score({task: expert}, EXPERTS))
 
     def numbers(self, models: ModelPool, networks: Networks) -> Numbers:
         """All metrics of finished networks, and their Delta_m against the experts.

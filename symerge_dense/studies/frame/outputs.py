@@ -75,7 +75,7 @@ def study_record(plan: Plan, measured: Sequence[Measured], verdict: Verdict) -> 
         "seeds": plan.seeds,
         "command": f"symerge study {plan.name}{quick} --seeds {plan.seeds}",
         "cost": plan.cost,
-        "config": to_json(plan.values),
+        "config": plan.config.record,
         "study": to_json(plan.spec),
         "verdict": {
             "outcome": verdict.outcome,
@@ -136,9 +136,13 @@ def markdown_study(record: Mapping[str, Any], shown: Sequence[str], level: str =
         f"**Paper.** {record['paper'] or 'Reports nothing on it.'}\n\n"
         f"**Verdict: {verdict['outcome']}.** {verdict['reason']}{reduced}\n\n"
         f"Rule, written before the runs: {record['rule']}\n\n{markdown(found)}\n"
-        f"Every row, mean ± half of the 95 % interval over {record['seeds']} seeds:\n\n{markdown(lines)}\n"
+        f"Every row, mean ± half of the 95 % interval over {_seeds(record)}:\n\n{markdown(lines)}\n"
         f"What would change the verdict: {record['would_change']}\n\n    {record['command']}\n"
     )
+
+
+def _seeds(record: Mapping[str, Any]) -> str:
+    return "1 seed" if record["seeds"] == 1 else f"{record['seeds']} seeds"
 
 
 def _mean(found: Mapping[str, Any]) -> str:

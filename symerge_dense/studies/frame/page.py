@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from symerge_dense.fileio import atomic_write, write_text
+from symerge_dense.pipeline.config_files import shipped_studies
 from symerge_dense.progress import console, say
 from symerge_dense.registry import STUDIES
 from symerge_dense.report.results import read_json
@@ -17,7 +18,7 @@ from symerge_dense.report.run_tables import markdown
 from symerge_dense.report.table import UNDEFINED
 from symerge_dense.studies.frame.execution import ROOT
 from symerge_dense.studies.frame.outputs import markdown_study
-from symerge_dense.studies.frame.plan import load_plan, shipped_studies
+from symerge_dense.studies.frame.plan import load_plan
 
 HEAD = """# Studies
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from symerge_dense.pipeline.config import RunConfig, Spec, config_of, config_values, plain
 from symerge_dense.pipeline.config_checks import explained
-from symerge_dense.pipeline.config_files import shipped_folder
+from symerge_dense.pipeline.config_files import find_study
 from symerge_dense.registry import STUDIES, did_you_mean
 from symerge_dense.studies.frame.cache import RunCache
 from symerge_dense.studies.frame.laboratory import RUN_KEYS, Laboratory, Run, candidate_of, of_seed, options_of
@@ -98,27 +98,6 @@ def _chosen(tasks: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 # -- reading one ------------------------------------------------------------------------------------------------------
-def shipped_studies() -> dict[str, Path]:
-    """{name: file} of the studies that come with the package."""
-    return {path.stem: path for path in sorted((shipped_folder() / "studies").glob("*.py")) if path.stem != "__init__"}
-
-
-def find_study(name: str) -> Path:
-    """The config file of a study.
-
-    Args:
-        name: of a study that comes with the package, or a path.
-
-    Raises:
-        ValueError: there is none.
-    """
-    known = shipped_studies()
-    path = known.get(name, Path(name))
-    if not path.is_file():
-        raise ValueError(did_you_mean(name, [*known, "all"], "study"))
-    return path
-
-
 def load_plan(
     name: str, quick: bool = False, seeds: int | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Plan:
@@ -160,6 +139,4 @@ def load_plan(
 
 
 def _arguments(kind: str) -> str:
-    import inspect
-
     return f"{kind} takes {', '.join(inspect.signature(STUDIES[kind]).parameters) or 'no argument'}"
