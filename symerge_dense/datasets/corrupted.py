@@ -1,7 +1,7 @@
 """Images of another data set, corrupted as a camera or a file might: noise, blur, contrast, brightness, JPEG, pixels.
 
 The strengths are those of ImageNet-C (Hendrycks and Dietterich, ICLR 2019, arXiv 1903.12261) for images of 224 pixels;
-blur is scaled with the image's height.
+blur is scaled with the image's height, so that at 64 pixels the weakest is next to nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Corrupted(DenseDataset):
             raise ValueError(f"severity={severity!r}: give a whole number from 1 (weak) to 5 (strong).")
         self.clean: DenseDataset = DATASETS.build(dict(dataset), tasks=dict(tasks or {}))
         self.corruption, self.severity = corruption, severity
-        self.serves = type(self.clean).serves  # type: ignore[misc]  # those of the clean one
+        self.serves = self.clean.serves  # type: ignore[misc]  # those of the clean one
         self.classes = self.clean.classes
         super().__init__(tasks, augment, self.clean.size, seed)
 

@@ -1,5 +1,6 @@
 """Corrupted images: same targets, same pixels for a seed, stronger with the severity, and errors with a remedy."""
 
+import cv2
 import numpy as np
 import pytest
 from builders.tiny import TinySet
@@ -21,17 +22,15 @@ def corrupted(name="noise", severity=3, **more):
     return Corrupted({"type": "TinySet", "count": 3}, name, severity, **more)
 
 
-def distance(name, severity):
-    found, clean = corrupted(name, severity), TinySet({}, count=3)
-    return np.mean([np.abs(found.image(i).astype(float) - clean.image(i)).mean() for i in range(3)])
-
-
 @pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - {"none"}))
 def test_a_corruption_changes_images_more_and_more(name):
-    weak, strong = distance(name, 1), distance(name, 5)
-    assert 0 < weak < strong
-    image = corrupted(name, 5).image(0)
-    assert image.dtype == np.uint8 and image.shape == TinySet({}, count=3).image(0).shape
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.uniform(30, 200, (56, 56, 3)).astype(np.float32), (224, 224))
+    change, strengths = CORRUPTIONS[name]
+    distances = [np.abs(change(image, strength, rng) - image).mean() for strength in strengths]
+    assert distances[0] > 0.5 and distances == sorted(distances)
+    found = corrupted(name, 5).image(0)
+    assert found.dtype == np.uint8 and found.shape == TinySet({}, count=3).image(0).shape
 
 
 def test_no_corruption_is_the_image_itself():

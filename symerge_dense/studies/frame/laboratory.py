@@ -265,7 +265,7 @@ def options_of(config: RunConfig, run: Run) -> SyMergeOptions:
 
 
 def _sets_options(run: Run) -> bool:
-    name = run.get("method")
+    name = run.get("method", "")
     return name in ADAPTIVE_METHODS and issubclass(ADAPTIVE_METHODS[name], OptionVariant)
 
 
