@@ -1,13 +1,18 @@
-"""Checks of the adaptation's options that take more than a look at one value."""
+"""Checks of options: their types, and of the adaptation's those that take more than a look at one value."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from symerge_dense.adaptation.strong_views import StrongViews
+from symerge_dense.datasets.transforms import Augment
 from symerge_dense.models.views import Views
+from symerge_dense.registry import did_you_mean
 from symerge_dense.tasks.base import DenseTask
 
 if TYPE_CHECKING:
@@ -30,6 +35,28 @@ def explained(where: str) -> Iterator[None]:
         raise ValueError(f"{where}: {error}") from error
 
 
+def check_types(kind: Any, values: Mapping[str, Any], where: str) -> None:
+    """Check the types of options that have a number, bool or text as default.
+
+    Args:
+        kind: the dataclass with the defaults.
+        values: {option: value}.
+        where: name of the section, for the message.
+
+    Raises:
+        ValueError: a value is not of its default's type, or a number is not finite.
+    """
+    fits: dict[type, Any] = {bool: bool, int: int, float: (int, float), str: str}
+    for field in dataclasses.fields(kind):
+        wanted = type(field.default)
+        if field.name in values and wanted in fits and "|" not in str(field.type):
+            value = values[field.name]
+            if not isinstance(value, fits[wanted]) or isinstance(value, bool) != (wanted is bool):
+                raise ValueError(f"{where}.{field.name}={value!r} must be a value of type {wanted.__name__}.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{where}.{field.name}={value!r} must be a finite number.")
+
+
 def check_forms(options: SyMergeOptions) -> None:
     """Options that may be None or are made of several values have the form that later checks count on.
 
@@ -50,7 +77,7 @@ def check_forms(options: SyMergeOptions) -> None:
         raise ValueError(f"adaptation.density={options.density!r} must be a number in (0, 1], or None to merge all.")
     if options.augment is not None and not isinstance(options.augment, Mapping):
         raise ValueError(f"adaptation.augment={options.augment!r}: give dict(flip=0.5) or the like, or None.")
-    if not isinstance(weights, Mapping) or not all(map(_is_number, weights.values())):
+    if not isinstance(weights, Mapping) or not all(_is_number(one) and one < math.inf for one in weights.values()):
         raise ValueError(f"adaptation.task_weights={weights!r}: give a number for each task, such as dict(depth=2.0).")
 
 
@@ -86,8 +113,13 @@ def check_batches(options: SyMergeOptions) -> None:
         options: of the adaptation.
 
     Raises:
-        ValueError: an option does not go with the others, or is out of range.
+        ValueError: an option does not go with the others, or is out of range; no augmentation or strong view can be
+            built as they say.
     """
+    _check_augment(options.augment)
+    if options.strong is not None:
+        with explained("adaptation"):
+            StrongViews(options.strong, (64, 64))
     if options.augment is not None and options.labels == "online":
         raise ValueError("adaptation.augment acts on cached labels; set adaptation.augment=None with 'online'.")
     if (options.strong is not None or options.cutmix) and options.labels == "online":
@@ -102,24 +134,39 @@ def check_batches(options: SyMergeOptions) -> None:
         raise ValueError("adaptation.batch_size=1 has no batch statistics; use 2 or more, or statistics='running'.")
 
 
-def check_weighted(name: str, task: DenseTask, uncertainty: str) -> None:
-    """The loss of a task must take weights, where the variance over the views gives some.
+def _check_augment(augment: Mapping[str, Any] | None) -> None:
+    known = inspect.signature(Augment).parameters
+    for name in augment or {}:
+        if name not in known:
+            raise ValueError(f"adaptation.augment: {did_you_mean(str(name), known, 'key')}")
+    with explained("adaptation.augment"):
+        Augment(**(augment or {}))
+
+
+def check_weighted(name: str, task: DenseTask, options: SyMergeOptions) -> None:
+    """The loss of a task must take weights, where an option gives some.
 
     Args:
         name: of the task.
         task: its rules.
-        uncertainty: the option.
+        options: ``uncertainty`` and ``class_balance`` matter.
 
     Raises:
         ValueError: it does not.
     """
     taken = inspect.signature(task.loss).parameters.values()
-    if not any(one.name == "weight" or one.kind is one.VAR_KEYWORD for one in taken):
-        raise ValueError(
-            f"adaptation.uncertainty={uncertainty!r}: the loss of task {name!r} ({type(task).__name__}) takes no "
-            "weights; override `pixel_loss` instead of `loss`, give `loss` the argument `weight`, or set "
-            "uncertainty='ignore'."
-        )
+    if any(one.name == "weight" or one.kind is one.VAR_KEYWORD for one in taken):
+        return
+    for option, off, gives in (
+        ("uncertainty", "'ignore'", options.uncertainty != "ignore"),
+        ("class_balance", "0", options.class_balance > 0 and type(task).rarity is not DenseTask.rarity),
+    ):
+        if gives:
+            raise ValueError(
+                f"adaptation.{option}={getattr(options, option)!r}: the loss of task {name!r} ({type(task).__name__}) "
+                "takes no weights; override `pixel_loss` instead of `loss`, give `loss` the argument `weight`, or set "
+                f"{option}={off}."
+            )
 
 
 def check_views(options: SyMergeOptions) -> None:

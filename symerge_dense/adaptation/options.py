@@ -11,6 +11,7 @@ from symerge_dense.adaptation.option_checks import (
     check_batches,
     check_forms,
     check_optimisation,
+    check_types,
     check_views,
     check_weighted,
     explained,
@@ -113,7 +114,7 @@ class SyMergeOptions:
             (cached labels only).
         save_every: rounds between two checkpoints.
         num_workers: of the data loader.
-        amp: mixed precision (float16 on CUDA, bfloat16 on CPUs).
+        amp: mixed precision: bfloat16, or float16 with loss scaling on a GPU that lacks bfloat16.
 
     Raises:
         ValueError: a value is out of range, or two options exclude each other.
@@ -162,6 +163,7 @@ class SyMergeOptions:
     amp: bool = False
 
     def __post_init__(self) -> None:
+        check_types(type(self), vars(self), "adaptation")
         check_forms(self)
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
@@ -197,9 +199,13 @@ class SyMergeOptions:
             tasks: {task: its rules} of the merged model.
 
         Raises:
-            ValueError: the teacher cannot teach them, a loss takes no weights where ``uncertainty`` gives some, or
-                CutMix would mix images that have one label each.
+            ValueError: the teacher cannot teach them, a loss takes no weights where ``uncertainty`` or
+                ``class_balance`` gives some, ``task_weights`` has one for another task, or CutMix would mix images that
+                have one label each.
         """
+        for name in self.task_weights:
+            if name not in tasks:
+                raise ValueError(f"adaptation.task_weights: {did_you_mean(str(name), tasks, 'task')}")
         whole = [name for name, task in tasks.items() if task.image_level]
         if self.cutmix and whole:
             raise ValueError(
@@ -208,8 +214,8 @@ class SyMergeOptions:
             )
         with explained("adaptation.teacher"):
             build_teacher(self.teacher).check(tasks, self)
-        for name, task in tasks.items() if self.uncertainty != "ignore" else ():
-            check_weighted(name, task, self.uncertainty)
+        for name, task in tasks.items():
+            check_weighted(name, task, self)
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -191,10 +191,10 @@ class Augment:
         color: float = 0.0,
         protocol: Literal["default", "mtan"] = "default",
     ) -> None:
-        if not all(isinstance(share, (int, float)) and 0 <= share <= 1 for share in (flip, color)):
+        if not all(_is_number(share) and 0 <= share <= 1 for share in (flip, color)):
             raise ValueError(f"flip={flip!r}, color={color!r}: both must be numbers in [0, 1].")
         given = () if zoom is None else zoom
-        numbers = isinstance(given, (tuple, list)) and all(isinstance(scale, (int, float)) for scale in given)
+        numbers = isinstance(given, (tuple, list)) and all(map(_is_number, given))
         if zoom is not None and (not numbers or not given or not all(1 <= scale < np.inf for scale in given)):
             raise ValueError(f"zoom={zoom!r}: give one or more scales >= 1, for instance (1.0, 1.2, 1.5), or None.")
         scales = tuple(map(float, given))
@@ -247,6 +247,10 @@ class Augment:
         if rule is None and self.color:
             result = jitter(result, view.brightness, view.contrast, view.saturation)
         return result.astype(array.dtype, copy=False)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _zoom(view: View, array: Array, rule: TargetRule | None) -> Array:

@@ -19,16 +19,16 @@ from symerge_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class Bf16OptimWrapper(OptimWrapper):
-    """bfloat16 autocast on the CPU. Needs no loss scaling: bfloat16 has the exponents of float32."""
+    """bfloat16 autocast. Needs no loss scaling: bfloat16 has the exponents of float32."""
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Autocast inside MMEngine's own context.
 
         Args:
-            model: as in MMEngine's ``OptimWrapper``.
+            model: as in MMEngine's ``OptimWrapper``; its parameters are where the work is done.
         """
-        with super().optim_context(model), torch.autocast("cpu", torch.bfloat16):
+        with super().optim_context(model), torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
             yield
 
 
@@ -39,7 +39,7 @@ class SharpOptimWrapper(SharpnessAware):
 
 @OPTIM_WRAPPERS.register_module()
 class SharpBf16OptimWrapper(SharpnessAware, Bf16OptimWrapper):
-    """Sharpness-aware steps with bfloat16 on a CPU."""
+    """Sharpness-aware steps with bfloat16."""
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -63,7 +63,8 @@ def wrapper_type(amp: bool) -> str:
     """
     if not amp:
         return "OptimWrapper"
-    return "AmpOptimWrapper" if torch.cuda.is_available() else "Bf16OptimWrapper"
+    lacks_bf16 = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return "AmpOptimWrapper" if lacks_bf16 else "Bf16OptimWrapper"
 
 
 def optim_wrapper(optimizer: Optimizer, amp: bool = False, **options: Any) -> OptimWrapper:
@@ -71,7 +72,7 @@ def optim_wrapper(optimizer: Optimizer, amp: bool = False, **options: Any) -> Op
 
     Args:
         optimizer: what to wrap.
-        amp: mixed precision: float16 with loss scaling on CUDA, bfloat16 on the CPU.
+        amp: mixed precision: bfloat16, or float16 with loss scaling on a GPU that lacks bfloat16.
         **options: of the wrapper, such as ``clip_grad`` and ``accumulative_counts``.
     """
     built: OptimWrapper = OPTIM_WRAPPERS.build({"type": wrapper_type(amp), "optimizer": optimizer, **options})

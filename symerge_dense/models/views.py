@@ -70,7 +70,8 @@ class Views:
     def __post_init__(self) -> None:
         given, (low, high) = self.scales, SCALES
         scales = tuple(given) if isinstance(given, (list, tuple)) else (given,)
-        if not all(isinstance(scale, (int, float)) and low <= scale <= high for scale in scales) or 1 not in scales:
+        numbers = all(isinstance(scale, (int, float)) and not isinstance(scale, bool) for scale in scales)
+        if not numbers or not all(low <= scale <= high for scale in scales) or 1 not in scales:
             raise ValueError(
                 f"views: scales={given!r}: give numbers from {low:g} to {high:g}, 1.0 among them: the labels have the "
                 "pixels of that view. For instance scales=(0.75, 1.0, 1.25)."

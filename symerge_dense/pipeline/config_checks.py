@@ -7,10 +7,9 @@ import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from symerge_dense.adaptation.option_checks import check_types
 from symerge_dense.adaptation.option_checks import explained as explained
-from symerge_dense.adaptation.options import SyMergeOptions, make_options
-from symerge_dense.adaptation.strong_views import StrongViews
-from symerge_dense.datasets.transforms import Augment
+from symerge_dense.adaptation.options import make_options
 from symerge_dense.engine.runner import check_settings
 from symerge_dense.experts.matching import Matching
 from symerge_dense.experts.recipe import Recipe
@@ -127,8 +126,15 @@ def check_base(base: Spec) -> None:
         base: the config's section.
 
     Raises:
-        ValueError: the section names no source, or its training has wrong tasks or options.
+        ValueError: the section names no source, or a file and the experts' mean at once, or its training has wrong
+            tasks or options.
     """
+    if base.get("mean") and base.get("checkpoint"):
+        raise ValueError(
+            f"base.mean=True and base.checkpoint={base['checkpoint']!r} are two bases: the mean of the experts, and a "
+            "file. Give base.checkpoint alone if the experts were fine-tuned from it, and base.mean=True with "
+            "base.checkpoint=None if they have no common base."
+        )
     if not any(value for key, value in base.items() if key not in ("key", "ema")):
         raise ValueError(
             "base does not say where the shared weights come from: give base.checkpoint=PATH, "
@@ -197,20 +203,10 @@ def check_adaptation(adaptation: Spec, tasks: Spec) -> None:
         tasks: {task name: task spec}.
 
     Raises:
-        ValueError: a wrong option, one that does not fit the tasks, or a wrong argument of the augmentation.
+        ValueError: a wrong option, or one that does not fit the tasks.
     """
-    check_types(SyMergeOptions, adaptation, "adaptation")
-    with explained("adaptation"):
-        options = make_options(**adaptation)
-        options.check_tasks({name: build_task(name, spec) for name, spec in tasks.items()})
-    check_keys(options.task_weights, list(tasks), "adaptation.task_weights")
-    if options.augment is not None:
-        check_arguments({"type": Augment, **options.augment}, None, "adaptation.augment")
-        with explained("adaptation.augment"):
-            Augment(**options.augment)
-    if options.strong is not None:
-        with explained("adaptation"):
-            StrongViews(options.strong, (64, 64))
+    options = make_options(**adaptation)
+    options.check_tasks({name: build_task(name, spec) for name, spec in tasks.items()})
 
 
 def check_options(kind: Any, values: Any, where: str) -> None:
@@ -228,26 +224,6 @@ def check_options(kind: Any, values: Any, where: str) -> None:
     check_types(kind, values, where)
     with explained(where):
         kind(**values)
-
-
-def check_types(kind: Any, values: Spec, where: str) -> None:
-    """Check the types of options that have a number, bool or text as default.
-
-    Args:
-        kind: the dataclass with the defaults.
-        values: {option: value}.
-        where: name of the section, for the message.
-
-    Raises:
-        ValueError: a value is not of its default's type.
-    """
-    fits: dict[type, Any] = {bool: bool, int: int, float: (int, float), str: str}
-    for field in dataclasses.fields(kind):
-        wanted = type(field.default)
-        if field.name in values and wanted in fits and "|" not in str(field.type):
-            value = values[field.name]
-            if not isinstance(value, fits[wanted]) or isinstance(value, bool) != (wanted is bool):
-                raise ValueError(f"{where}.{field.name}={value!r} must be a value of type {wanted.__name__}.")
 
 
 def check_numbers(values: Spec) -> None:
@@ -269,7 +245,7 @@ def check_numbers(values: Spec) -> None:
         "evaluation.held_out": (evaluation.get("held_out", 1), 1),
     }
     for name, (value, least) in whole.items():
-        if not isinstance(value, int) or value < least:
+        if type(value) is not int or value < least:
             raise ValueError(f"{name}={value!r} must be a whole number >= {least}.")
-    if not isinstance(scales, list | tuple) or not scales or not all(isinstance(s, int | float) for s in scales):
+    if not isinstance(scales, list | tuple) or not scales or not all(type(scale) in (int, float) for scale in scales):
         raise ValueError(f"baselines.scales={scales!r} must be a list of numbers, such as [0.3, 0.5].")

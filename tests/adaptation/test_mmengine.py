@@ -218,6 +218,22 @@ def test_a_bare_index_would_augment_an_image_in_the_same_way_for_ever(there):
         assert {next(keys) // IMAGES for _ in range(2 * IMAGES)} == draws
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"initial": math.nan}, "adaptation.initial=nan must be a finite number"),
+        ({"batch_size": "4"}, "adaptation.batch_size='4' must be a value of type int"),
+        ({"task_weights": {"dept": 2.0}}, "adaptation.task_weights: unknown task 'dept'. Did you mean 'depth'"),
+        ({"augment": {"flip": 2}}, "adaptation.augment: flip=2"),
+    ],
+)
+def test_wrong_options_are_refused_as_in_a_config_of_the_main_job(there, options, told):
+    read = config(work_dir="mistyped")
+    read.model.options.update(options)
+    with pytest.raises(ValueError, match=told):
+        Runner.from_cfg(read)
+
+
 def test_labelled_training_data_are_refused_with_the_remedy(there):
     read = config(work_dir="labelled")
     read.train_dataloader.dataset = read.val_dataloader.dataset

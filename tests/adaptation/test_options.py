@@ -1,8 +1,10 @@
 """Options of the adaptation: presets and clear refusals."""
 
+import math
+
 import pytest
 
-from symerge_dense.adaptation.options import PRESETS, make_options
+from symerge_dense.adaptation.options import PRESETS, SyMergeOptions, make_options
 
 
 def test_every_preset_builds_and_paper_is_the_public_setting():
@@ -36,7 +38,7 @@ def test_an_override_beats_the_preset():
         ({"averaging_decay": 1.0}, r"averaging_decay=1.0 must lie in \[0, 1\)"),
         ({"temperature": 0}, "temperature=0 must be positive"),
         ({"sharpness": -0.1}, r"sharpness=-0.1 must be 0 \(off\) or a radius"),
-        ({"sharpness": float("nan")}, "sharpness=nan must be 0"),
+        ({"sharpness": float("nan")}, "sharpness=nan must be a finite number"),
         ({"warmup": 30}, r"warmup=30 must lie in \[0, 1\): it is a share of the run"),
         ({"lr_decay": "lineal"}, "Did you mean 'linear'"),
         ({"granularity": "chanel"}, "Did you mean 'channel'"),
@@ -48,9 +50,30 @@ def test_an_override_beats_the_preset():
         ({"density": "abc"}, r"density='abc' must be a number in \(0, 1\], or None"),
         ({"augment": 5}, r"augment=5: give dict\(flip=0.5\) or the like, or None"),
         ({"task_weights": 5}, "task_weights=5: give a number for each task"),
+        ({"task_weights": {"depth": math.inf}}, r"task_weights=\{'depth': inf\}: give a number for each task"),
+        ({"initial": math.nan}, "adaptation.initial=nan must be a finite number"),
+        ({"layer_lr": math.inf}, "adaptation.layer_lr=inf must be a finite number"),
+        ({"coefficient_lr": "fast"}, "adaptation.coefficient_lr='fast' must be a value of type float"),
+        ({"rounds": 2.5}, "adaptation.rounds=2.5 must be a value of type int"),
+        ({"rounds": True}, "adaptation.rounds=True must be a value of type int"),
+        ({"amp": 1}, "adaptation.amp=1 must be a value of type bool"),
+        ({"layer": None}, "adaptation.layer=None must be a value of type str"),
+        ({"augment": {"flp": 0.5}}, "adaptation.augment: unknown key 'flp'. Did you mean 'flip'"),
+        ({"augment": {"flip": True}}, r"adaptation.augment: flip=True, color=0.0: both must be numbers in \[0, 1\]"),
+        ({"augment": {"zoom": (True, 1.2)}}, r"zoom=\(True, 1.2\): give one or more scales"),
+        ({"strong": 5}, r"adaptation: strong=5; give a list of transforms"),
+        ({"views": {"scales": True}}, "adaptation.views: scales=True: give numbers from 0.25 to 4"),
+        ({"views": {"scales": (1.0, True)}}, "scales=.*True.*give numbers from 0.25 to 4"),
+        ({"views": {"shift": True}}, "adaptation.views: shift=True must be a whole number of pixels"),
+        ({"views": {"flip": 1}}, "adaptation.views: flip=1 must be True or False"),
         ({"task_weights": {"depth": "abc"}}, r"task_weights=\{'depth': 'abc'\}: give a number for each task"),
     ],
 )
 def test_refusals_name_the_value_and_the_remedy(arguments, told):
     with pytest.raises(ValueError, match=told):
         make_options(**arguments)
+
+
+def test_options_made_without_a_config_are_checked_alike():
+    with pytest.raises(ValueError, match=r"adaptation\.batch_size='8' must be a value of type int"):
+        SyMergeOptions(batch_size="8")

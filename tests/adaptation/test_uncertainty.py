@@ -121,3 +121,14 @@ def test_a_task_whose_loss_takes_no_weights_is_refused_before_training(tmp_path)
     make_options(views=VIEWS).check_tasks(tasks)
     with pytest.raises(ValueError, match=r"'count' \(Counts\) takes no weights.*`pixel_loss`.*'ignore'"):
         WEIGHT.check_tasks(tasks)
+
+
+def test_weights_of_classes_need_a_loss_that_takes_them():
+    class Parts(Segmentation):
+        def loss(self, output, target, valid=None):
+            return super().loss(output, target, valid)
+
+    tasks = {"depth": Depth(), "parts": Parts(classes=5)}
+    make_options(class_balance=0.0).check_tasks(tasks)
+    with pytest.raises(ValueError, match=r"class_balance=0\.5: .*'parts' \(Parts\) takes no weights.*class_balance=0"):
+        make_options().check_tasks(tasks)

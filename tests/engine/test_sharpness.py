@@ -14,6 +14,7 @@ from symerge_dense.engine.optim_wrapper import (
     SharpAmpOptimWrapper,
     SharpBf16OptimWrapper,
     SharpOptimWrapper,
+    wrapper_type,
 )
 from symerge_dense.engine.sharpness import ETA, SharpnessAware
 from symerge_dense.models.training import NonFiniteLoss, TrainableModel
@@ -160,3 +161,13 @@ def test_what_has_no_sharp_form_is_refused_with_the_remedy():
 
 def test_mixed_precision_on_cuda_has_its_form_too():
     assert SHARP[AmpOptimWrapper] is SharpAmpOptimWrapper and issubclass(SharpAmpOptimWrapper, AmpOptimWrapper)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "bf16", "kind"),
+    [(False, False, Bf16OptimWrapper), (True, True, Bf16OptimWrapper), (True, False, AmpOptimWrapper)],
+)
+def test_mixed_precision_is_bfloat16_where_the_device_computes_in_it(cuda, bf16, kind, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    assert wrapper_type(True) == kind.__name__ and wrapper_type(False) == "OptimWrapper"

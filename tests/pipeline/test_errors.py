@@ -282,6 +282,8 @@ MISTYPED = {
     "evaluation.panels=0": "panels=0",
     "baselines.scales=0.3": "baselines.scales=0.3 must be a list",
     "baselines.scales=[]": "baselines.scales=[] must be a list",
+    "baselines.scales=[true]": "baselines.scales=[True] must be a list of numbers",
+    "evaluation.panels=true": "panels=True must be a whole number",
     "seed=one": "seed='one'",
     "rounds": "write key.subkey=value",
 }

@@ -111,6 +111,10 @@ def test_without_matching_experts_are_as_in_their_files(lab, tmp_path):
         ({"experts.match": "activations"}, r"experts\.match is 'activations'; it must be a dict .* type, images"),
         ({"experts.match.kind": "weights"}, r"experts\.match: unknown key 'kind'"),
         ({"base.mean": "abc"}, r"base\.mean='abc' must be True or False"),
+        (
+            {"base.checkpoint": "base.pth"},
+            r"base\.mean=True and base\.checkpoint='base\.pth' are two bases.*base\.checkpoint=None",
+        ),
         ({"experts.match.type": "weights"}, r"unknown kind of matching 'weights'"),
         ({"experts.match.images": 2.5}, r"experts\.match\.images=2\.5 must be a value of type int"),
     ],
