@@ -163,6 +163,27 @@ def _similarities(
     expert: MultiTaskModel, anchor: TimmBackbone, families: Sequence[Family], batches: Iterable[Tensor]
 ) -> list[Tensor]:
     """(units of the anchor, units of the expert) for every family: how alike their activations are."""
+    moments = activation_moments(expert, anchor, families, batches)
+    return [
+        torch.stack([moments[point].similarity(channels) for point, channels in family.points.items()]).mean(0)
+        for family in families
+    ]
+
+
+def activation_moments(
+    expert: MultiTaskModel, anchor: TimmBackbone, families: Sequence[Family], batches: Iterable[Tensor]
+) -> dict[Point, _Moments]:
+    """Run both networks over images, and sum up their activations: what grows with the number of images.
+
+    Args:
+        expert: whose units are matched.
+        anchor: what they are matched to.
+        families: units, of the expert.
+        batches: images, (N,3,H,W) in 0..255.
+
+    Returns:
+        {where units of the families can be read: sums over both networks' activations}.
+    """
     sizes: dict[Point, int] = {}
     for family in families:
         sizes |= {point: max(sizes.get(point, 0), part.shape[1]) for point, part in family.points.items()}
@@ -177,10 +198,7 @@ def _similarities(
             for point, sums in moments.items():
                 for x, y in zip(ours[point.name, point.side], theirs[point.name, point.side], strict=True):
                     sums.add(_rows(x, point.axis), _rows(y, point.axis))
-    return [
-        torch.stack([moments[point].similarity(channels) for point, channels in family.points.items()]).mean(0)
-        for family in families
-    ]
+    return moments
 
 
 def _rows(x: Tensor, axis: int) -> Tensor:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from symerge_dense.experts.matching import CHECKED, Matching, activation_moments
 from symerge_dense.experts.recipe import Recipe
 from symerge_dense.models.backbone import TimmBackbone
+from symerge_dense.models.units import unit_families
 from symerge_dense.models.views import Views
 from symerge_dense.pipeline.config import RunConfig, Spec
+from symerge_dense.pipeline.config_checks import explained
 from symerge_dense.pipeline.data import dataset
 from symerge_dense.pipeline.data_section import data_specs
 from symerge_dense.pipeline.network import network
@@ -67,6 +70,40 @@ def forward_cost(config: RunConfig, tasks: Spec, size: tuple[int, int]) -> Forwa
     return Forward(spent.pop(""), spent, sum(p.numel() for p in model.backbone.parameters()) / 1e6, count)
 
 
+def matching_cost(config: RunConfig, images: int) -> float:
+    """Cost of bringing the experts' units into one order: ``experts.match``.
+
+    Expert and anchor go through every image, and their activations are multiplied with each other at all places where
+    units can be read, which costs as much as a layer there. The assignment, which has no such operations, is left out:
+    it takes seconds.
+
+    Args:
+        config: of the run.
+        images: in the pool.
+
+    Returns:
+        GFLOP, 0 without ``experts.match``.
+
+    Raises:
+        ValueError: the units of the network cannot be found, so that its experts cannot be matched either.
+    """
+    if config.experts.get("match") is None:
+        return 0.0
+    size, tasks = image_size(config), list(config.tasks)
+    matched = tasks[1:] if config.base.get("mean") else tasks  # without a base they are matched to the first
+    model = network(config, TimmBackbone(**config.backbone), {tasks[0]: config.tasks[tasks[0]]}).eval()
+    with explained("experts.match"):
+        families = unit_families(model, size)
+    model.to("meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        activation_moments(model, model.backbone, families, [torch.zeros(1, 3, *size, device="meta")])
+    cost, seen = forward_cost(config, config.tasks, size), min(Matching(**config.experts["match"]).images, images)
+    per_expert = seen * counter.get_total_flops() / 1e9
+    return sum(
+        per_expert + 2 * CHECKED * cost.of(task) for task in matched
+    )  # the outputs are compared before and after
+
+
 def workload(config: RunConfig, images: Mapping[str, int]) -> dict[str, float]:
     """Cost of a whole run, without reading data, metrics and pictures.
 
@@ -88,6 +125,8 @@ def workload(config: RunConfig, images: Mapping[str, int]) -> dict[str, float]:
         for task in tasks
         if task not in config.experts.get("checkpoints", {})
     }
+    if config.experts.get("match") is not None:
+        stages["expert matching"] = matching_cost(config, images["unlabelled"])
     experts, views = sum(cost.of(task) for task in tasks), Views.of(options.views)
     seen = sum(view.scale**2 for view in views.all) if views is not None else 0.0  # in images: cost grows with the area
     stages["experts evaluation"] = tested * (1 + seen) * experts

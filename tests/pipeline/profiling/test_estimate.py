@@ -1,5 +1,7 @@
 """The estimate of a run: operations against a count by hand, and images seen against the recipe."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -7,10 +9,11 @@ import torch
 from builders.pipeline_tiny import tool, write_config
 from torch import nn
 
+from symerge_dense.models.units import unit_families
 from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.network import network
 from symerge_dense.pipeline.profiling import estimate as module
-from symerge_dense.pipeline.profiling.estimate import forward_cost, image_size, workload
+from symerge_dense.pipeline.profiling.estimate import forward_cost, image_size, matching_cost, workload
 
 
 def by_hand(model, image):
@@ -61,6 +64,36 @@ def test_every_view_of_the_labels_is_a_pass_of_the_experts(tmp_path):
     stages, experts = workload(config, {"train": 10, "unlabelled": 6, "test": 4}), sum(map(cost.of, config.tasks))
     assert stages["expert labels"] == pytest.approx(6 * (2 + 2 * 4) * experts / 1e3)
     assert stages["experts evaluation"] == pytest.approx(4 * (1 + 2 + 2 * 4) * experts / 1e3)  # a row of their own
+
+
+def test_matching_counts_both_networks_and_the_products_of_their_activations(config):
+    matched = dataclasses.replace(config, experts={**config.experts, "match": {"images": 5}})
+    cost, (first, *_) = forward_cost(config, config.tasks, image_size(config)), config.tasks
+    model = network(config, module.TimmBackbone(**config.backbone), {first: config.tasks[first]}).eval()
+    sizes = {}
+    for family in unit_families(model, image_size(config)):
+        for point, channels in family.points.items():
+            sizes[point] = max(sizes.get(point, 0), channels.shape[1])
+    places, modules, seen = 0.0, dict(model.backbone.named_modules()), {}
+    for name, layer in modules.items():
+        layer.register_forward_hook(lambda layer, given, made, name=name: seen.update({name: (given[0], made)}))
+    with torch.no_grad():
+        features = model.backbone(torch.zeros(1, 3, *image_size(config)))
+    for point, size in sizes.items():
+        x = seen[point.name][point.side == "out"] if point.name in modules else features[int(point.name[-1])]
+        channels = x.shape[point.axis]
+        places += (3 if size > 1 else 1) * 2 * channels * x.numel() / 1e9  # positions x channels x channels
+    own = [2 * 2 * cost.of(task) for task in config.tasks]  # two images, before and after
+    expected = sum(own) + len(own) * 5 * (2 * cost.backbone + places)
+    assert places > 0.1 * cost.backbone
+    stages = workload(matched, {"train": 10, "unlabelled": 6, "test": 4})
+    assert stages["expert matching"] == pytest.approx(expected / 1e3)
+    mean = dataclasses.replace(
+        matched, base={"mean": True}, experts={**matched.experts, "checkpoints": dict.fromkeys(config.tasks, "x")}
+    )
+    rest = sum(own[1:]) + (len(own) - 1) * 3 * (2 * cost.backbone + places)  # the first is what they are matched to
+    assert matching_cost(mean, 3) == pytest.approx(rest)
+    assert matching_cost(config, 6) == 0
 
 
 def test_without_a_size_the_first_image_is_looked_at(tmp_path):
