@@ -155,6 +155,8 @@ class SyMergeHook(Hook):
         self.pool = _pool_of(runner)
         self.pool.check_tasks(list(model.model.tasks))
         model.teacher.check_pool(self.pool, list(model.model.tasks))
+        height, width = self.pool.image(0).shape[-2:]
+        model.teacher.check_size(model.model.backbone, (height, width))
         experts = {task: model.expert_of(task).eval() for task in model.model.tasks}
         model.attach(experts)
         return experts

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.models.backbone import TimmBackbone
+from symerge_dense.models.image_sizes import Size
 from symerge_dense.registry import TEACHERS
 from symerge_dense.tasks.base import DenseTask
 
@@ -90,6 +92,19 @@ class Teacher(nn.Module, ABC):
                 f"adaptation.teacher {self.name!r} makes targets of several tasks' labels, and images of a pool have "
                 f"none of {', '.join(partly)}; leave labels_of out, or take another teacher."
             )
+
+    def check_size(self, backbone: TimmBackbone, size: Size) -> None:
+        """Refuse images of a size that the teacher cannot be asked about, before any training.
+
+        Args:
+            backbone: of the student; it may have no memory for its weights.
+            size: (H,W) of the images.
+
+        Raises:
+            ValueError: what the teacher says would not fit the student's outputs.
+        """
+        for part in self._parts():
+            part.check_size(backbone, size)
 
     def attach(self, student: Student) -> None:
         """Called once, before a checkpoint is loaded and before the first step: register buffers, move networks.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from symerge_dense.adaptation.teacher import build_teacher
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import plugins_of
@@ -67,6 +68,22 @@ def check_size(config: RunConfig, size: tuple[int, int], title: str) -> None:
         tasks = {name: build_task(name, spec) for name, spec in config.tasks.items()}
         with explained(f"adaptation, {title} of {size[0]}x{size[1]}"):
             check_views(views, backbone, tasks, size)
+
+
+def check_teacher(config: RunConfig, size: tuple[int, int]) -> None:
+    """Check that the teacher can be asked about the unlabelled images.
+
+    Args:
+        config: of the run.
+        size: (H, W) of the images.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    with explained("adaptation.teacher"):
+        with torch.device("meta"):
+            backbone = TimmBackbone(**config.backbone)
+        build_teacher(config.options.teacher).check_size(backbone, size)
 
 
 def label_sizes(config: RunConfig, size: tuple[int, int], facts: Mapping[str, ExpertFacts]) -> dict[str, int]:

@@ -23,7 +23,7 @@ from symerge_dense.pipeline.config import RunConfig
 from symerge_dense.pipeline.config_checks import explained
 from symerge_dense.pipeline.expert_facts import ExpertFacts, check_given_experts
 from symerge_dense.pipeline.expert_store import ExpertStore
-from symerge_dense.pipeline.network import check_network, check_size, label_sizes
+from symerge_dense.pipeline.network import check_network, check_size, check_teacher, label_sizes
 from symerge_dense.preparation.check.data_sets import no_label
 from symerge_dense.progress import say, track
 from symerge_dense.tasks.base import DenseTask
@@ -75,6 +75,7 @@ def check_run(
         pool.check_images()
         size = (int(pool.image(0).shape[-2]), int(pool.image(0).shape[-1]))
     check_size(config, size, "data.unlabelled")
+    check_teacher(config, size)
     check_strong_views(config, size)
     check_disk(config, folder / "labels", len(pool), size, facts)
     store.load_given()

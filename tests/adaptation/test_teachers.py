@@ -12,6 +12,7 @@ from builders.own_teacher import SmoothDepth
 from symerge_dense.adaptation import make_options, read_history
 from symerge_dense.adaptation.objective import PREFIX
 from symerge_dense.adaptation.symerge_model import SyMergeModel
+from symerge_dense.adaptation.teacher import build_teacher
 from symerge_dense.engine.checkpointing import checkpoints
 from symerge_dense.models.checkpoint import save_model
 from symerge_dense.registry import TEACHERS
@@ -217,6 +218,20 @@ def test_a_file_that_cannot_teach_is_refused_before_any_training(file, tmp_path)
         wrong = dataclasses.replace(checked, teacher={"type": "model", "checkpoint": str(path)})
         with pytest.raises(ValueError, match=message):
             SyMergeModel(*tiny.family()[:2], wrong)
+
+
+def test_a_teacher_that_pads_otherwise_is_refused_before_any_label_is_written(tmp_path):
+    path = tmp_path / "vit.safetensors"
+    save_model(path, tiny.family(tiny.VIT)[2])
+    teacher = {"type": "model", "checkpoint": str(path)}
+    size = (tiny.SIZE[0] - 2, tiny.SIZE[1] - 2)  # the student takes it as it is, patches do not
+    for spec in (teacher, {"type": "mix", "second": teacher}):
+        build_teacher(spec).check_size(tiny.backbone(), tiny.SIZE)
+        with pytest.raises(ValueError, match=r"vit\.safetensors pads images of .* choose a size that both take"):
+            build_teacher(spec).check_size(tiny.backbone(), size)
+    with pytest.raises(ValueError, match="choose a size that both take"):
+        adapt_tiny(tmp_path / "run", teacher=teacher, data=tiny.TinySet({}, split="pool", size=size))
+    assert not list((tmp_path / "run").rglob("*.npy"))
 
 
 def test_a_task_without_an_average_is_not_mixed():

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from symerge_dense.adaptation.teacher import Targets, Teacher
+from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.checkpoint import load_model, read_metadata
+from symerge_dense.models.image_sizes import Size
 from symerge_dense.models.multi_task import MultiTaskModel, build_task
 from symerge_dense.registry import TEACHERS
 from symerge_dense.tasks.base import DenseTask
@@ -72,6 +75,29 @@ class Model(Teacher):
                     f"{tasks[task].channels}; name a model of the same classes."
                 )
 
+    def check_size(self, backbone: TimmBackbone, size: Size) -> None:
+        """The teacher's network must pad images as the student's does: outputs of both cover the padded image.
+
+        Args:
+            backbone: of the student.
+            size: (H,W) of the images.
+
+        Raises:
+            ValueError: it does not, or does not take their size.
+        """
+        with torch.device("meta"):
+            own = TimmBackbone(**read_metadata(self.checkpoint)["model"]["backbone"])
+        try:
+            padded = own.padded_size(*size)
+        except ValueError as error:
+            raise ValueError(f"teacher {self.checkpoint}, images of {size[0]}x{size[1]}: {error}") from error
+        ours = backbone.padded_size(*size)
+        if padded != ours:
+            raise ValueError(
+                f"teacher {self.checkpoint} pads images of {tuple(size)} to {padded}, the merged model to {ours}; "
+                "choose a size that both take as it is."
+            )
+
     def attach(self, student: Student) -> None:
         model, _ = load_model(self.checkpoint)
         model.keep_tasks([task for task in model.tasks if task in student.model.tasks])
@@ -79,12 +105,6 @@ class Model(Teacher):
 
     def targets(self, student: Student, image: Tensor, labels: Mapping[str, Tensor]) -> Targets:
         (model,) = self._networks
-        padded, ours = (part.backbone.padded_size(*image.shape[-2:]) for part in (model, student.model))
-        if padded != ours:
-            raise ValueError(
-                f"teacher {self.checkpoint} pads images of {tuple(image.shape[-2:])} to {padded}, the merged model to "
-                f"{ours}; choose a size that both take as it is."
-            )
         found = model.raw_outputs(image, [task for task in model.tasks if task in student.active])
         return Targets({**labels, **{task: _resized(output, labels[task]) for task, output in found.items()}})
 

@@ -133,7 +133,7 @@ class Comparison:
     # -- one method ---------------------------------------------------------------------------------------------------
     def _enter(self, candidate: Candidate) -> None:
         name = candidate.name
-        found = self.row_store.read(name, self._asked(candidate))
+        found = self.row_store.read(name, self._asked(candidate), candidate.settings(self.config.options))
         wanted = self.methods is None or name in (EXPERTS, IN_VIEWS, *self.methods)
         if found is not None and self._is_whole(candidate, found):
             self.rows[name] = found
@@ -172,7 +172,8 @@ class Comparison:
                 "runs": 0,
                 "error": f"{type(error).__name__}: {error}",
             }
-        kept = self.row_store.write(name, self._asked(candidate), row, trace)
+        settings = candidate.settings(self.config.options)
+        kept = self.row_store.write(name, self._asked(candidate), settings, row, trace)
         if name != EXPERTS:
             say(f"{name} failed: {row['error']}" if trace else f"{name}: Δm {delta(kept)} %")
         return kept

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.experts.statistics import LARGEST_GRAM, SAMPLED, Statistics
 from symerge_dense.merging.base import Merger
 from symerge_dense.merging.run import merge_state
@@ -70,6 +71,14 @@ class Candidate(ABC):
         """Whether the result depends on the seed."""
         return False
 
+    def settings(self, options: SyMergeOptions) -> dict[str, Any]:
+        """All that the row is made with and a later version may have other defaults for; empty by default.
+
+        Args:
+            options: of the config's adaptation.
+        """
+        return {}
+
     @abstractmethod
     def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
         """Do all of the method's own work, from base and experts to networks that can be scored.
@@ -101,6 +110,10 @@ class Static(Candidate):
     def random(self) -> bool:
         """Whether the method, or a statistic that it needs, is drawn at random."""
         return bool(self.default.needs & SAMPLED) or draws(self.default)
+
+    def settings(self, options: SyMergeOptions) -> dict[str, Any]:
+        shared = {name: getattr(options, name) for name in ("batchnorm", "recalibration_images", "batch_size")}
+        return {**shared, **self.default.hyperparameters}
 
     def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
         extras = {what: models.statistics(what, seed, self.default) for what in sorted(self.default.needs)}
@@ -156,6 +169,10 @@ class Adaptive(Candidate):
     def random(self) -> bool:
         """True: batches are drawn at random."""
         return True
+
+    def settings(self, options: SyMergeOptions) -> dict[str, Any]:
+        own = {**vars(options), **self.method.changes, **self.method.hyperparameters}
+        return {name: value for name, value in own.items() if name not in ("num_workers", "save_every")}
 
     def own(self, models: ModelPool) -> ModelPool:
         """Base and experts, with the options and unlabelled images that the method gets: the config's.

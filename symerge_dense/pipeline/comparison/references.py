@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.views import Views
@@ -45,6 +46,9 @@ class ExpertsInViews(Candidate):
 
     def __init__(self, views: Views) -> None:
         self.views = views
+
+    def settings(self, options: SyMergeOptions) -> dict[str, Any]:
+        return {"views": self.views.spec}
 
     def make(self, models: ModelPool, tuner: Tuner, seed: int) -> Outcome:
         networks = seen_in_views(models.experts, self.views, models.device)

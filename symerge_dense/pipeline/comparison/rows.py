@@ -12,6 +12,8 @@ from typing import Any
 
 from symerge_dense.evaluation.delta_m import delta_by_task
 from symerge_dense.evaluation.scores import Scores, scores_from_json
+from symerge_dense.pipeline.config import to_json
+from symerge_dense.progress import say
 from symerge_dense.report.results import write_results
 from symerge_dense.report.seeds import spread
 
@@ -102,12 +104,14 @@ class RowStore:
 
     folder: Path
 
-    def read(self, name: str, asked: str) -> Row | None:
-        """Read the row of a method.
+    def read(self, name: str, asked: str, settings: Mapping[str, Any]) -> Row | None:
+        """Read the row of a method. Says so if it was made under other defaults than today's.
 
         Args:
             name: of the method.
-            asked: fingerprint of the settings that the row must have been made with.
+            asked: fingerprint of what the config and the caller ask for, which the row must have been made with.
+            settings: {option: value} of the method, defaults included. Options that the row's file does not know are
+                newer than it, and off by default; files of earlier versions know none.
 
         Returns:
             The row; None if there is none, the method failed, or the settings were others.
@@ -115,25 +119,42 @@ class RowStore:
         try:
             found = json.loads(self._file(name).read_text("utf-8"))
             row: Row = found["row"]
-            return row if found["asked"] == asked and "error" not in row else None
+            if found["asked"] != asked or "error" in row:
+                return None
+            then: dict[str, Any] = found.get("settings", {})
+            others = {key: value for key, value in _plain(settings).items() if key in then and then[key] != value}
         except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: it is made again
             return None
+        if others:
+            changed = ", ".join(f"{key}={then[key]!r}, now {value!r}" for key, value in others.items())
+            say(
+                f"{name}: its row in {self.folder} was made with {changed}, by other defaults than today's, and does "
+                "not count. It is made anew where the method is asked for."
+            )
+        return None if others else row
 
-    def write(self, name: str, asked: str, row: Row, trace: str = "") -> Row:
+    def write(self, name: str, asked: str, settings: Mapping[str, Any], row: Row, trace: str = "") -> Row:
         """Save a row.
 
         Args:
             name: of the method.
-            asked: fingerprint of the settings that the row was made with.
+            asked: fingerprint of what the config and the caller ask for.
+            settings: {option: value} that the row was made with, defaults included.
             row: what to save.
             trace: the traceback of a method that failed.
 
         Returns:
             The row as ``read`` will return it.
         """
-        write_results(self._file(name), {"asked": asked, "row": row, "trace": trace})
+        write_results(self._file(name), {"asked": asked, "settings": _plain(settings), "row": row, "trace": trace})
         kept: Row = json.loads(self._file(name).read_text("utf-8"))["row"]
         return kept
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.json"
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a file gives them back."""
+    plain: dict[str, Any] = json.loads(json.dumps(to_json(settings)))
+    return plain

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.teacher import build_teacher
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.pipeline import data
@@ -21,7 +22,7 @@ from symerge_dense.pipeline.config import RunConfig, to_json
 from symerge_dense.pipeline.config_checks import explained
 from symerge_dense.pipeline.evaluation_checks import parts_of
 from symerge_dense.pipeline.expert_facts import check_given_experts
-from symerge_dense.pipeline.network import check_size
+from symerge_dense.pipeline.network import check_size, check_teacher
 from symerge_dense.pipeline.run_checks import check_disk, check_strong_views
 from symerge_dense.registry import MERGERS
 
@@ -48,6 +49,9 @@ class AdaptiveVariant(Adaptive):
         self._own: ModelPool | None = None
         self._given = config.options
 
+    def settings(self, options: SyMergeOptions) -> dict[str, Any]:
+        return super().settings(self.config.options)
+
     def check_images(self, folder: Path) -> None:
         """Check the row's unlabelled images, and the views that it asks for, before anything is trained.
 
@@ -67,6 +71,7 @@ class AdaptiveVariant(Adaptive):
             options, given = self.config.options, self._given
             if self._pool is not None or options.views != given.views:  # else the config's own check has seen it
                 check_size(self.config, size, "data.unlabelled")
+            check_teacher(self.config, size)
             check_strong_views(self.config, size)
             if self._pool is not None or (options.views, options.labels) != (given.views, given.labels):
                 labels = folder / "labels" if self._pool is None else labels_of_pool(folder, pool)

@@ -326,6 +326,25 @@ def test_damaged_rows_are_made_again(again, made, tmp_path):
     assert made == ["average", "model_stock", "average"]
 
 
+def test_a_row_of_other_defaults_is_named_and_made_again(again, made, tmp_path, capsys):
+    again("average", "model_stock", "symerge_layer")
+    files = {name: tmp_path / "run" / "rows" / f"{name}.json" for name in ("average", "model_stock", "symerge_layer")}
+    kept = {name: json.loads(path.read_text()) for name, path in files.items()}
+    assert kept["symerge_layer"]["settings"]["class_balance"] == 0.5, "a default, which the config does not say"
+    for name, option, value in (("average", "batchnorm", "mean"), ("symerge_layer", "class_balance", 0.0)):
+        kept[name]["settings"][option] = value
+    del kept["model_stock"]["settings"]  # as earlier versions wrote it
+    for name, path in files.items():
+        path.write_text(json.dumps(kept[name]))
+    capsys.readouterr()
+    made.clear()
+    found = again("average", "model_stock", options=["--resume"])
+    assert made == ["average"] and "symerge_layer" not in rows(found), "it is not asked for"
+    said = " ".join(capsys.readouterr().out.split())
+    assert "average: its row in" in said and "was made with batchnorm='mean', now 'recalibrate'" in said
+    assert "was made with class_balance=0.0, now 0.5" in said
+
+
 def test_layers_are_transferred_anew_when_the_donor_is(home, again, made):
     alone = again("average")
     assert "transferred" not in rows(alone)["average"]
