@@ -99,9 +99,7 @@ def matching_cost(config: RunConfig, images: int) -> float:
         activation_moments(model, model.backbone, families, [torch.zeros(1, 3, *size, device="meta")])
     cost, seen = forward_cost(config, config.tasks, size), min(Matching(**config.experts["match"]).images, images)
     per_expert = seen * counter.get_total_flops() / 1e9
-    return sum(
-        per_expert + 2 * CHECKED * cost.of(task) for task in matched
-    )  # the outputs are compared before and after
+    return sum(per_expert + 2 * CHECKED * cost.of(task) for task in matched)  # outputs are compared before and after
 
 
 def workload(config: RunConfig, images: Mapping[str, int]) -> dict[str, float]:
