@@ -134,6 +134,18 @@ def distance(
     return loss if rarity is None or get_world_size() == 1 else loss * _share(weight, keep)
 
 
+def logarithm(loss: Tensor) -> Tensor:
+    """Logarithm of a task's loss, whose gradient on several processes is that of the logarithm of their mean loss.
+
+    Args:
+        loss: of this process's images, a scalar that is not negative.
+    """
+    mean = loss.detach().clone()
+    all_reduce(mean, "mean")
+    mean = mean.clamp(min=torch.finfo(mean.dtype).tiny)
+    return mean.log() + (loss - loss.detach()) / mean
+
+
 def _share(weight: Tensor, keep: Tensor) -> Tensor:
     """What the pixels of this process weigh, relative to the mean over processes.
 

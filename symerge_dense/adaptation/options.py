@@ -25,7 +25,7 @@ Labels = Literal["cached", "online"]
 Uncertainty = Literal["ignore", "weight", "filter"]
 Filter = Literal["none", "confidence"]
 Schedule = Literal["sum", "per_task"]
-Balance = Literal["initial", "none"]
+Balance = Literal["initial", "log", "none"]
 Statistics = Literal["batch", "running"]
 BatchNorm = Literal["recalibrate", "mean", "moments", "pretrained"]
 Decay = Literal["none", "cosine", "linear"]
@@ -96,7 +96,9 @@ class SyMergeOptions:
             'none' keeps all.
         schedule: 'sum' makes one optimizer step per round, on the sum of all tasks' losses; 'per_task' makes one step
             per task, in a random order.
-        balance: 'initial' divides each task's loss by its value before the first step; 'none' adds raw losses.
+        balance: 'initial' divides each task's loss by its value before the first step; 'log' adds the logarithms of the
+            losses, so that the same relative fall counts alike in every task at every step (DB-MTL, 2308.12029); 'none'
+            adds raw losses.
         task_weights: {task: factor} on top of the balance, by default 1.
         class_balance: exponent in 0..1 of the weights of classes: 0 weighs the pixels of a label alike, 1 its classes,
             which is how mIoU counts. It acts in tasks that have classes, see ``DenseTask.rarity``.

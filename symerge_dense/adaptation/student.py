@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from symerge_dense.adaptation.averaging import WeightAverage
 from symerge_dense.adaptation.cutmix import CutMix
-from symerge_dense.adaptation.objective import EVEN, labels_in, task_losses, valid_in
+from symerge_dense.adaptation.objective import EVEN, labels_in, logarithm, task_losses, valid_in
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.teacher import build_teacher
 from symerge_dense.adaptation.uncertainty import with_uncertainty
@@ -168,7 +168,8 @@ class Student(TrainableModel):
             return self.outputs(image)
         losses = self.distances(image, batch)
         scale = dict(zip(self.model.tasks, self.loss_scale, strict=True))
-        result = {f"loss_{task}": loss * scale[task] for task, loss in losses.items()}
+        balanced = logarithm if self.options.balance == "log" else torch.nn.Identity()
+        result = {f"loss_{task}": balanced(loss) * scale[task] for task, loss in losses.items()}
         result.update({f"distance_{task}": loss.detach() for task, loss in losses.items()})
         return result
 
