@@ -36,6 +36,7 @@ from symerge_dense.adaptation.expert_labels import CachedLabels, MarkedImages, O
 from symerge_dense.adaptation.finalize import finalize, finalized, image_batches
 from symerge_dense.adaptation.history import History
 from symerge_dense.adaptation.label_cache import write_labels
+from symerge_dense.adaptation.objective import SMALLEST
 from symerge_dense.adaptation.strong_views import StrongViews
 from symerge_dense.adaptation.student import Student
 from symerge_dense.adaptation.uncertainty import variance_layers
@@ -50,7 +51,6 @@ from symerge_dense.models.views import Views, check_views
 from symerge_dense.registry import HOOKS
 
 PROBE_IMAGES = 64
-SMALLEST = 1e-6  # of a loss that an expert-identical start leaves at zero
 
 
 # -- the tasks of a step, and the weights of their losses -------------------------------------------------------------

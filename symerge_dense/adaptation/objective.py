@@ -17,6 +17,7 @@ from symerge_dense.tasks.base import DenseTask
 
 PREFIX, VALID = "label_", "valid_"  # of a batch's keys, before the name of a task
 EVEN: Mapping[str, Tensor] = MappingProxyType({})  # weights of pixels that are all alike
+SMALLEST = 1e-6  # of a loss that an expert-identical start leaves at zero
 
 
 def labels_in(batch: Mapping[str, Tensor], tasks: Iterable[str]) -> dict[str, Tensor]:
@@ -142,7 +143,7 @@ def logarithm(loss: Tensor) -> Tensor:
     """
     mean = loss.detach().clone()
     all_reduce(mean, "mean")
-    mean = mean.clamp(min=torch.finfo(mean.dtype).tiny)
+    mean = mean.clamp(min=SMALLEST)
     return mean.log() + (loss - loss.detach()) / mean
 
 

@@ -168,8 +168,8 @@ class Student(TrainableModel):
             return self.outputs(image)
         losses = self.distances(image, batch)
         scale = dict(zip(self.model.tasks, self.loss_scale, strict=True))
-        balanced = logarithm if self.options.balance == "log" else torch.nn.Identity()
-        result = {f"loss_{task}": balanced(loss) * scale[task] for task, loss in losses.items()}
+        balanced = {t: logarithm(loss) for t, loss in losses.items()} if self.options.balance == "log" else losses
+        result = {f"loss_{task}": loss * scale[task] for task, loss in balanced.items()}
         result.update({f"distance_{task}": loss.detach() for task, loss in losses.items()})
         return result
 

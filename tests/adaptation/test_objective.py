@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from symerge_dense.adaptation.objective import distance
+from symerge_dense.adaptation.objective import distance, logarithm
 from symerge_dense.adaptation.options import make_options
 from symerge_dense.tasks import Depth, Segmentation
 
@@ -29,6 +29,15 @@ def test_class_balance_moves_the_loss_to_rare_classes() -> None:
     assert output.grad is not None and output.grad[..., 3].abs().sum() > output.grad[..., :3].abs().sum()
 
 
+def test_a_logarithm_gives_every_loss_the_gradient_of_its_relative_fall() -> None:
+    losses = torch.tensor([0.02, 5.0], requires_grad=True)
+    logs = torch.stack([logarithm(loss) for loss in losses])
+    torch.testing.assert_close(logs, losses.log())
+    logs.sum().backward()
+    torch.testing.assert_close(losses.grad, 1 / losses.detach())
+    assert logarithm(torch.zeros(())).isfinite()  # a student that starts at its experts
+
+
 def _of_half(
     rank: int, meeting: Path, output: Tensor, label: Tensor, keep: Tensor, answers: multiprocessing.Queue
 ) -> None:
@@ -37,12 +46,14 @@ def _of_half(
     loss = distance(
         Segmentation(2), output[rank : rank + 1], label[rank : rank + 1], options, None, keep[rank : rank + 1]
     )
-    answers.put(loss.item())
+    own = torch.tensor([1.0, 3.0][rank], requires_grad=True)
+    logarithm(own).backward()
+    answers.put((loss.item(), own.grad.item()))
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("labelled", [4, 3])
-def test_class_balance_is_that_of_the_batch_on_several_processes(tmp_path: Path, labelled: int) -> None:
+def test_class_balance_and_logarithms_count_the_batch_on_several_processes(tmp_path: Path, labelled: int) -> None:
     """The rare class is met by one process alone; the mean of both losses is the loss of one process."""
     context = multiprocessing.get_context("fork")
     label = torch.tensor([[[30.0, 30, 30, 30], [0, 0, 0, 0]], [[30, 30, 30, 0], [0, 0, 0, 30]]])[:, :, None]
@@ -55,11 +66,12 @@ def test_class_balance_is_that_of_the_batch_on_several_processes(tmp_path: Path,
     ranks = [context.Process(target=_of_half, args=(rank, *given)) for rank in range(2)]
     for process in ranks:
         process.start()
-    halves = [answers.get(timeout=60) for _ in ranks]
+    halves, slopes = zip(*[answers.get(timeout=60) for _ in ranks], strict=True)
     for process in ranks:
         process.join()
     assert sum(halves) / 2 == pytest.approx(whole.item(), rel=1e-5)
     assert halves[0] != pytest.approx(halves[1], rel=0.1)
+    assert slopes == (0.5, 0.5)  # of the logarithm of the mean over processes, 2
 
 
 def test_class_balance_leaves_tasks_without_classes_alone() -> None:

@@ -1,5 +1,7 @@
 """Options at work: what each of them changes in a run, and that the `paper` preset goes through."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,14 @@ def test_task_weights_multiply_the_scale_of_the_losses(tmp_path):
     even, _ = adapt_tiny(tmp_path / "even", rounds=1)
     weighted, _ = adapt_tiny(tmp_path / "weighted", rounds=1, task_weights={"segmentation": 0.5, "depth": 3.0})
     torch.testing.assert_close(weighted.loss_scale, even.loss_scale * torch.tensor([0.5, 3.0, 1.0]))
+
+
+def test_logarithms_of_losses_are_what_a_step_adds(tmp_path):
+    model, _ = adapt_tiny(tmp_path, rounds=1, balance="log", task_weights={"depth": 3.0})
+    assert model.loss_scale.tolist() == [1, 3, 1]
+    row = curve(tmp_path)[0]
+    for task, factor in {"segmentation": 1, "depth": 3, "normals": 1}.items():
+        assert row[f"loss_{task}"] == pytest.approx(factor * math.log(row[f"distance_{task}"]), rel=1e-5)
 
 
 def test_granularity_is_the_number_of_coefficients(tmp_path):
