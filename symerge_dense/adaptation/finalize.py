@@ -31,13 +31,15 @@ def image_batches(pool: Unlabelled, count: int, batch_size: int, device: torch.d
 
 
 def finalize(model: Student, images: Iterable[Tensor]) -> None:
-    """Fold a student, and set its BatchNorm statistics by the options' policy.
+    """Fold a student, and set its BatchNorm statistics by the options' policy, unless it learns with fixed ones.
 
     Args:
         model: changed in place.
         images: batches (N,3,H,W) for re-estimation; other policies do not read them.
     """
     model.fold()
+    if model.statistics_fixed:  # what was learned was learned with these
+        return
     if model.options.batchnorm == "recalibrate":
         recalibrate(model.model, images)
     else:

@@ -193,6 +193,7 @@ class SyMergeHook(Hook):
         if model.options.statistics == "running":
             finalize(model, self._images(model))
             model.unfold()
+            model.statistics_fixed.fill_(True)
         if model.options.balance == "initial":
             model.loss_scale.mul_(initial_scale(model, runner.train_dataloader.dataset))
 

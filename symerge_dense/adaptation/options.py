@@ -96,14 +96,15 @@ class SyMergeOptions:
             'none' keeps all.
         schedule: 'sum' makes one optimizer step per round, on the sum of all tasks' losses; 'per_task' makes one step
             per task, in a random order.
-        balance: 'initial' divides each task's loss by its value before the first step; 'log' adds the logarithms of the
-            losses, so that the same relative fall counts alike in every task at every step (DB-MTL, 2308.12029); 'none'
-            adds raw losses.
+        balance: 'log' adds the logarithms of the losses, so that the same relative fall counts alike in every task at
+            every step (DB-MTL, 2308.12029); 'initial' divides each task's loss by its value before the first step;
+            'none' adds raw losses.
         task_weights: {task: factor} on top of the balance, by default 1.
         class_balance: exponent in 0..1 of the weights of classes: 0 weighs the pixels of a label alike, 1 its classes,
             which is how mIoU counts. It acts in tasks that have classes, see ``DenseTask.rarity``.
-        statistics: BatchNorm normalises during adaptation with those of the 'batch', or with re-estimated 'running'
-            statistics.
+        statistics: what BatchNorm normalises with during adaptation. 'running': with statistics that are set at the
+            start and stay, in the merged model too, which thus is used as it was trained; 'batch': with those of the
+            batch, while the merged model gets re-estimated ones at the end.
         batchnorm: running statistics of every merged model, training-free methods included. 'recalibrate' re-estimates
             them on unlabelled images. The others need no images: the experts' 'mean' or 'moments', or the base's own
             ('pretrained'); heads then keep their experts' statistics.
@@ -151,10 +152,10 @@ class SyMergeOptions:
     temperature: float = 1.0
     filter: Filter = "none"
     schedule: Schedule = "sum"
-    balance: Balance = "initial"
+    balance: Balance = "log"
     task_weights: dict[str, float] = field(default_factory=dict)
     class_balance: float = 0.5
-    statistics: Statistics = "batch"
+    statistics: Statistics = "running"
     batchnorm: BatchNorm = "recalibrate"
     recalibration_images: int = 200
     augment: dict[str, Any] | None = field(default_factory=lambda: {"flip": 0.5})
@@ -240,6 +241,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "per_task",
         "balance": "none",
         "class_balance": 0.0,
+        "statistics": "batch",
         "lr_decay": "none",
         "warmup": 0.0,
         "augment": None,

@@ -42,6 +42,7 @@ class Student(TrainableModel):
     """
 
     loss_scale: Tensor
+    statistics_fixed: Tensor
 
     def __init__(self, model: MultiTaskModel, options: SyMergeOptions, data_preprocessor: Any = None) -> None:
         super().__init__(data_preprocessor or StackingPreprocessor())
@@ -50,6 +51,7 @@ class Student(TrainableModel):
         self.options = options
         weights = options.task_weights
         self.register_buffer("loss_scale", torch.tensor([float(weights.get(t, 1.0)) for t in model.tasks]))
+        self.register_buffer("statistics_fixed", torch.tensor(False))  # BatchNorm's, from the start to the end
         self.active: list[str] = list(model.tasks)  # the tasks of the coming step: all, or one with 'per_task'
         self.progress = 0.0  # share of the run that is over
         self.teacher = build_teacher(options.teacher)
