@@ -5,14 +5,14 @@
 | before_run | attach the teacher, make room for averages | Teacher.attach, adaptation.averaging |
 | before_train | attach experts: task vectors | Student.attach |
 | | expert labels: cached once, or computed in every step | adaptation.label_cache, adaptation.expert_labels |
-| | scale the losses to equal size | initial_scale |
+| | fix BatchNorm's statistics, scale the losses, as the options say | finalize, initial_scale |
 | before_train_iter | choose the tasks of the step, and what is mixed | task_of, CutMix, Student.before_step |
 | after_train_iter | project coefficients, average, log | Student.after_step, adaptation.averaging, history |
 | | tell the teacher of the new weights | Teacher.after_step |
-| before_val, after_val | fold and re-estimate BatchNorm; undo both | adaptation.finalize |
+| before_val, after_val | fold, re-estimate BatchNorm unless it is fixed; undo both | adaptation.finalize |
 | before_save_checkpoint | keep coefficients, adapted layers, averages, statistics | Student.trainable_state_dict |
 | after_load_checkpoint | complete a slim checkpoint | |
-| after_train | fold, re-estimate BatchNorm: the model is merged | |
+| after_train | fold, re-estimate BatchNorm unless it is fixed: the model is merged | |
 """
 
 from __future__ import annotations
