@@ -274,7 +274,7 @@ def test_marks_say_whose_labels_count(tmp_path, experts):
 @pytest.mark.parametrize("objective", ["labels", "entropy"])
 def test_a_task_learns_nothing_from_images_that_its_expert_does_not_label(tmp_path, labels, objective):
     """Loss of a mixed batch: of the labelled images alone, whatever the others show."""
-    options = {"labels": labels, "objective": objective, "rounds": 1, "batch_size": 8, "statistics": "running"}
+    options = {"labels": labels, "objective": objective, "rounds": 1, "batch_size": 8, "balance": "initial"}
     rows = []
     for other in ("other", "another"):
         specs = [{"type": tiny.TinySet, "split": split, "count": 4} for split in ("pool", other)]

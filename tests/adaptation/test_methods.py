@@ -102,8 +102,15 @@ def test_extra_parameters_are_those_of_the_adapters(name):
 
 
 @each
-def test_batchnorm_is_re_estimated_on_the_pool(name):
-    model = once(name).model
+def test_batchnorm_is_that_of_the_network_that_a_method_starts_from(name):
+    start, model = ADAPTIVE_METHODS[name]().start(shared()), once(name).model
+    assert len(statistics(start)) > 20
+    assert all(torch.equal(a, b) for a, b in zip(statistics(start), statistics(model), strict=True))
+
+
+@pytest.mark.parametrize("name", ["symerge", "prodistill"])
+def test_batchnorm_of_the_batch_is_re_estimated_on_the_pool(tmp_path, name):
+    model = ADAPTIVE_METHODS[name]().run(setting(tmp_path, statistics="batch", rounds=2)).model
     fresh = copy.deepcopy(model)
     for value in statistics(fresh):
         value.fill_(0.5)

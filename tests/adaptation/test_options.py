@@ -30,7 +30,7 @@ def test_an_override_beats_the_preset():
         ({"rounds": 0}, "rounds=0"),
         ({"learn_coefficients": False, "learn_layer": False}, "learns nothing"),
         ({"labels": "online"}, "augment=None with 'online'"),
-        ({"batch_size": 1}, "no batch statistics"),
+        ({"batch_size": 1, "statistics": "batch"}, "no batch statistics"),
         ({"views": {"scale": (1.0, 1.5)}}, "adaptation.*views.*Did you mean 'scales'"),
         ({"views": {"scales": (2.0,)}}, "adaptation.views: scales.*1.0 among them"),
         ({"averaging": "emma"}, "Did you mean 'ema'"),

@@ -101,7 +101,7 @@ def test_folded_and_unfolded_models_agree_and_unfolding_restores_everything():
 
 
 def test_the_objective_is_zero_against_the_models_own_output():
-    model, _ = build(statistics="running")
+    model, _ = build(balance="initial")
     model.eval()
     image = torch.rand(2, 3, *tiny.SIZE) * 255
     own = {PREFIX + task: output.detach() for task, output in model.outputs(image).items()}
@@ -119,7 +119,7 @@ def test_confidence_filter_keeps_agreement_and_surer_experts():
 
 
 def test_an_empty_selection_is_no_step():
-    model, experts = build(filter="confidence", soft=False, learn_coefficients=False)
+    model, experts = build(filter="confidence", soft=False, learn_coefficients=False, balance="initial")
     model.active = ["segmentation"]
     data = batch(experts)
     outputs = model.outputs(data["image"])["segmentation"].detach()
@@ -138,7 +138,7 @@ def test_an_empty_selection_is_no_step():
 
 
 def test_dropout_is_off_and_batchnorm_on_while_adapting():
-    model, _ = build()
+    model, _ = build(statistics="batch")
     model.train()
     assert all(layer.training for layer in batchnorms(model.model))
     assert not any(m.training for m in model.modules() if isinstance(m, torch.nn.Dropout))

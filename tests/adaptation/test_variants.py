@@ -70,7 +70,9 @@ def test_task_weights_multiply_the_scale_of_the_losses(tmp_path):
     assert row["loss_normals"] == pytest.approx(row["distance_normals"], rel=1e-5)
     even, _ = adapt_tiny(tmp_path / "even", rounds=1, balance="initial")
     assert all(curve(tmp_path / "even")[0][f"loss_{task}"] == pytest.approx(1, abs=0.5) for task in tiny.tasks())
-    weighted, _ = adapt_tiny(tmp_path / "weighted", rounds=1, balance="initial", task_weights={"segmentation": 0.5, "depth": 3.0})
+    weighted, _ = adapt_tiny(
+        tmp_path / "weighted", rounds=1, balance="initial", task_weights={"segmentation": 0.5, "depth": 3.0}
+    )
     torch.testing.assert_close(weighted.loss_scale, even.loss_scale * torch.tensor([0.5, 3.0, 1.0]))
 
 

@@ -10,7 +10,8 @@ from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.profiling.step import CONTENDERS, Bench
 
 CPU = torch.device("cpu")
-AT_THE_BASE = ["adaptation.initial=0.0"]
+OF_THE_BATCH = "adaptation.statistics=batch"  # as the plain step and the reference normalise
+AT_THE_BASE = ["adaptation.initial=0.0", OF_THE_BATCH]
 
 
 def bench(tmp_path, *overrides):
@@ -27,7 +28,7 @@ def test_all_contenders_start_from_the_same_loss(tmp_path):
 
 
 def test_every_contender_learns(tmp_path):
-    material = bench(tmp_path)
+    material = bench(tmp_path, OF_THE_BATCH)
     for name in CONTENDERS:
         step = material.contender(name)
         losses = [float(step()) for _ in range(6)]
