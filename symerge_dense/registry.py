@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def did_you_mean(name: str, known: Collection[str], kind: str) -> str:
-    """Error text for an unknown name, one or two sentences: the value, the nearest known names, and all of them.
+    """Error text for an unknown name: the value, the nearest known names, and all of them, or 20 of more than 40.
 
     Args:
         name: what was asked for.
@@ -39,7 +39,8 @@ def did_you_mean(name: str, known: Collection[str], kind: str) -> str:
     """
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
     hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
-    return f"unknown {kind} {name!r}.{hint} Known: {', '.join(sorted(known)) or 'none'}."
+    names = sorted(known) if len(known) <= 40 else [*sorted(known)[:20], f"and {len(known) - 20} more"]
+    return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}."
 
 
 class Registry(mmengine.Registry, Generic[T]):

@@ -131,7 +131,8 @@ def test_the_published_tasks_are_covered(protocol: str) -> None:
             assert repr(name) in str(error)
         else:
             covered.add(name)
-    assert covered == {"segmentation", "depth", "normals", "inverse_depth"}
+    published = tuple(TASKS[name] for name in ("segmentation", "depth", "normals", "inverse_depth"))
+    assert covered == {name for name in TASKS if issubclass(TASKS[name], published)}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -67,6 +67,11 @@ def test_nearest_makes_no_suggestion_where_nothing_is_near(known, expected):
     assert message.endswith(expected) and "Did you mean" not in message
 
 
+def test_a_long_list_of_known_names_is_cut_but_the_nearest_are_found_in_all():
+    message = did_you_mean("name99x", [f"name{number:02}" for number in range(100)], "animal")
+    assert "'name99'" in message and message.endswith("name19, and 80 more.")
+
+
 class Square:
     """Something to build."""
 
