@@ -6,28 +6,8 @@ python tools/study.py pilot
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.studies import *
+    from .._base_.studies_twenty import *
 
-_named = [
-    "edges",
-    "albedo",
-    "shading",
-    "occlusion_edges",
-    "orientation",
-    "height",
-    "view_angle",
-    "layout",
-    "material",
-    "curvature",
-    "light_visibility",
-    "cast_shadow",
-    "light_direction",
-    "ambient_occlusion",
-    "foreground",
-    "centre_offset",
-    "vanishing_direction",
-]
-tasks.update({name: dict(type=name) for name in _named})
 data["test"]["count"] = 100
 adaptation["recalibration_images"] = 64
 study = dict(type="pilot", seeds=3, cost="1140 runs of about 10 s on one core, and 20 experts per seed")

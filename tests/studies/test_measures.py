@@ -7,6 +7,7 @@ from builders.studies import write_study_config
 
 from symerge_dense.datasets.corrupted import Corrupted
 from symerge_dense.registry import STUDIES
+from symerge_dense.studies.cross_task_layer import GAIN as CROSS_GAIN
 from symerge_dense.studies.frame.cache import RunCache
 from symerge_dense.studies.frame.execution import _alone
 from symerge_dense.studies.frame.plan import load_plan
@@ -24,10 +25,16 @@ RUNS = {
     "transfer": ["average"],
     "worse_experts": ["symerge, one broken expert"],
     "linearity": ["average"],
+    "scaling": ["iso_c, 2 tasks"],
+    "cross_task_layer": ["depth > segmentation"],
     "corruptions": ["symerge, noise 5"],
 }
 """{study: labels of the runs that are tried}: those that no comparison makes."""
-ARGUMENTS = {"teachers": {"merged_by": ["average"]}, "unlabelled_images": {"counts": [1, 6], "few": 1, "enough": 6}}
+ARGUMENTS = {
+    "teachers": {"merged_by": ["average"]},
+    "unlabelled_images": {"counts": [1, 6], "few": 1, "enough": 6},
+    "scaling": {"counts": [2, 3]},
+}
 STUDY = "study = dict(type={name!r}, seeds=1, **{arguments!r})\nadaptation.update(rounds=2, batch_size=3)\n"
 
 
@@ -68,7 +75,7 @@ def numbers_of(run):
     losses = {f"{what} loss, {task}": value for what, value in (("merged", 1.0), ("cross-task", 1.1)) for task in TASKS}
     pair = {f"{what}{end}": 0.5 + len(run["label"]) % 7 / 20 for end in BATCHNORM for what in (CROSS, MERGED)}
     deltas = {f"delta_m/{task}": -2.0 for task in run.get("tasks", TASKS)}
-    return {"delta_m": -2.0, **deltas, GAIN: 1.0, **levels, **losses, **pair}
+    return {"delta_m": -2.0, **deltas, GAIN: 1.0, CROSS_GAIN: 2.0, **levels, **losses, **pair}
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -4,12 +4,14 @@ import pytest
 from builders.studies import deltas, planted
 
 from symerge_dense.registry import STUDIES
+from symerge_dense.studies.cross_task_layer import GAIN as CROSS_GAIN
 from symerge_dense.studies.frame.study import Measured
 from symerge_dense.studies.linearity import Linearity
 from symerge_dense.studies.pilot import BATCHNORM, CROSS, MERGED
 from symerge_dense.studies.transfer import GAIN
 
 SEEDS = 3
+OWN_NUMBERS = {"self_labels", "linearity", "pilot", "transfer", "scaling", "cross_task_layer"}  # not one Δm a row
 
 
 # -- joint or parts: tests/studies/test_parts.py ----------------------------------------------------------------------
@@ -112,6 +114,31 @@ def test_layers_matter_by_the_distance_of_best_and_worst(worst, outcome):
     assert kind.verdict(deltas(means, spread=0.05)).outcome == outcome, "rows of several layers do not count"
 
 
+@pytest.mark.parametrize("lost, outcome", [(-30.0, "confirmed"), (-3.0, "refuted")])
+def test_scaling_compares_what_is_lost_on_the_way(lost, outcome):
+    kind = STUDIES["scaling"](counts=[2, 3])
+    ends = {"2": {"symerge": -2.0, "ties": -20.0}, "3": {"symerge": -5.0, "ties": -20.0 + lost + 3.0}}
+    means = {}
+    for run in kind.grid(["segmentation", "depth", "normals"]):
+        named = run["method"] if run["method"] in ("symerge", "ties") else "other"
+        means[run["label"]] = {**ends[str(run["count"])], "other": -40.0 * run["count"]}[named]
+    verdict = kind.verdict(deltas(means))
+    assert verdict.outcome == outcome and "From 2 to 3 tasks" in verdict.reason
+
+
+def test_more_tasks_than_there_are_cannot_be_merged():
+    with pytest.raises(ValueError, match="the config has 2 tasks"):
+        STUDIES["scaling"]().grid(["segmentation", "depth"])
+
+
+@pytest.mark.parametrize("gain, outcome", [(4.0, "confirmed"), (-4.0, "refuted")])
+def test_a_layer_across_tasks_must_gain_for_most_pairs(gain, outcome):
+    kind = STUDIES["cross_task_layer"]()
+    pairs = [run["label"] for run in kind.grid(["segmentation", "depth", "normals"])]
+    numbers = {label: {CROSS_GAIN: [gain + 0.2 * (seed - 1) for seed in range(SEEDS)]} for label in pairs}
+    assert len(pairs) == 6 and kind.verdict(planted(numbers)).outcome == outcome
+
+
 @pytest.mark.parametrize("gain, outcome", [(3.0, "confirmed"), (-3.0, "refuted"), (0.0, "inconclusive")])
 def test_transfer_is_a_gain_of_most_methods(gain, outcome):
     kind = STUDIES["transfer"]()
@@ -149,7 +176,7 @@ def test_linearity_needs_the_cosine_and_the_bound_of_every_task(cosine, slack, o
     assert Linearity().verdict(planted({"average": numbers})).outcome == outcome
 
 
-@pytest.mark.parametrize("name", sorted(set(STUDIES) - {"self_labels", "linearity", "pilot", "transfer"}))
+@pytest.mark.parametrize("name", sorted(set(STUDIES) - OWN_NUMBERS))
 def test_a_single_seed_decides_nothing(name):
     kind = STUDIES[name]()
     assert kind.verdict(deltas(rows(kind, -1.0, -30.0), seeds=1)).outcome == "inconclusive"

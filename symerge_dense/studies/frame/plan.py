@@ -132,7 +132,9 @@ def load_plan(
         try:
             study: Study = STUDIES[spec["type"]](**own)
         except TypeError as error:
-            raise ValueError(f"study.{error}; {_arguments(spec['type'])}.") from error
+            raise ValueError(
+                f"study: {str(error).partition('() ')[2] or error}; {_arguments(spec['type'])}."
+            ) from error
     plan = Plan(path.stem, study, values, count, quick, str(spec.get("cost", "")), dict(spec))
     _ = plan.config
     return plan
