@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "comparison's SyMerge",
     )
     add("--work-dir", help="folder of this comparison; default work_dirs/<config>_compare/<date-time>")
-    add("--resume", action="store_true", help="go on with a comparison, or add --methods to it")
+    add("--resume", action="store_true", help="go on with a comparison, or add --methods or --seeds to it")
     add("--no-train-experts", action="store_true", help="refuse instead of training missing experts")
     add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE", help="e.g. adaptation.rounds=100")
 

@@ -1,4 +1,4 @@
-"""A comparison: one method after another, one table. Each row is saved as soon as it is known."""
+"""A comparison: one method after another, one table. Each seed and each row is saved when it is known."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from symerge_dense.pipeline.comparison.model_pool import ModelPool
 from symerge_dense.pipeline.comparison.references import candidates
 from symerge_dense.pipeline.comparison.rows import Row, RowStore
 from symerge_dense.pipeline.comparison.scoring import Scoring
+from symerge_dense.pipeline.comparison.seed_results import MadeWith, SeedStore
 from symerge_dense.pipeline.comparison.tuning import CRITERIA, Tuner, check_criterion
 from symerge_dense.pipeline.comparison.variants import AdaptiveVariant, Variant, variants
 from symerge_dense.pipeline.config import RunConfig, config_hash
@@ -145,22 +146,23 @@ class Comparison:
             write_comparison(self.folder, self.record())
 
     def _is_whole(self, candidate: Candidate, row: Row) -> bool:
-        """Whether a saved row needs no work: its adapted layers still exist, or it was scored with the current ones."""
-        if self._gives(candidate.name):
-            return self.head_donor.hash is not None
+        """Whether a saved row needs no work: it was scored with the current adapted layers, or they are its own."""
+        if self._gives(candidate.name) and self.head_donor.hash is None:
+            return False
         return row["block"] == "reference" or not candidate.transfers or row.get("layers") == self.head_donor.hash
 
     def _settled(self, candidate: Candidate) -> Row:
         """Run a method; save and return its row."""
         name, models, tuner = candidate.name, self.models, self.tuner
-        if self._gives(name):
-            self.head_donor.path.unlink(missing_ok=True)  # layers of an earlier run must not pass for this one's
+        settings = candidate.settings(self.config.options)
         try:
             giver = HEADS_FROM if self.adapted_from is None else None
             experts = None if name == EXPERTS else self.rows[EXPERTS]
-            measurement = Measurement(models, tuner, self.scoring, self.head_donor, giver, experts)
+            saved = SeedStore(self.folder / "seeds")
+            measurement = Measurement(models, tuner, self.scoring, self.head_donor, giver, experts, saved)
             seeds = [self.config.seed + number for number in range(self._runs(candidate))]
-            row, trace = measurement.row(candidate, seeds), ""
+            made_with = MadeWith(self._asked(candidate, whole=False), settings)
+            row, trace = measurement.row(candidate, seeds, made_with), ""
         except Exception as error:
             if name == EXPERTS:  # without them there is nothing to compare with
                 raise
@@ -172,7 +174,6 @@ class Comparison:
                 "runs": 0,
                 "error": f"{type(error).__name__}: {error}",
             }
-        settings = candidate.settings(self.config.options)
         kept = self.row_store.write(name, self._asked(candidate), settings, row, trace)
         if name != EXPERTS:
             say(f"{name} failed: {row['error']}" if trace else f"{name}: Δm {delta(kept)} %")
@@ -185,14 +186,14 @@ class Comparison:
     def _runs(self, candidate: Candidate) -> int:
         return self.seeds if self.seeds > 1 and candidate.random else 1
 
-    def _asked(self, candidate: Candidate) -> str:
-        """Fingerprint of the settings that a saved row must have been made with."""
+    def _asked(self, candidate: Candidate, whole: bool = True) -> str:
+        """Fingerprint of the settings that a saved row, or a single seed of it, must have been made with."""
         about: list[Any] = [candidate.name, run_dir.began_with(self.folder, self.config)]
         if further := data.measured_sets(self.config)[1:]:  # rows of a version that did not measure these are made anew
             about.append(further)
         if candidate.name != EXPERTS:
             own = candidate.spec if isinstance(candidate, Variant) else self.options.get(candidate.name, {})
-            about += [self.criterion, self._runs(candidate), own]
+            about += [self.criterion, *([self._runs(candidate)] if whole else []), own]
         return config_hash(*about)
 
     # -- what all methods share ---------------------------------------------------------------------------------------
@@ -248,7 +249,8 @@ def compare_methods(config: RunConfig, work_dir: str | None = None, resume: bool
     Args:
         config: base, experts, data, and the options of adaptation and BatchNorm.
         work_dir: the folder; None takes a new one, or with ``resume`` the newest.
-        resume: keep the rows that the folder holds. A complete comparison is only shown; ``methods`` adds to the table.
+        resume: keep the rows and seeds that the folder holds. A complete comparison is only shown; ``methods`` adds to
+            the table.
         **how: further fields of ``Comparison``.
 
     Returns:

@@ -121,17 +121,15 @@ class RowStore:
             row: Row = found["row"]
             if found["asked"] != asked or "error" in row:
                 return None
-            then: dict[str, Any] = found.get("settings", {})
-            others = {key: value for key, value in _plain(settings).items() if key in then and then[key] != value}
+            changed = changed_settings(found.get("settings", {}), settings)
         except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: it is made again
             return None
-        if others:
-            changed = ", ".join(f"{key}={then[key]!r}, now {value!r}" for key, value in others.items())
+        if changed:
             say(
                 f"{name}: its row in {self.folder} was made with {changed}, by other defaults than today's, and does "
                 "not count. It is made anew where the method is asked for."
             )
-        return None if others else row
+        return None if changed else row
 
     def write(self, name: str, asked: str, settings: Mapping[str, Any], row: Row, trace: str = "") -> Row:
         """Save a row.
@@ -146,7 +144,7 @@ class RowStore:
         Returns:
             The row as ``read`` will return it.
         """
-        write_results(self._file(name), {"asked": asked, "settings": _plain(settings), "row": row, "trace": trace})
+        write_results(self._file(name), {"asked": asked, "settings": to_json(settings), "row": row, "trace": trace})
         kept: Row = json.loads(self._file(name).read_text("utf-8"))["row"]
         return kept
 
@@ -154,7 +152,13 @@ class RowStore:
         return self.folder / f"{name}.json"
 
 
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a file gives them back."""
-    plain: dict[str, Any] = json.loads(json.dumps(to_json(settings)))
-    return plain
+def changed_settings(then: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """What of saved settings is not so now, in words; empty where nothing is.
+
+    Args:
+        then: as a file gives them back. Settings that it does not have are newer than it, and off by default.
+        settings: of today.
+    """
+    now: dict[str, Any] = json.loads(json.dumps(to_json(settings)))
+    others = {key: value for key, value in now.items() if key in then and then[key] != value}
+    return ", ".join(f"{key}={then[key]!r}, now {value!r}" for key, value in others.items())

@@ -108,6 +108,7 @@ def test_every_registered_method_has_its_row(home):
         *FILES,
         "run.json",
         "rows",
+        "seeds",
         "labels",
         "adaptive",
         "symerge.safetensors",
