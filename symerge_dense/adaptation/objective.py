@@ -135,16 +135,19 @@ def distance(
     return loss if rarity is None or get_world_size() == 1 else loss * _share(weight, keep)
 
 
-def logarithm(loss: Tensor) -> Tensor:
-    """Logarithm of a task's loss, whose gradient on several processes is that of the logarithm of their mean loss.
+def logarithms(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Logarithm of each loss, whose gradient on several processes is that of the logarithm of their mean loss.
 
     Args:
-        loss: of this process's images, a scalar that is not negative.
+        losses: {task: scalar, not negative}, of this process's images.
     """
-    mean = loss.detach().clone()
-    all_reduce(mean, "mean")
-    mean = mean.clamp(min=SMALLEST)
-    return mean.log() + (loss - loss.detach()) / mean
+    means = torch.stack([loss.detach() for loss in losses.values()])
+    all_reduce(means, "mean")
+    means = means.clamp(min=SMALLEST)
+    return {
+        task: mean.log() + (loss - loss.detach()) / mean
+        for (task, loss), mean in zip(losses.items(), means, strict=True)
+    }
 
 
 def _share(weight: Tensor, keep: Tensor) -> Tensor:

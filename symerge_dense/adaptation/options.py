@@ -221,6 +221,7 @@ class SyMergeOptions:
             check_weighted(name, task, self)
 
 
+NO_NUMBER = ("save_every", "num_workers")  # options that change no number of a result
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # The settings of the public classification code: one learning rate, hard labels with its confidence filter, from

@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from symerge_dense.adaptation.averaging import WeightAverage
 from symerge_dense.adaptation.cutmix import CutMix
-from symerge_dense.adaptation.objective import EVEN, labels_in, logarithm, task_losses, valid_in
+from symerge_dense.adaptation.objective import EVEN, labels_in, logarithms, task_losses, valid_in
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.teacher import build_teacher
 from symerge_dense.adaptation.uncertainty import with_uncertainty
@@ -170,7 +170,7 @@ class Student(TrainableModel):
             return self.outputs(image)
         losses = self.distances(image, batch)
         scale = dict(zip(self.model.tasks, self.loss_scale, strict=True))
-        balanced = {t: logarithm(loss) for t, loss in losses.items()} if self.options.balance == "log" else losses
+        balanced = logarithms(losses) if self.options.balance == "log" else losses
         result = {f"loss_{task}": loss * scale[task] for task, loss in balanced.items()}
         result.update({f"distance_{task}": loss.detach() for task, loss in losses.items()})
         return result

@@ -135,3 +135,9 @@ CITYSCAPES19 = (
 
 NAMES_BY_COUNT = {len(names): names for names in (NYU13, NYU40, CITYSCAPES7, CITYSCAPES19)}
 """Class names by number of classes; no two known lists have the same length."""
+
+ORIENTATIONS = ("up", "down", "left", "right", "viewer", "slanted")
+"""Where a surface faces."""
+
+ROOM_FACES = ("left wall", "right wall", "floor", "ceiling", "near wall", "far wall")
+"""The six faces of an empty room: x=0, x=W, y=0, y=H, z=0, z=L."""

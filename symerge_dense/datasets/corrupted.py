@@ -7,11 +7,11 @@ blur is scaled with the image's height, so that at 64 pixels the weakest is next
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.random import Generator
 
 from symerge_dense.datasets.base import Array, DenseDataset
 from symerge_dense.datasets.transforms import Augment, TargetRule
@@ -51,7 +51,7 @@ class Corrupted(DenseDataset):
             raise ValueError(f"severity={severity!r}: give a whole number from 1 (weak) to 5 (strong).")
         self.clean: DenseDataset = DATASETS.build(dict(dataset), tasks=dict(tasks or {}))
         self.corruption, self.severity = corruption, severity
-        self.serves = self.clean.serves  # type: ignore[misc]  # those of the clean one
+        vars(self)["serves"] = self.clean.serves
         self.classes = self.clean.classes
         super().__init__(tasks, augment, self.clean.size, seed)
 
@@ -59,11 +59,10 @@ class Corrupted(DenseDataset):
         return len(self.clean)
 
     def image(self, index: int) -> Array:
-        change, strengths = CORRUPTIONS[self.corruption]
-        rng = np.random.default_rng((self.seed, index))
-        image = np.asarray(self.clean.image(index), np.float32)
-        changed = change(image, strengths[self.severity - 1], rng)
-        return np.clip(np.round(changed), 0, 255).astype(np.uint8)
+        image = self.clean.image(index)
+        change = _pipeline(self.corruption, self.severity, image.shape[0])
+        change.set_random_seed(int(np.random.default_rng((self.seed, index)).integers(2**31)))
+        return np.asarray(change(image=image)["image"])
 
     def target(self, index: int, name: str) -> Array:
         return self.clean.target(index, name)
@@ -78,50 +77,34 @@ class Corrupted(DenseDataset):
         return self.clean.image_size(index)
 
 
-def _nothing(image: Array, strength: float, rng: Generator) -> Array:
-    return image
+@cache
+def _pipeline(corruption: str, severity: int, height: int) -> Any:
+    """The transform of albumentations for images of a height."""
+    import albumentations
+
+    name, arguments, strengths = CORRUPTIONS[corruption]
+    strength = strengths[severity - 1]
+    strength = strength * height / HEIGHT if corruption == "blur" else strength
+    return albumentations.Compose([getattr(albumentations, name)(**arguments(strength), p=1)])
 
 
-def _noise(image: Array, strength: float, rng: Generator) -> Array:
-    return image + rng.normal(0, 255 * strength, image.shape)
-
-
-def _blur(image: Array, strength: float, rng: Generator) -> Array:
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), strength * image.shape[0] / HEIGHT))
-
-
-def _contrast(image: Array, strength: float, rng: Generator) -> Array:
-    mean = image.mean((0, 1), keepdims=True)
-    return (image - mean) * strength + mean
-
-
-def _brightness(image: Array, strength: float, rng: Generator) -> Array:
-    """Value of HSV raised by a share of its range."""
-    value = image.max(-1, keepdims=True)
-    raised = np.minimum(value + 255 * strength, 255)
-    return np.where(value > 0, image * raised / np.maximum(value, 1e-6), raised)
-
-
-def _jpeg(image: Array, strength: float, rng: Generator) -> Array:
-    whole = cv2.cvtColor(np.round(image).astype(np.uint8), cv2.COLOR_RGB2BGR)
-    packed = cv2.imencode(".jpg", whole, [cv2.IMWRITE_JPEG_QUALITY, int(strength)])[1]
-    return cv2.cvtColor(cv2.imdecode(packed, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB).astype(np.float32)
-
-
-def _pixelate(image: Array, strength: float, rng: Generator) -> Array:
-    height, width = image.shape[:2]
-    size = max(1, round(width * strength)), max(1, round(height * strength))
-    few = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(few, (width, height), interpolation=cv2.INTER_NEAREST))
-
-
-CORRUPTIONS: dict[str, tuple[Callable[[Array, float, Generator], Array], tuple[float, ...]]] = {
-    "none": (_nothing, (0, 0, 0, 0, 0)),
-    "noise": (_noise, (0.08, 0.12, 0.18, 0.26, 0.38)),
-    "blur": (_blur, (1.0, 2.0, 3.0, 4.0, 6.0)),
-    "contrast": (_contrast, (0.4, 0.3, 0.2, 0.1, 0.05)),
-    "brightness": (_brightness, (0.1, 0.2, 0.3, 0.4, 0.5)),
-    "jpeg": (_jpeg, (25, 18, 15, 10, 7)),
-    "pixelate": (_pixelate, (0.6, 0.5, 0.4, 0.3, 0.25)),
+_KEPT = {"brightness": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
+_BLOCKS = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_NEAREST}
+CORRUPTIONS: dict[str, tuple[str, Callable[[Any], dict[str, Any]], tuple[float, ...]]] = {
+    "none": ("NoOp", lambda _: {}, (0, 0, 0, 0, 0)),
+    "noise": ("GaussNoise", lambda std: {"std_range": (std, std)}, (0.08, 0.12, 0.18, 0.26, 0.38)),
+    "blur": ("GaussianBlur", lambda sigma: {"blur_limit": 0, "sigma_limit": (sigma, sigma)}, (1, 2, 3, 4, 6)),
+    "contrast": ("ColorJitter", lambda by: {**_KEPT, "contrast": (by, by)}, (0.4, 0.3, 0.2, 0.1, 0.05)),
+    "brightness": (
+        "HueSaturationValue",
+        lambda share: {"hue_shift_limit": 0, "sat_shift_limit": 0, "val_shift_limit": (255 * share, 255 * share)},
+        (0.1, 0.2, 0.3, 0.4, 0.5),
+    ),
+    "jpeg": ("ImageCompression", lambda quality: {"quality_range": (quality, quality)}, (25, 18, 15, 10, 7)),
+    "pixelate": (
+        "Downscale",
+        lambda scale: {"scale_range": (scale, scale), "interpolation_pair": _BLOCKS},
+        (0.6, 0.5, 0.4, 0.3, 0.25),
+    ),
 }
-"""{corruption: (function of image, strength and random numbers; its strengths by severity)}."""
+"""{corruption: (transform of albumentations, its arguments by strength, strength by severity)}."""

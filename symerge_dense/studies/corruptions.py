@@ -11,7 +11,7 @@ from symerge_dense.registry import STUDIES
 from symerge_dense.studies.frame.intervals import Interval, every, exceeds, t_interval
 from symerge_dense.studies.frame.laboratory import EXPERTS, Run
 from symerge_dense.studies.frame.plots import draw_curves
-from symerge_dense.studies.frame.study import Measured, Study, Verdict, difference, table
+from symerge_dense.studies.frame.study import Measured, Study, Verdict, column, difference
 
 CLEAN = "clean"
 METHODS = (EXPERTS, "symerge", "task_arithmetic", "ties")
@@ -85,7 +85,7 @@ class Corruptions(Study):
         return Verdict(every(exceeds(one, self.margin) for one in judged.values()), reason, findings)
 
     def draw(self, path: Path, measured: Sequence[Measured], verdict: Verdict) -> None:
-        rows = {label: row["delta_m"] for label, row in table(measured, ["delta_m"]).items() if "delta_m" in row}
+        rows = column(measured)
         kinds = list(dict.fromkeys(corruption for _, corruption, _ in self.images if corruption != "none"))
         curves = {method: self._mean(rows, method, kinds) for method in ("symerge", *self.training_free)}
         axes = ("severity, 0 is clean", "Δm in percent against the experts, mean over corruptions")

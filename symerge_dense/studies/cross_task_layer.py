@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from statistics import fmean
 from typing import ClassVar
 
 from symerge_dense.models.batchnorm import recalibrate
 from symerge_dense.models.multi_task import assemble
 from symerge_dense.registry import ADAPTIVE_METHODS, STUDIES
-from symerge_dense.studies.frame.intervals import every, exceeds
 from symerge_dense.studies.frame.laboratory import Laboratory, Numbers, Run
-from symerge_dense.studies.frame.study import Measured, Study, Verdict, over_seeds
+from symerge_dense.studies.frame.study import Measured, Study, Verdict, gains
 
 BEFORE, AFTER, GAIN = "Δm, B's own head", "Δm, one layer retrained", "points gained"
 
@@ -67,8 +65,4 @@ class CrossTaskLayer(Study):
         return {BEFORE: before, AFTER: after, GAIN: after - before}
 
     def verdict(self, measured: Sequence[Measured]) -> Verdict:
-        mean = over_seeds(measured, lambda runs: fmean(one.numbers[GAIN] for one in runs))
-        share = over_seeds(measured, lambda runs: fmean(one.numbers[GAIN] > 0 for one in runs))
-        findings = {"mean gain over pairs": mean, "share of pairs that gain": share}
-        outcome = every([exceeds(mean, self.margin), exceeds(share, self.majority)])
-        return Verdict(outcome, f"{share.mean:.0%} of the pairs gain, {mean} points of Delta_m on average.", findings)
+        return gains(measured, GAIN, self.margin, self.majority, "pairs")

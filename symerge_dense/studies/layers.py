@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from symerge_dense.registry import STUDIES
-from symerge_dense.studies.frame.intervals import Interval, exceeds
+from symerge_dense.studies.frame.intervals import Interval, stays_below
 from symerge_dense.studies.frame.laboratory import Run
-from symerge_dense.studies.frame.study import Measured, Study, Verdict, by_seed, over_seeds, table
+from symerge_dense.studies.frame.study import Measured, Study, Verdict, by_seed, column, over_seeds
 
 
 @STUDIES.register_module()
@@ -59,8 +59,8 @@ class Layers(Study):
         names = [name for name in self.shown if any(name in one.numbers for one in measured)]
         findings = {f"best - worst layer, {name}": distance(name) for name in names}
         first = next(iter(findings.values()))
-        outcome = exceeds(Interval(-first.mean, -first.high, -first.low, first.count), -self.spread)
-        means = {label: row["delta_m"].mean for label, row in table(measured, ["delta_m"]).items() if "delta_m" in row}
+        outcome = stays_below(first, self.spread)
+        means = {label: found.mean for label, found in column(measured).items()}
         ranked = sorted((label for label in self.layers if label in means), key=lambda label: means[label])
         reason = f"Best layer {ranked[-1]}, worst {ranked[0]}: they are {first} points of Delta_m apart."
         return Verdict(outcome, reason, findings)

@@ -12,7 +12,7 @@ from symerge_dense.registry import STUDIES
 from symerge_dense.studies.frame.intervals import every, exceeds
 from symerge_dense.studies.frame.laboratory import Run
 from symerge_dense.studies.frame.plots import draw_curves
-from symerge_dense.studies.frame.study import Measured, Study, Verdict, by_seed, over_seeds, table
+from symerge_dense.studies.frame.study import Measured, Study, Verdict, by_seed, column, over_seeds
 
 OURS = SyMerge.name
 BASELINES = ("task_arithmetic", "ties", "iso_c", "adamerging", "head_distillation")
@@ -73,7 +73,7 @@ class Scaling(Study):
         return (few - many) - (own_few - own_many)
 
     def draw(self, path: Path, measured: Sequence[Measured], verdict: Verdict) -> None:
-        rows = {label: row["delta_m"] for label, row in table(measured, ["delta_m"]).items() if "delta_m" in row}
+        rows = column(measured)
         curves = {
             method: {float(n): rows[_label(method, n)] for n in self.counts if _label(method, n) in rows}
             for method in (OURS, *self.baselines)

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import ClassVar
 
 from symerge_dense.registry import STUDIES
-from symerge_dense.studies.frame.intervals import Interval, every, exceeds
+from symerge_dense.studies.frame.intervals import Interval, every, exceeds, stays_below
 from symerge_dense.studies.frame.laboratory import DIVERGED, Run
 from symerge_dense.studies.frame.plots import draw_curves
 from symerge_dense.studies.frame.study import Measured, Study, Verdict, over_seeds, table
@@ -110,15 +110,15 @@ class SelfLabels(Study):
 
     def verdict(self, measured: Sequence[Measured]) -> Verdict:
         more = over_seeds(measured, lambda runs: self._share(ENTROPY, runs) - self._share(LABELS, runs))
-        spared = over_seeds(measured, lambda runs: 1 - self._share(LABELS, runs))
+        own = over_seeds(measured, lambda runs: self._share(LABELS, runs))
         share = over_seeds(measured, lambda runs: self._share(ENTROPY, runs))
         findings = {
             "collapsed share, entropy - labels": more,
-            "share with labels that has not collapsed": spared,
+            "collapsed share, labels": own,
             "collapsed share, entropy": share,
         }
-        outcome = every([exceeds(more, self.margin), exceeds(spared, 1 - self.most)])
-        reason = f"With entropy {share.mean:.0%} of the runs collapse, with labels {1 - spared.mean:.0%}."
+        outcome = every([exceeds(more, self.margin), stays_below(own, self.most)])
+        reason = f"With entropy {share.mean:.0%} of the runs collapse, with labels {own.mean:.0%}."
         return Verdict(outcome, reason, findings)
 
     def draw(self, path: Path, measured: Sequence[Measured], verdict: Verdict) -> None:

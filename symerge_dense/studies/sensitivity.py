@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from symerge_dense.registry import STUDIES
-from symerge_dense.studies.frame.intervals import Interval, every, exceeds
+from symerge_dense.studies.frame.intervals import every, stays_below
 from symerge_dense.studies.frame.laboratory import Run
 from symerge_dense.studies.frame.study import Measured, Study, Verdict, difference
 
@@ -67,8 +67,7 @@ class Sensitivity(Study):
     def verdict(self, measured: Sequence[Measured]) -> Verdict:
         labels = [_label(option, value) for option, values in self.near.items() for value in values]
         findings = {f"cost of {label}": difference(measured, DEFAULT, label) for label in labels}
-        spared = {what: Interval(-one.mean, -one.high, -one.low, one.count) for what, one in findings.items()}
-        outcome = every(exceeds(one, -self.loss) for one in spared.values())
+        outcome = every(stays_below(one, self.loss) for one in findings.values())
         worst = max(findings, key=lambda what: findings[what].high)
         return Verdict(outcome, f"The largest is the {worst}: {findings[worst]} points of Delta_m.", findings)
 

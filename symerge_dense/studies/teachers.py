@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
-from symerge_dense.models.checkpoint import save_model
 from symerge_dense.registry import STUDIES
 from symerge_dense.studies.frame.intervals import exceeds
 from symerge_dense.studies.frame.laboratory import EXPERTS, Laboratory, Numbers, Run, measure_method
@@ -62,12 +59,10 @@ class Teachers(Study):
     def measure(self, laboratory: Laboratory, run: Run) -> Numbers:
         if "merged_by" not in run:
             return measure_method(laboratory, run)
-        with tempfile.TemporaryDirectory(prefix="symerge-study-") as folder:
-            teacher = Path(folder) / "teacher.safetensors"
-            with laboratory.working() as models:
-                save_model(teacher, laboratory.make(models, run["merged_by"], {}).networks[None], {})
-            options = {"teacher": {"type": "model", "checkpoint": str(teacher)}}
-            return measure_method(laboratory, {**run, "options": options})
+        with laboratory.working() as models:
+            teacher = laboratory.merged_file(models, {"method": run["merged_by"], "seed": run["seed"]})
+        options = {"teacher": {"type": "model", "checkpoint": str(teacher)}}
+        return measure_method(laboratory, {**run, "options": options})
 
     def verdict(self, measured: Sequence[Measured]) -> Verdict:
         others = [label for label in dict.fromkeys(one.label for one in measured) if label != EXPERTS]

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from statistics import fmean
 from typing import ClassVar
 
 from symerge_dense.pipeline.comparison.head_transfer import HeadDonor
 from symerge_dense.registry import STUDIES
-from symerge_dense.studies.frame.intervals import every, exceeds
 from symerge_dense.studies.frame.laboratory import Laboratory, Numbers, Run
-from symerge_dense.studies.frame.plots import draw_intervals
-from symerge_dense.studies.frame.study import Measured, Study, Verdict, over_seeds
+from symerge_dense.studies.frame.study import Measured, Study, Verdict, gains
 
 METHODS = ("average", "task_arithmetic", "ties", "magmax", "iso_c", "tsv_m", "breadcrumbs", "dare")
 GAIN = "gain of transferred layers"
@@ -39,7 +35,8 @@ class Transfer(Study):
     )
     would_change: ClassVar[str] = "encoders farther from SyMerge's, such as those of very sparse task vectors."
     experiment: ClassVar[str] = "transfer"
-    shown: ClassVar[tuple[str, ...]] = ("delta_m", "delta_m, transferred layers", GAIN)
+    shown: ClassVar[tuple[str, ...]] = (GAIN, "delta_m", "delta_m, transferred layers")
+    axis: ClassVar[str] = "points of Δm gained: further right is better"
 
     def __init__(self, methods: Sequence[str] = METHODS, margin: float = 0.0, majority: float = 0.5) -> None:
         self.methods, self.margin, self.majority = list(methods), margin, majority
@@ -56,18 +53,4 @@ class Transfer(Study):
             return {**own, "delta_m, transferred layers": moved, GAIN: moved - own["delta_m"]}
 
     def verdict(self, measured: Sequence[Measured]) -> Verdict:
-        mean = over_seeds(measured, lambda runs: fmean(one.numbers[GAIN] for one in runs))
-        share = over_seeds(measured, lambda runs: fmean(one.numbers[GAIN] > 0 for one in runs))
-        findings = {"mean gain over methods": mean, "share of methods that gain": share}
-        outcome = every([exceeds(mean, self.margin), exceeds(share, self.majority)])
-        return Verdict(outcome, f"{share.mean:.0%} of the methods gain, {mean} points of Delta_m on average.", findings)
-
-    def draw(self, path: Path, measured: Sequence[Measured], verdict: Verdict) -> None:
-        labels = dict.fromkeys(one.label for one in measured)
-        rows = {
-            label: over_seeds(
-                [one for one in measured if one.label == label], lambda runs: fmean(one.numbers[GAIN] for one in runs)
-            )
-            for label in labels
-        }
-        draw_intervals(path, rows, f"{self.title}: {verdict.outcome}", "points of Δm gained: further right is better")
+        return gains(measured, GAIN, self.margin, self.majority, "methods")

@@ -10,7 +10,7 @@ from symerge_dense.registry import STUDIES
 from symerge_dense.studies.frame.intervals import exceeds
 from symerge_dense.studies.frame.laboratory import Run
 from symerge_dense.studies.frame.plots import draw_curves
-from symerge_dense.studies.frame.study import Measured, Study, Verdict, by_seed, difference, over_seeds, table
+from symerge_dense.studies.frame.study import Measured, Study, Verdict, by_seed, column, difference, over_seeds
 
 START = "task arithmetic"
 
@@ -82,7 +82,7 @@ class UnlabelledImages(Study):
         return Verdict(exceeds(next(iter(findings.values()))), reason, findings)
 
     def draw(self, path: Path, measured: Sequence[Measured], verdict: Verdict) -> None:
-        rows = {label: row["delta_m"] for label, row in table(measured, ["delta_m"]).items() if "delta_m" in row}
+        rows = column(measured)
         curves = {
             "SyMerge": {float(n): rows[_label(n)] for n in self.counts if _label(n) in rows},
             START: {float(n): rows[START] for n in self.counts},

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import numpy as np
 from torch import Tensor
 
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import MOVES, Array
-from symerge_dense.tasks.colors import DARKEST, Legend, keep_black
+from symerge_dense.tasks.colors import DARKEST, Legend
 from symerge_dense.tasks.plausibility import outside_unit_interval
 from symerge_dense.tasks.regression import Regression
 from symerge_dense.tasks.storage import PngStorage
@@ -36,16 +37,11 @@ class Intrinsic(Regression):
         """
         return output.clamp(0, 1)
 
-    def colorize(self, prediction: Tensor, limits: tuple[float, float] | None = None) -> Array:
-        """The value itself, 0..1 as 0..255, one channel as grey; only what is nearly black is a little brighter.
-
-        Args:
-            prediction: (C,H,W) with C = 1 or 3.
-            limits: not used.
-        """
+    def _paint(self, prediction: Tensor, limits: tuple[float, float] | None) -> Array:
+        """The value itself, 0..1 as 0..255, one channel as grey."""
         value = prediction.detach().float().cpu()
         levels = value.nan_to_num().clamp(0, 1).mul(255).round().byte().expand(3, -1, -1)
-        return keep_black(levels.permute(1, 2, 0).numpy(), self.valid(value[None])[0])
+        return np.asarray(levels.permute(1, 2, 0))
 
     def legend(self, limits: tuple[float, float] | None = None) -> Legend:
         """Grey from 0 to 1; nothing for a colour, which means itself.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from symerge_dense.datasets.targets import SHORTEST_NORMAL
 from symerge_dense.registry import TASKS
-from symerge_dense.tasks.base import Array
+from symerge_dense.tasks.base import Array, DenseTask
 from symerge_dense.tasks.colors import Legend, keep_black
 from symerge_dense.tasks.metric import Metric
 from symerge_dense.tasks.plausibility import not_unit_vectors
@@ -29,7 +29,7 @@ def unit(vectors: Tensor, eps: float = 1e-12) -> Tensor:
     """Scale vectors to length 1.
 
     Args:
-        vectors: (N,3,H,W).
+        vectors: (N,C,H,W).
         eps: vectors shorter than this are divided by it.
     """
     # many times faster than torch.norm, which is slow along a dimension that is not the last
@@ -45,8 +45,71 @@ def unit_truth(target: Tensor) -> Tensor:
     return unit(target.nan_to_num(0.0, 0.0, 0.0))
 
 
+class UnitVectors(DenseTask):
+    """A task of directions: vectors of any length, of which the direction counts. Loss: 1 - cosine."""
+
+    def valid(self, target: Tensor) -> Tensor:
+        """Pixels whose vector has length >= 0.5; one with a NaN or infinite entry is never valid.
+
+        Args:
+            target: (N,C,H,W).
+        """
+        square = target.float().square().sum(dim=1)
+        return (square >= SHORTEST_NORMAL**2) & square.isfinite()
+
+    def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """1 - cosine, in 0..2.
+
+        Args:
+            output: raw vectors (N,C,h,w) of any length.
+            target: ground truth or self-label (N,C,h,w).
+        """
+        # eps bounds the gradient, which grows as 1/length, for an untrained head with outputs close to zero
+        return 1 - (unit(output.float(), eps=1e-3) * unit_truth(target.float())).sum(dim=1)
+
+    def self_label(self, expert_output: Tensor, soft: bool = True) -> Tensor:
+        """The expert's unit vectors.
+
+        Args:
+            expert_output: raw vectors (N,C,h,w).
+            soft: makes no difference.
+        """
+        return self.decide(expert_output.detach())
+
+    def decide(self, output: Tensor) -> Tensor:
+        """Unit vectors (N,C,h,w).
+
+        Args:
+            output: raw vectors (N,C,h,w).
+        """
+        return unit(output.float())
+
+    def average(self, outputs: Sequence[Tensor], weights: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
+        """Mean of the unit vectors, and their variance, 0..1: 1 minus the mean's squared length.
+
+        Args:
+            outputs: raw vectors (N,C,h,w), one per view.
+            weights: one number >= 0 per view; None weighs all alike.
+        """
+        return moments([self.decide(output) for output in outputs], weights)
+
+    @property
+    def storage(self) -> PngStorage:
+        """-1..1 as 0..65535 per component; 0 in all, which no unit vector has, for 'no label'."""
+        return PngStorage("uint16", scale=2 / 65535, offset=-1.0, marker=self.invalid_value)
+
+    @classmethod
+    def metric_unit(cls, metric: str) -> str:
+        """Degrees, and percent of pixels within a limit.
+
+        Args:
+            metric: its name.
+        """
+        return "%" if metric.startswith("within_") else "°"
+
+
 @TASKS.register_module()
-class Normals(BatchMeans):
+class Normals(UnitVectors, BatchMeans):
     """Unit vectors, channels (x right, z forward, y up); a target shorter than 0.5 or not finite is invalid.
 
     Loss: 1 - cosine of the angle between prediction and target, both normalised. Metrics over all valid pixels of
@@ -66,15 +129,6 @@ class Normals(BatchMeans):
     interpolation: ClassVar[Literal["nearest", "masked"]] = "masked"
     channels: int = 3
 
-    def valid(self, target: Tensor) -> Tensor:
-        """Pixels whose vector has length >= 0.5; one with a NaN or infinite entry is never valid.
-
-        Args:
-            target: (N,3,H,W).
-        """
-        square = target.float().square().sum(dim=1)
-        return (square >= SHORTEST_NORMAL**2) & square.isfinite()
-
     def implausible(self, target: Array) -> str | None:
         """Vectors of another length than 1.
 
@@ -82,33 +136,6 @@ class Normals(BatchMeans):
             target: (H,W,3).
         """
         return not_unit_vectors(target)
-
-    def pixel_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """1 - cosine, in 0..2.
-
-        Args:
-            output: raw vectors (N,3,h,w) of any length.
-            target: ground truth or self-label (N,3,h,w).
-        """
-        # eps bounds the gradient, which grows as 1/length, for an untrained head with outputs close to zero
-        return 1 - (unit(output.float(), eps=1e-3) * unit_truth(target.float())).sum(dim=1)
-
-    def self_label(self, expert_output: Tensor, soft: bool = True) -> Tensor:
-        """The expert's unit vectors.
-
-        Args:
-            expert_output: raw vectors (N,3,h,w).
-            soft: makes no difference.
-        """
-        return self.decide(expert_output.detach())
-
-    def decide(self, output: Tensor) -> Tensor:
-        """Unit vectors (N,3,h,w).
-
-        Args:
-            output: raw vectors (N,3,h,w).
-        """
-        return unit(output.float())
 
     def statistics(self, output: Tensor, target: Tensor) -> Tensor:
         """Rows [valid pixels, sum of angles (degrees), pixels under each threshold, histogram of 1800 bins].
@@ -217,15 +244,6 @@ class Normals(BatchMeans):
         colors = torch.stack([right, up, -forward], dim=-1).add(1).mul(127.5).round().byte()
         return keep_black(colors.numpy(), self.valid(vectors[None])[0])
 
-    def average(self, outputs: Sequence[Tensor], weights: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
-        """Mean of the unit vectors, and their variance, 0..1: 1 minus the mean's squared length.
-
-        Args:
-            outputs: raw vectors (N,3,h,w), one per view.
-            weights: one number >= 0 per view; None weighs all alike.
-        """
-        return moments([self.decide(output) for output in outputs], weights)
-
     def mirror_output(self, output: Tensor) -> Tensor:
         """Vectors turned back: x changes its sign.
 
@@ -233,20 +251,6 @@ class Normals(BatchMeans):
             output: raw vectors (N,3,h,w) of the mirrored image.
         """
         return output.flip(-1) * output.new_tensor([-1, 1, 1]).view(1, 3, 1, 1)
-
-    @property
-    def storage(self) -> PngStorage:
-        """-1..1 as 0..65535 per component; three times 0, which no unit vector has, for 'no label'."""
-        return PngStorage("uint16", scale=2 / 65535, offset=-1.0, marker=self.invalid_value)
-
-    @classmethod
-    def metric_unit(cls, metric: str) -> str:
-        """Degrees, and percent of pixels within a limit.
-
-        Args:
-            metric: its name.
-        """
-        return "%" if metric.startswith("within_") else "°"
 
     def legend(self, limits: tuple[float, float] | None = None) -> Legend:
         """Colours of the three axes' directions.

@@ -6,6 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from symerge_dense.datasets.class_names import ORIENTATIONS, ROOM_FACES
+from symerge_dense.datasets.rooms.textures import KINDS
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.base import Array
 from symerge_dense.tasks.segmentation import Segmentation
@@ -49,7 +51,7 @@ class Orientation(FixedClasses):
     """
 
     name: ClassVar[str] = "orientation"
-    names: ClassVar[tuple[str, ...]] = ("up", "down", "left", "right", "viewer", "slanted")
+    names: ClassVar[tuple[str, ...]] = ORIENTATIONS
     exchanged: ClassVar[tuple[tuple[str, str], ...]] = (("left", "right"),)
     moves: ClassVar[frozenset[str]] = frozenset({"mirror", "zoom"})
 
@@ -59,7 +61,7 @@ class Layout(FixedClasses):
     """The face of the empty room behind a pixel, whatever stands before it (Lee et al. 2009; LSUN's room layout)."""
 
     name: ClassVar[str] = "layout"
-    names: ClassVar[tuple[str, ...]] = ("left wall", "right wall", "floor", "ceiling", "near wall", "far wall")
+    names: ClassVar[tuple[str, ...]] = ROOM_FACES
     exchanged: ClassVar[tuple[tuple[str, str], ...]] = (("left wall", "right wall"),)
 
 
@@ -68,14 +70,4 @@ class Material(FixedClasses):
     """Pattern of a surface's colour, the materials of rendered rooms: plain paint, wood, tiles, planks, cloth ..."""
 
     name: ClassVar[str] = "material"
-    names: ClassVar[tuple[str, ...]] = (
-        "plain",
-        "checker",
-        "stripes",
-        "noise",
-        "wood",
-        "tiles",
-        "planks",
-        "spines",
-        "painting",
-    )
+    names: ClassVar[tuple[str, ...]] = KINDS

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from symerge_dense.adaptation.objective import distance, logarithm
+from symerge_dense.adaptation.objective import distance, logarithms
 from symerge_dense.adaptation.options import make_options
 from symerge_dense.tasks import Depth, Segmentation
 
@@ -31,11 +31,11 @@ def test_class_balance_moves_the_loss_to_rare_classes() -> None:
 
 def test_a_logarithm_gives_every_loss_the_gradient_of_its_relative_fall() -> None:
     losses = torch.tensor([0.02, 5.0], requires_grad=True)
-    logs = torch.stack([logarithm(loss) for loss in losses])
+    logs = torch.stack(list(logarithms({"depth": losses[0], "normals": losses[1]}).values()))
     torch.testing.assert_close(logs, losses.log())
     logs.sum().backward()
     torch.testing.assert_close(losses.grad, 1 / losses.detach())
-    assert logarithm(torch.zeros(())).isfinite()  # a student that starts at its experts
+    assert logarithms({"depth": torch.zeros(())})["depth"].isfinite()  # a student that starts at its experts
 
 
 def _of_half(
@@ -47,7 +47,7 @@ def _of_half(
         Segmentation(2), output[rank : rank + 1], label[rank : rank + 1], options, None, keep[rank : rank + 1]
     )
     own = torch.tensor([1.0, 3.0][rank], requires_grad=True)
-    logarithm(own).backward()
+    logarithms({"depth": own})["depth"].backward()
     answers.put((loss.item(), own.grad.item()))
     torch.distributed.destroy_process_group()
 

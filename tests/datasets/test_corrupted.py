@@ -22,12 +22,15 @@ def corrupted(name="noise", severity=3, **more):
     return Corrupted({"type": "TinySet", "count": 3}, name, severity, **more)
 
 
+def changed(name, severity, picture):
+    images = np.asarray(picture, np.uint8)[None]
+    return Corrupted({"type": "ImageList", "images": images}, name, severity).image(0).astype(float)
+
+
 @pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - {"none"}))
 def test_a_corruption_changes_images_and_a_strong_one_more(name):
-    rng = np.random.default_rng(0)
-    image = cv2.resize(rng.uniform(30, 200, (56, 56, 3)).astype(np.float32), (224, 224))
-    change, strengths = CORRUPTIONS[name]
-    distances = [np.abs(change(image, strength, rng) - image).mean() for strength in strengths]
+    image = cv2.resize(np.random.default_rng(0).uniform(30, 200, (56, 56, 3)).astype(np.float32), (224, 224))
+    distances = [np.abs(changed(name, severity, image) - image).mean() for severity in range(1, 6)]
     assert 0.5 < distances[0] < max(distances)  # blocks may happen to fit the pattern of this image
     found = corrupted(name, 5).image(0)
     assert found.dtype == np.uint8 and found.shape == TinySet({}, count=3).image(0).shape
@@ -37,17 +40,28 @@ def test_no_corruption_is_the_image_itself():
     assert np.array_equal(corrupted("none", 5).image(1), TinySet({}, count=3).image(1))
 
 
-def test_formulas_on_one_pixel_colours():
-    grey = np.full((8, 8, 3), 100.0, np.float32)
-    rng = np.random.default_rng(0)
-    assert np.allclose(CORRUPTIONS["contrast"][0](grey, 0.2, rng), 100)
-    assert np.allclose(CORRUPTIONS["brightness"][0](grey, 0.2, rng), 151)
-    assert np.allclose(CORRUPTIONS["blur"][0](grey, 6.0, rng), 100)
-    half = np.concatenate([grey[:4] * 0, grey[4:] * 2])
-    assert np.allclose(CORRUPTIONS["contrast"][0](half, 0.5, rng)[[0, -1], 0, 0], [50, 150])
-    assert CORRUPTIONS["noise"][0](np.zeros((200, 200, 3)), 0.1, rng).std() == pytest.approx(25.5, rel=0.02)
-    blocks = CORRUPTIONS["pixelate"][0](np.arange(48, dtype=np.float32).reshape(4, 4, 3), 0.5, rng)
-    assert np.array_equal(blocks[:2, :2], np.broadcast_to(blocks[0, 0], (2, 2, 3)))
+def test_formulas_on_plain_pictures():
+    grey = np.full((224, 224, 3), 100)
+    assert np.allclose(changed("contrast", 3, grey), 100)
+    assert np.allclose(changed("brightness", 2, grey), 151)
+    assert np.allclose(changed("blur", 5, grey), 100)
+    half = np.concatenate([grey[:112] * 0, grey[112:] * 2])
+    assert np.allclose(changed("contrast", 1, half)[[0, -1], 0, 0], [60, 140])  # 0.4 of the way from the mean, 100
+    assert changed("noise", 1, grey + 27).std() == pytest.approx(0.08 * 255, rel=0.03)
+    blocks = changed("pixelate", 2, np.arange(224 * 224).reshape(224, 224, 1) % 251 * np.ones(3))
+    assert np.array_equal(blocks[::2, ::2], blocks[1::2, 1::2])
+
+
+def test_blur_grows_with_the_height_of_the_image():
+    """One bright line: its width is the strength for 224 pixels, and half of it for 112."""
+    widths = []
+    for size in (224, 112):
+        line = np.zeros((size, size, 3))
+        line[:, size // 2] = 255
+        found = changed("blur", 5, line)[size // 2, :, 0]
+        where = np.arange(size) - size // 2
+        widths.append(np.sqrt((found * where**2).sum() / found.sum()))
+    assert widths == pytest.approx([6, 3], rel=0.15)
 
 
 def test_targets_are_the_clean_ones_and_a_seed_fixes_every_pixel():

@@ -20,7 +20,7 @@ from symerge_dense.datasets.rooms.textures import KINDS, Texture
 from symerge_dense.registry import TASKS
 from symerge_dense.tasks.depth_order import DepthOrder
 from symerge_dense.tasks.masks import OneClass
-from symerge_dense.tasks.surface_classes import Layout, Material, Orientation
+from symerge_dense.tasks.surface_classes import Layout
 
 SIZE = (30, 40)
 FRAMES = (
@@ -267,7 +267,6 @@ def test_twenty_labels_and_more_are_distinct_and_fifty_with_masks(tmp_path):
 
 
 def test_classes_are_named_in_the_renderers_order():
-    assert Orientation.names == ORIENTATIONS and Material.names == KINDS
     assert [name.split()[-1] for name in Layout.names] == list(FACES)
 
 

@@ -113,6 +113,12 @@ def test_shading_is_a_grey_picture_of_its_value() -> None:
     assert (picture == picture[..., :1]).all()
 
 
+def test_predicted_colours_are_painted_as_themselves_too() -> None:
+    red = torch.tensor([[[0.8]], [[0.2]], [[0.4]]])
+    np.testing.assert_array_equal(Albedo().colorize_prediction(red)[0, 0], [204, 51, 102])
+    np.testing.assert_array_equal(Shading().colorize_prediction(red[:1])[0, 0], [204, 204, 204])
+
+
 def test_a_label_that_is_not_finite_pulls_nowhere() -> None:
     output = torch.ones(1, 1, 1, 2, requires_grad=True)
     label = torch.tensor([float("nan"), 3.0]).view(1, 1, 1, 2)

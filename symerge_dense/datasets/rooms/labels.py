@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from symerge_dense.datasets.class_names import ORIENTATIONS
 from symerge_dense.datasets.rooms.gbuffer import Pose
 from symerge_dense.datasets.rooms.raycast import LIT, SHADOW, leave_room, pixel_rays
 from symerge_dense.datasets.rooms.scene import FACES, Camera, focal_length
 from symerge_dense.datasets.targets import boundary
 
 Array = NDArray[Any]
-ORIENTATIONS = ("up", "down", "left", "right", "viewer", "slanted")
 VISIBLE = 1e-3  # share of the picture's pixels from which on a thing is counted
 TILT = np.deg2rad(30.0)  # a surface this far from level and from upright is slanted
 
@@ -80,7 +80,7 @@ def view_angle(normals: Array) -> Array:
 
 
 def layout(depth: Array, pose: Array) -> Array:
-    """Face of the empty room int64 (H,W) that lies behind every pixel, in the order of ``scene.FACES``.
+    """Face of the empty room int64 (H,W) that lies behind every pixel, index into ``ROOM_FACES``.
 
     Args:
         depth: (H,W); only its size counts.

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from symerge_dense.adaptation.options import SyMergeOptions
+from symerge_dense.adaptation.options import NO_NUMBER, SyMergeOptions
 from symerge_dense.experts.statistics import LARGEST_GRAM, SAMPLED, Statistics
 from symerge_dense.merging.base import Merger
 from symerge_dense.merging.run import merge_state
@@ -172,7 +172,7 @@ class Adaptive(Candidate):
 
     def settings(self, options: SyMergeOptions) -> dict[str, Any]:
         own = {**vars(options), **self.method.changes, **self.method.hyperparameters}
-        return {name: value for name, value in own.items() if name not in ("num_workers", "save_every")}
+        return {name: value for name, value in own.items() if name not in NO_NUMBER}
 
     def own(self, models: ModelPool) -> ModelPool:
         """Base and experts, with the options and unlabelled images that the method gets: the config's.

@@ -46,8 +46,7 @@ class RunCache:
             kind: of experiment.
             asked: everything that determines it, as plain values.
         """
-        text = json.dumps(to_json(asked), sort_keys=True)
-        return self.folder / "runs" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+        return self.folder / "runs" / f"{kind}-{content_hash(asked)}.json"
 
     def read(self, kind: str, asked: Mapping[str, Any]) -> Kept | None:
         """A kept result; None where it has to be made.
@@ -126,6 +125,16 @@ class RunCache:
                 return
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def content_hash(*values: Any) -> str:
+    """Sixteen hex digits that change with any of the values.
+
+    Args:
+        *values: plain values.
+    """
+    text = json.dumps([to_json(value) for value in values], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _number(value: Any) -> float:

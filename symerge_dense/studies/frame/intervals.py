@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
+from symerge_dense.fileio import optional_import
 
 Outcome = Literal["confirmed", "refuted", "inconclusive"]
 LEVEL = 0.95
@@ -42,7 +41,7 @@ class Interval:
         return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
-UNDEFINED = Interval(math.nan, -math.inf, math.inf, 0)
+UNMEASURED = Interval(math.nan, -math.inf, math.inf, 0)
 """Of what no run has measured."""
 
 
@@ -66,24 +65,8 @@ def t_interval(values: Iterable[float]) -> Interval:
         return Interval(math.nan, -math.inf, math.inf, len(numbers))
     if len(numbers) == 1:
         return Interval(mean, -math.inf, math.inf, 1)
-    half = t_quantile(len(numbers) - 1) * stdev(numbers) / math.sqrt(len(numbers))
+    half = float(_stats().t.ppf((1 + LEVEL) / 2, len(numbers) - 1)) * stdev(numbers) / math.sqrt(len(numbers))
     return Interval(mean, mean - half, mean + half, len(numbers))
-
-
-@cache
-def t_quantile(freedom: int, level: float = LEVEL) -> float:
-    """The value that Student's t exceeds in magnitude with probability ``1 - level``.
-
-    With t = sqrt(n) tan(a), its density is proportional to cos(a)^(n-1): a smooth integral over a bounded interval.
-
-    Args:
-        freedom: degrees of freedom n, at least 1.
-        level: in (0, 1).
-    """
-    angle = np.linspace(0, math.pi / 2, 200_001)
-    density = np.cos(angle) ** (freedom - 1)
-    mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return float(math.sqrt(freedom) * math.tan(np.interp(level, mass / mass[-1], angle)))
 
 
 def exceeds(interval: Interval, threshold: float = 0.0) -> Outcome:
@@ -99,6 +82,16 @@ def exceeds(interval: Interval, threshold: float = 0.0) -> Outcome:
     if interval.low > threshold:
         return "confirmed"
     return "refuted" if interval.high < threshold else "inconclusive"
+
+
+def stays_below(interval: Interval, threshold: float = 0.0) -> Outcome:
+    """Whether a quantity lies below a threshold: the opposite of ``exceeds``.
+
+    Args:
+        interval: of the quantity.
+        threshold: that it is compared with.
+    """
+    return exceeds(Interval(-interval.mean, -interval.high, -interval.low, interval.count), -threshold)
 
 
 def every(outcomes: Iterable[Outcome]) -> Outcome:
@@ -124,10 +117,7 @@ def pearson(first: Sequence[float], second: Sequence[float]) -> float:
         first: values.
         second: as many values.
     """
-    x, y = np.asarray(first, float), np.asarray(second, float)
-    x, y = x - x.mean(), y - y.mean()
-    scale = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / scale if scale > 0 else math.nan
+    return _correlation("pearsonr", first, second)
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
@@ -137,9 +127,14 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
         first: values.
         second: as many values.
     """
-    return pearson(_ranks(first), _ranks(second))
+    return _correlation("spearmanr", first, second)
 
 
-def _ranks(values: Sequence[float]) -> list[float]:
-    array = np.asarray(values, float)
-    return [float((array < value).sum() + ((array == value).sum() - 1) / 2) for value in array]
+def _correlation(name: str, first: Sequence[float], second: Sequence[float]) -> float:
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return math.nan
+    return float(getattr(_stats(), name)(first, second).statistic)
+
+
+def _stats() -> Any:
+    return optional_import("scipy.stats", "the intervals of a study")

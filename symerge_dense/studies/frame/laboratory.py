@@ -6,8 +6,6 @@ All of it is the comparison's own machinery: ``ExpertStore``, ``ModelPool``, the
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ import torch
 from mmengine.device import get_device
 
 from symerge_dense.adaptation.method import OptionVariant
-from symerge_dense.adaptation.options import SyMergeOptions
+from symerge_dense.adaptation.options import NO_NUMBER, SyMergeOptions
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.evaluation.delta_m import delta_by_task
 from symerge_dense.evaluation.metric import DenseMetric
@@ -37,7 +35,7 @@ from symerge_dense.pipeline.config import RunConfig, Spec, to_json, type_names
 from symerge_dense.pipeline.expert_store import ExpertStore
 from symerge_dense.pipeline.run_checks import check_run
 from symerge_dense.registry import ADAPTIVE_METHODS, MERGERS, did_you_mean
-from symerge_dense.studies.frame.cache import RunCache
+from symerge_dense.studies.frame.cache import RunCache, content_hash
 from symerge_dense.tasks.metric import Metric
 
 Run = dict[str, Any]
@@ -53,7 +51,6 @@ RUN_KEYS = {
 }
 EXPERTS = Experts.name
 DIVERGED = "diverged"  # 1 where the adaptation ended in a loss that is not finite
-_NO_RESULT = ("save_every", "num_workers")  # options of the adaptation that change no number
 
 
 class Laboratory:
@@ -75,7 +72,7 @@ class Laboratory:
         """Hash of all that base and experts depend on, whatever tasks take part."""
         config = self.config
         parts = (config.data.get("train"), config.backbone, config.head, config.heads, config.base, config.experts)
-        return _hash(parts, config.preprocessing, config.align_corners)
+        return content_hash(parts, config.preprocessing, config.align_corners)
 
     @cached_property
     def pool(self) -> Unlabelled:
@@ -99,7 +96,7 @@ class Laboratory:
             "tasks": to_json(list(type_names(config.tasks).items())),  # their order counts
             "test": self._measured,
             "pool": self.pool.fingerprint,
-            "options": to_json({key: value for key, value in options.items() if key not in _NO_RESULT}),
+            "options": to_json({key: value for key, value in options.items() if key not in NO_NUMBER}),
             "scales": config.scales,
             "seed": config.seed,
             "models": {name: hashes[name] for name in ("base", *(f"expert {task}" for task in config.tasks))},
@@ -131,7 +128,7 @@ class Laboratory:
         base, experts = self.store.models(pool, self.device)
         files = self.store.files(base)
         models = ModelPool(base, experts, pool, self.config.options, folder, self.device, files)
-        models.labels = self.cache.labels / _hash(pool.fingerprint, models.hashes)
+        models.labels = self.cache.labels / content_hash(pool.fingerprint, models.hashes)
         return models
 
     @contextmanager
@@ -156,7 +153,7 @@ class Laboratory:
         """
         candidate = candidate_of(name, options)
         if isinstance(candidate, Adaptive):
-            with self.cache.locked(f"labels-{_hash(str(models.labels))}"):
+            with self.cache.locked(f"labels-{content_hash(str(models.labels))}"):
                 candidate.prepare(models)
         return candidate.make(models, Tuner(models, self.scoring, self.config.scales), self.config.seed)
 
@@ -167,7 +164,7 @@ class Laboratory:
             models: base, experts and images.
             run: with 'method' and perhaps 'options'.
         """
-        path = self.cache.folder / "merges" / f"{_hash(self.asked(run, models.hashes))}.safetensors"
+        path = self.cache.folder / "merges" / f"{content_hash(self.asked(run, models.hashes))}.safetensors"
         with self.cache.locked(path.stem):
             if not path.exists():
                 save_model(path, self.make(models, run["method"], run.get("options", {})).networks[None], {})
@@ -286,10 +283,6 @@ def of_seed(config: RunConfig, seed: int) -> RunConfig:
         seed: of everything random.
     """
     return dataclasses.replace(config, seed=seed, experts={**config.experts, "seed": seed})
-
-
-def _hash(*values: Any) -> str:
-    return hashlib.sha256(json.dumps([to_json(value) for value in values], sort_keys=True).encode()).hexdigest()[:16]
 
 
 @contextmanager

@@ -30,7 +30,7 @@ by the command of their section; `symerge study all` made this page.
 
 def print_list() -> None:
     """Print claim, question and cost of every study that comes with the package."""
-    table = Table("study", "claim", "question", "runs", "cost in full")
+    table = Table("study", "claim", "question", "runs", "cost in full, by estimate")
     for name in shipped_studies():
         plan = load_plan(name)
         table.add_row(name, plan.study.claim, plan.study.question, str(len(plan.runs())), plan.cost)

@@ -31,7 +31,7 @@ class Plan:
         values: sections of the run's config.
         seeds: number of seeds; each has a base, experts and adaptations of its own.
         quick: whether this is the reduction for a first look.
-        cost: what a full run takes, in words.
+        cost: what a full run takes, by estimate, in words.
         spec: the config's ``study`` as it was read.
     """
 

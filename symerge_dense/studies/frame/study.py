@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar
 
-from symerge_dense.studies.frame.intervals import UNDEFINED, Interval, Outcome, t_interval
+from symerge_dense.studies.frame.intervals import UNMEASURED, Interval, Outcome, every, exceeds, t_interval
 from symerge_dense.studies.frame.laboratory import Laboratory, Numbers, Run, measure_method
 from symerge_dense.studies.frame.plots import draw_intervals
 
@@ -106,8 +107,7 @@ class Study(ABC):
             measured: every run.
             verdict: what the rule said.
         """
-        rows = {label: found[self.shown[0]] for label, found in table(measured, self.shown[:1]).items()}
-        draw_intervals(path, rows, f"{self.title}: {verdict.outcome}", self.axis)
+        draw_intervals(path, column(measured, self.shown[0]), f"{self.title}: {verdict.outcome}", self.axis)
 
 
 # -- numbers of several runs ------------------------------------------------------------------------------------------
@@ -130,6 +130,16 @@ def table(measured: Sequence[Measured], names: Sequence[str]) -> dict[str, dict[
             if any(name in run for run in runs)
         }
     return found
+
+
+def column(measured: Sequence[Measured], name: str = "delta_m") -> dict[str, Interval]:
+    """Intervals over seeds of one number, {label: interval}, of the labels that have it.
+
+    Args:
+        measured: runs of all seeds.
+        name: of the number.
+    """
+    return {label: row[name] for label, row in table(measured, [name]).items() if name in row}
 
 
 def by_seed(measured: Sequence[Measured], label: str, name: str = "delta_m") -> dict[int, float]:
@@ -157,7 +167,7 @@ def difference(measured: Sequence[Measured], better: str, worse: str, name: str 
     """
     first, second = by_seed(measured, better, name), by_seed(measured, worse, name)
     shared = sorted(first.keys() & second.keys())
-    return t_interval(first[seed] - second[seed] for seed in shared) if shared else UNDEFINED
+    return t_interval(first[seed] - second[seed] for seed in shared) if shared else UNMEASURED
 
 
 def over_seeds(measured: Sequence[Measured], of_seed: Callable[[Sequence[Measured]], float]) -> Interval:
@@ -169,6 +179,23 @@ def over_seeds(measured: Sequence[Measured], of_seed: Callable[[Sequence[Measure
     """
     seeds = sorted({one.run["seed"] for one in measured})
     return t_interval(of_seed([one for one in measured if one.run["seed"] == seed]) for seed in seeds)
+
+
+def gains(measured: Sequence[Measured], name: str, margin: float, majority: float, of: str) -> Verdict:
+    """The verdict on a gain that each run measured: on its mean, and on the share of runs that gain.
+
+    Args:
+        measured: runs of all seeds.
+        name: of the gain.
+        margin: that the mean must exceed, in points of Delta_m.
+        majority: that the share must exceed.
+        of: what a run is of, in the plural.
+    """
+    mean = over_seeds(measured, lambda runs: fmean(one.numbers[name] for one in runs))
+    share = over_seeds(measured, lambda runs: fmean(one.numbers[name] > 0 for one in runs))
+    findings = {f"mean gain over {of}": mean, f"share of {of} that gain": share}
+    outcome = every([exceeds(mean, margin), exceeds(share, majority)])
+    return Verdict(outcome, f"{share.mean:.0%} of the {of} gain, {mean} points of Delta_m on average.", findings)
 
 
 def distinct(runs: Sequence[Run]) -> list[Run]:
