@@ -242,7 +242,7 @@ class Augment:
         if rule is not None and view.scale != 1:
             result = rule.zoom(result, view.scale)
         if view.mirrored:
-            result = np.ascontiguousarray(result[:, ::-1])
+            result = result[:, ::-1].copy()  # `ascontiguousarray` leaves a single column with its negative stride
             result = result if rule is None else rule.flip(result)
         if rule is None and self.color:
             result = jitter(result, view.brightness, view.contrast, view.saturation)

@@ -12,6 +12,7 @@ from symerge_dense.adaptation.strong_views import StrongViews
 from symerge_dense.datasets.class_names import NYU13
 from symerge_dense.datasets.rooms.gbuffer import POSE
 from symerge_dense.datasets.rooms.labels import light_source, object_count
+from symerge_dense.datasets.transforms import Augment
 from symerge_dense.inference.predictor import Predictor
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.tasks.image_level import RoomType
@@ -85,3 +86,16 @@ def test_labels_of_the_whole_image_are_moved_like_dense_ones() -> None:
     moved, valid = views(arrays, network.tasks, (0, 0, 0))
     np.testing.assert_allclose(moved["light_source"], [[[-0.6, 0.8, 0.0]]], atol=1e-6)
     assert valid["light_source"].shape == (1, 1) and valid["light_source"].all()
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "mirrored"), [("light_source", [0.6, 0.8, 0], [-0.6, 0.8, 0]), ("object_count", [3], [3])]
+)
+def test_labels_of_the_whole_image_are_mirrored_with_the_image(
+    task: str, label: list[float], mirrored: list[float]
+) -> None:
+    arrays = {"image": np.zeros((32, 48, 3), np.float32), task: np.array([[label]], np.float32)}
+    augment = Augment(flip=1.0)
+    moved = augment.apply(arrays, model(task, "Pooled").tasks, augment.draw(np.random.default_rng(0)))
+    found = torch.from_numpy(moved[task])  # refuses the negative stride that a mirrored single column may keep
+    np.testing.assert_allclose(found[0, 0], mirrored, atol=1e-6)
