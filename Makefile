@@ -1,5 +1,6 @@
 # make demo: train experts on rendered rooms, merge them, print the table.   make test: the tests.   make check: what CI runs.
 # make coverage: the tests, and which lines they miss.   make docs: the site, into site/.
+# make bench: benchmarks of 10 minutes, added to docs/benchmarks.md.
 # More arguments go through ARGS:  make test ARGS="-k heatmap"    make demo ARGS="--help"
 # Tests run in two processes where there are two cores. WORKERS says otherwise:  make test WORKERS=0 ARGS=--pdb
 
@@ -15,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscop
 # mmcv asks for opencv-python, albumentations for opencv-python-headless: they install the same files. The latter stays.
 ONE_OPENCV := $(BIN)/python -m pip install -q --force-reinstall --no-deps -c constraints.txt opencv-python-headless
 
-.PHONY: install demo test coverage lint check docs clean
+.PHONY: install demo test coverage lint check docs bench clean
 
 install: $(STAMP)
 
@@ -54,6 +55,9 @@ $(DOCS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,docs]'
 	$(ONE_OPENCV)
 	touch $@
+
+bench: $(STAMP)
+	$(BIN)/python tools/benchmark.py all --append docs/benchmarks.md $(ARGS)
 
 clean:
 	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Cost of an adaptation step: the same as `symerge benchmark`."""
+"""Seconds and memory of steps, inference, merges and the demo: the same as `symerge benchmark`."""
 
 import sys
 

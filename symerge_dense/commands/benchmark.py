@@ -1,52 +1,143 @@
-"""Benchmarks. `step CONFIG`: one adaptation step against plain fine-tuning and against the public order of work."""
+"""Benchmarks: seconds and memory of contenders that take turns, in one table.
+
+step [CONFIG]       an adaptation step against plain fine-tuning and against the public code's order of work
+inference [CONFIG]  a merged model against its experts one after the other, in PyTorch and exported to ONNX
+merge               merging large checkpoint files against reading and writing their bytes
+demo                the main job from nothing, in small, stage by stage
+all                 these four; about 10 minutes on two cores
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from symerge_dense.commands.train import CONFIG
 from symerge_dense.pipeline.config_files import CfgOptions, find_config
 
+if TYPE_CHECKING:
+    from symerge_dense.pipeline.profiling.table import Row
+
+TITLES = {
+    "step": "One step; ratio to plain fine-tuning; peak memory",
+    "inference": "Inference; ratio to the experts in PyTorch; memory of the backbones",
+    "merge": "Merging files; ratio to reading all bytes and writing one file; memory without that of files",
+    "demo": "The main job in small; share of the whole; peak memory",
+}
+ROUNDS = {"step": 3, "inference": 20, "merge": 3}
+TAKES = {
+    "step": {"config", "batch_size", "size", "rounds", "cfg_options"},
+    "inference": {"config", "size", "rounds", "cfg_options"},
+    "merge": {"dir", "gigabytes", "experts", "methods", "threads", "keep", "rounds"},
+}
+"""{suite: what it takes}; the others take nothing."""
+DEFAULTS: dict[str, Any] = {
+    "batch_size": 8,
+    "gigabytes": 1.2,
+    "experts": 8,
+    "methods": ["task_arithmetic", "ties"],
+    "threads": 2,
+}
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command takes to ``parser``."""
-    parser.add_argument("what", choices=("step",))
-    parser.add_argument("config", help=CONFIG)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="image size; default: the config's")
-    parser.add_argument("--rounds", type=int, default=7, help="of every contender, interleaved")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE", help="e.g. backbone.name=resnet50"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("suite", choices=(*TITLES, "all"))
+    add = parser.add_argument
+    add("config", nargs="?", help=f"of step (default: the cases of the suite) and of inference: {CONFIG}")
+    add("--batch-size", type=int, help=f"of step with a config; default {DEFAULTS['batch_size']}")
+    add("--size", type=int, nargs=2, metavar=("H", "W"), help="image size of a config; default: its own")
+    defaults = ", ".join(f"{rounds} ({suite})" for suite, rounds in ROUNDS.items())
+    add("--rounds", type=int, help=f"of every contender, in turn; default {defaults}")
+    add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE", help="e.g. backbone.name=resnet50")
+    add("--dir", type=Path, help="of merge: a new folder, or one of a run with --keep; default: a temporary one")
+    add("--gigabytes", type=float, help=f"of one checkpoint of merge, float32; default {DEFAULTS['gigabytes']}")
+    add("--experts", type=int, help=f"of merge; default {DEFAULTS['experts']}")
+    add("--methods", nargs="+", help=f"of merge; default {' '.join(DEFAULTS['methods'])}")
+    add("--threads", type=int, help=f"of merge; default {DEFAULTS['threads']}")
+    add("--keep", action="store_true", default=None, help="keep the checkpoints of merge in --dir for another run")
+    add("--json", action="store_true", help="print one JSON object and nothing else")
+    add("--append", type=Path, metavar="PAGE", help="add the tables, machine and commit to a Markdown page")
 
 
 def run(options: argparse.Namespace) -> None:
     """Measure and print."""
-    path = find_config(options.config)
-    import torch
-    from mmengine.device import get_device
-    from rich.table import Table
-
-    from symerge_dense.pipeline.config import load_config
-    from symerge_dense.pipeline.profiling.estimate import image_size
-    from symerge_dense.pipeline.profiling.step import CONTENDERS, measure_step
+    _check(options)
+    from symerge_dense.pipeline.profiling.table import append_section, print_rows, record
     from symerge_dense.progress import console, silent
 
-    config = load_config(path, options.cfg_options or {})
-    size = tuple(options.size or image_size(config))
-    with silent(options.json):
-        result = measure_step(config, options.batch_size, size, options.rounds, torch.device(get_device()))
+    measured: dict[str, list[Row]] = {}
+    for suite in TITLES if options.suite == "all" else [options.suite]:
+        with silent(options.json):
+            measured[suite] = list(_rows(suite, options))
+        if not options.json:
+            print_rows(f"{suite}: {TITLES[suite]}", measured[suite], console)
+    if options.append is not None:
+        append_section(options.append, f"symerge benchmark {options.suite}", measured, TITLES)
     if options.json:
-        print(json.dumps(result))
-        return
-    table = Table(title=f"{config.name}: one step, batch {options.batch_size} of {size[0]}x{size[1]}")
-    for column in ("contender", "seconds", "peak MiB"):
-        table.add_column(column)
-    for name in CONTENDERS:
-        table.add_row(name, f"{result['seconds'][name]:.3f}", f"{result['peak_memory_mb'][name]:.0f}")
-    console.print(table)
-    console.print(
-        f"ratio_to_floor {result['ratio_to_floor']:.2f}, speedup_over_reference {result['speedup_over_reference']:.2f}"
-    )
+        print(json.dumps(record(measured)))
+
+
+def _check(options: argparse.Namespace) -> None:
+    allowed = TAKES.get(options.suite, set())
+    for name in set().union(*TAKES.values()) - allowed:
+        if getattr(options, name) is not None:
+            shown = "a config" if name == "config" else f"--{name.replace('_', '-')}"
+            suites = " and ".join(suite for suite, takes in TAKES.items() if name in takes)
+            raise ValueError(f"benchmark {options.suite} does not take {shown}, which is of {suites}; leave it out.")
+    if options.config is not None:
+        options.config = find_config(options.config)
+    elif options.suite == "step":
+        for name in ("batch_size", "size", "cfg_options"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} is of a config; name one: symerge benchmark step CONFIG.")
+    if options.keep and options.dir is None:
+        raise ValueError("--keep needs a folder; name one by --dir.")
+    if options.append is not None and options.append.suffix != ".md":
+        raise ValueError(f"--append {options.append}: a Markdown page ends in .md.")
+
+
+def _rows(suite: str, options: argparse.Namespace) -> Iterable[Row]:
+    import torch
+    from mmengine.device import get_device
+
+    from symerge_dense.pipeline.config import load_config
+    from symerge_dense.pipeline.profiling.demo import demo_rows
+    from symerge_dense.pipeline.profiling.estimate import image_size
+    from symerge_dense.pipeline.profiling.inference import inference_rows
+    from symerge_dense.pipeline.profiling.step import measure_step, step_rows
+
+    device = torch.device(get_device())
+    rounds = ROUNDS.get(suite, 1) if options.rounds is None else options.rounds
+    if suite == "merge":
+        return _merge_rows(options, rounds)
+    if suite == "demo":
+        return demo_rows()
+    if suite == "step" and options.config is None:
+        return step_rows(rounds, device)
+    config = load_config(options.config or "rooms_symerge", options.cfg_options or {})
+    height, width = options.size or image_size(config)
+    if suite == "inference":
+        return inference_rows(config, (height, width), rounds, device)
+    return measure_step(config, _given(options, "batch_size"), (height, width), rounds, device)
+
+
+def _merge_rows(options: argparse.Namespace, rounds: int) -> list[Row]:
+    from symerge_dense.pipeline.profiling.file_merge import merge_rows, remove
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.dir or Path(temporary) / "merge"
+        given = {name: _given(options, name) for name in ("gigabytes", "experts", "methods", "threads")}
+        rows = merge_rows(folder, **given, rounds=rounds)
+        if not options.keep:
+            remove(folder)
+    return rows
+
+
+def _given(options: argparse.Namespace, name: str) -> Any:
+    value = getattr(options, name)
+    return DEFAULTS[name] if value is None else value

@@ -28,8 +28,7 @@ COMMANDS = {
     "prepare-data": "convert a downloaded NYUv2, or check a prepared folder",
     "import-expert": "import an expert that another program trained",
     "estimate": "what a run will compute, before it is run",
-    "benchmark": "seconds and memory of an adaptation step",
-    "benchmark-merge": "seconds and memory of merging large files",
+    "benchmark": "seconds and memory: adaptation steps, inference, file merges, the demo",
 }
 # PyTorch has an exception for accelerators only; its CPU allocator raises a plain RuntimeError
 MEMORY = "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"

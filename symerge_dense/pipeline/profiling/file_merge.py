@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,11 +17,12 @@ from pathlib import Path
 
 import torch
 
-from symerge_dense.fileio import atomic_write
+from symerge_dense.fileio import atomic_write, nearest_existing
 from symerge_dense.merging.safetensors_writer import TensorFile
 from symerge_dense.merging.sources import TensorLayout
 from symerge_dense.pipeline.file_merge.merge import FileMerge
 from symerge_dense.pipeline.method_options import method_of
+from symerge_dense.pipeline.profiling.table import Row, contest
 from symerge_dense.progress import silent, track
 
 PLAIN = "plain pass"
@@ -149,6 +151,53 @@ def measure_merge(folder: Path, contender: str, threads: int) -> Cost:
     if child.returncode:
         raise ValueError(f"{contender} failed: {errors[-2000:]}")
     return Cost(float(output), peak)
+
+
+def merge_rows(
+    folder: Path, gigabytes: float, experts: int, methods: Sequence[str], threads: int, rounds: int
+) -> list[Row]:
+    """Seconds of merging random checkpoints by some methods; ratios are to the plain pass.
+
+    Args:
+        folder: of the checkpoints, which are written if they are missing, and kept.
+        gigabytes: of one checkpoint, float32.
+        experts: number of experts.
+        methods: static methods.
+        threads: of PyTorch.
+        rounds: of every contender, in turn.
+
+    Returns:
+        The contenders, with the peak of their own memory, without that of files.
+
+    Raises:
+        ValueError: a number is not positive, a method is unknown or fails, the disk is too small, or the folder has
+            other files.
+    """
+    numbers = {"gigabytes": gigabytes, "experts": experts, "threads": threads, "rounds": rounds}
+    for name, value in numbers.items():
+        if value <= 0:
+            raise ValueError(f"{name}={value} must be positive.")
+    for name in methods:
+        method_of(name)
+    if folder.exists() and any(folder.iterdir()) and not _path(folder, -1).exists():
+        raise ValueError(f"{folder} exists and is no folder of a former run; choose another one.")
+    needed = gigabytes * (experts + 2)  # base, experts and one output
+    free = shutil.disk_usage(nearest_existing(folder)).free / 1e9
+    if not _path(folder, -1).exists() and needed > free:
+        raise ValueError(
+            f"{folder}: the checkpoints need {needed:.1f} GB, and {free:.1f} are free; choose fewer --gigabytes or "
+            "--experts, or another --dir."
+        )
+    generate(folder, gigabytes, experts)
+    contenders = [PLAIN, *methods]
+    costs = [
+        {name: measure_merge(folder, name, threads) for name in contenders} for _ in track(range(rounds), "merges")
+    ]
+    return contest(
+        f"{experts} experts of {gigabytes:g} GB",
+        [{name: cost.seconds for name, cost in turn.items()} for turn in costs],
+        mebibytes={name: max(turn[name].peak for turn in costs) / 2**20 for name in contenders},
+    )
 
 
 def own_memory(process: int) -> int:

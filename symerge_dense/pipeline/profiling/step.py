@@ -9,10 +9,11 @@ Three contenders on the same backbone, heads, images and losses:
 from __future__ import annotations
 
 import copy
+import dataclasses
+import itertools
 import multiprocessing
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -26,12 +27,25 @@ from symerge_dense.adaptation.objective import PREFIX
 from symerge_dense.adaptation.symerge_model import SyMergeModel
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.multi_task import MultiTaskModel
-from symerge_dense.pipeline.config import RunConfig
+from symerge_dense.pipeline.config import RunConfig, load_config
 from symerge_dense.pipeline.network import network
-from symerge_dense.progress import track
+from symerge_dense.pipeline.profiling.estimate import image_size
+from symerge_dense.pipeline.profiling.table import Row, contest
+from symerge_dense.progress import say, track
 
 Step = Callable[[], Tensor]  # does one step and returns the loss before it
+Size = tuple[int, int]
 CONTENDERS = ("plain", "symerge", "reference")
+CASES = (
+    ("rooms_symerge", 3, 8),
+    ("rooms_twenty_symerge", 3, 8),
+    ("rooms_twenty_symerge", 8, 8),
+    ("rooms_twenty_symerge", 20, 8),
+    ("nyuv2_symerge", 3, 2),
+    ("nyuv2_dinov2s_symerge", 3, 4),
+    ("nyuv2_dinov2b_symerge", 3, 2),
+)
+"""(config, number of its tasks, images in a batch): few and many tasks, ResNet-18, ResNet-50, ViT-S and ViT-B."""
 CLEAR_PEAK = Path("/proc/self/clear_refs")
 NOISE = 1e-3  # relative distance of random experts from the base; timings do not depend on it
 
@@ -46,7 +60,7 @@ class Bench:
         device: where to work.
     """
 
-    def __init__(self, config: RunConfig, batch_size: int, size: tuple[int, int], device: torch.device) -> None:
+    def __init__(self, config: RunConfig, batch_size: int, size: Size, device: torch.device) -> None:
         torch.manual_seed(0)
         self.model = network(config, TimmBackbone(**config.backbone), config.tasks).to(device)
         self.experts = {task: self._expert(task) for task in config.tasks}
@@ -203,9 +217,7 @@ def peak_memory(arguments: tuple[Any, ...], name: str) -> float:
             ) from error
 
 
-def measure_step(
-    config: RunConfig, batch_size: int, size: tuple[int, int], rounds: int, device: torch.device
-) -> dict[str, Any]:
+def measure_step(config: RunConfig, batch_size: int, size: Size, rounds: int, device: torch.device) -> list[Row]:
     """Measure the steps of all contenders.
 
     Args:
@@ -216,9 +228,7 @@ def measure_step(
         device: where to work.
 
     Returns:
-        Median 'seconds' of each contender; 'ratio_to_floor' (symerge / plain) and 'speedup_over_reference' (reference /
-        symerge), each the median of the ratios within a round, so that drift of the machine cancels; 'peak_memory_mb'
-        of each contender; and the arguments.
+        The contenders, with ratios to the plain step and the peak memory of two steps, of the GPU where there is one.
 
     Raises:
         ValueError: a count below 1, or a process that is killed.
@@ -232,16 +242,23 @@ def measure_step(
     for step in steps.values():
         step()  # warm-up
     times = [{name: _seconds(step, device) for name, step in steps.items()} for _ in track(range(rounds), "steps")]
-    ratio = statistics.median(t["symerge"] / t["plain"] for t in times)
-    speedup = statistics.median(t["reference"] / t["symerge"] for t in times)
     del bench, steps
-    return {
-        "config": config.name,
-        "batch_size": batch_size,
-        "size": list(size),
-        "rounds": rounds,
-        "seconds": {name: round(statistics.median(t[name] for t in times), 4) for name in CONTENDERS},
-        "ratio_to_floor": round(ratio, 3),
-        "speedup_over_reference": round(speedup, 3),
-        "peak_memory_mb": {name: peak_memory(arguments, name) for name in track(CONTENDERS, "peak memory")},
-    }
+    memory = {name: peak_memory(arguments, name) for name in track(CONTENDERS, "peak memory")}
+    case = f"{config.name}: {len(config.tasks)} tasks, {batch_size} of {size[0]}x{size[1]}"
+    return contest(case, times, count=dict.fromkeys(CONTENDERS, batch_size), mebibytes=memory)
+
+
+def step_rows(rounds: int, device: torch.device) -> Iterator[Row]:
+    """The steps of all ``CASES``.
+
+    Args:
+        rounds: of each case.
+        device: where to work.
+    """
+    for name, tasks, batch_size in CASES:
+        config = load_config(name)
+        first = dict(itertools.islice(config.tasks.items(), tasks))
+        say(f"{name}, {len(first)} tasks")
+        yield from measure_step(
+            dataclasses.replace(config, tasks=first), batch_size, image_size(config), rounds, device
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 from pathlib import Path
@@ -84,11 +85,32 @@ def test_memory_of_a_process() -> None:
     assert own_memory(2**22 + 1) == 0
 
 
-def test_the_tool_refuses_a_folder_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tool_measures_and_removes_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(merge_cost, "WIDTH", 64)
+    monkeypatch.setattr(merge_cost, "POOL", 1 << 16)
+    words = ["--gigabytes", 1e-4, "--experts", 2, "--methods", "average", "--threads", 1, "--rounds", 1]
+    assert tool("benchmark.py", "merge", "--dir", tmp_path / "new", *words, "--json") == 0
+    plain, average = json.loads(capfd.readouterr().out)["suites"]["merge"]
+    assert (plain["contender"], plain["ratio"], average["contender"]) == (PLAIN, 1.0, "average")
+    assert average["seconds"] > 0 and average["mebibytes"] > 50
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_tool_refuses_before_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.txt").write_text("precious")
-    assert tool("benchmark_merge.py", "--dir", tmp_path) == 2
-    assert "no folder of a former run" in capsys.readouterr().err
-    assert tool("benchmark_merge.py", "--dir", tmp_path / "new", "--experts", "0") == 2
+    for words, wanted in [
+        (["--dir", tmp_path], "no folder of a former run"),
+        (["--dir", tmp_path / "new", "--experts", "0"], "experts=0 must be positive"),
+        (["--dir", tmp_path / "new", "--methods", "averge"], "Did you mean 'average'"),
+        (["--dir", tmp_path / "new", "--gigabytes", "1e9"], "choose fewer --gigabytes"),
+        (["--keep"], "name one by --dir"),
+        (["--batch-size", "2"], "benchmark merge does not take --batch-size, which is of step"),
+    ]:
+        assert tool("benchmark.py", "merge", *words) == 2
+        assert wanted in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_a_bar_takes_steps(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ import torch
 from builders.pipeline_tiny import TASKS, tool, write_config
 
 from symerge_dense.pipeline.config import load_config
-from symerge_dense.pipeline.profiling.step import CONTENDERS, Bench
+from symerge_dense.pipeline.profiling import step as step_cost
+from symerge_dense.pipeline.profiling.step import CASES, CONTENDERS, Bench
 
 CPU = torch.device("cpu")
 OF_THE_BATCH = "adaptation.statistics=batch"  # as the plain step and the reference normalise
@@ -49,20 +50,35 @@ def test_the_tool_prints_one_json_object_of_positive_numbers(tmp_path, capfd):
     config = write_config(tmp_path)
     assert tool("benchmark.py", "step", config, "--batch-size", 4, "--rounds", 2, "--json") == 0
     output = capfd.readouterr().out
-    result = json.loads(output)
     assert output.count("\n") == 1
-    assert {key: result[key] for key in ("config", "batch_size", "size", "rounds")} == {
-        "config": "tiny",
-        "batch_size": 4,
-        "size": [32, 48],
-        "rounds": 2,
-    }
-    for key in ("seconds", "peak_memory_mb"):
-        assert set(result[key]) == set(CONTENDERS) and all(0 < value < 1e5 for value in result[key].values())
-    assert 0 < result["ratio_to_floor"] < 100 and 0 < result["speedup_over_reference"] < 100
+    rows = json.loads(output)["suites"]["step"]
+    assert [row["contender"] for row in rows] == list(CONTENDERS)
+    for row in rows:
+        assert row["case"] == "tiny: 3 tasks, 4 of 32x48" and row["count"] == 4
+        assert 0 < row["seconds"] < 1e3 and 0 < row["ratio"] < 100 and 0 < row["mebibytes"] < 1e5
+    assert rows[0]["ratio"] == 1
     assert not (tmp_path / "rooms").exists()  # timing needs no data
 
 
-def test_the_tool_refuses_rounds_below_one(tmp_path, capsys):
-    assert tool("benchmark.py", "step", write_config(tmp_path), "--rounds", 0) == 2
-    assert "rounds=0" in capsys.readouterr().err
+def test_the_suite_has_cases_of_few_and_many_tasks(monkeypatch):
+    monkeypatch.setattr(step_cost, "CASES", (("rooms_twenty_symerge", 1, 1), ("rooms_twenty_symerge", 2, 1)))
+    monkeypatch.setattr(step_cost, "peak_memory", lambda arguments, name: len(arguments[0].tasks))
+    rows = list(step_cost.step_rows(1, CPU))
+    assert [row.mebibytes for row in rows] == [1, 1, 1, 2, 2, 2]
+    for name, tasks, _ in CASES:  # those that ship can be made
+        assert len(load_config(name).tasks) >= tasks
+
+
+@pytest.mark.parametrize(
+    "words, wanted",
+    [
+        (["CONFIG", "--rounds", 0], "rounds=0"),
+        (["--batch-size", 2], "--batch-size is of a config"),
+        (["CONFIG", "--dir", "x"], "benchmark step does not take --dir, which is of merge"),
+        (["CONFIG", "--append", "page.txt"], "a Markdown page ends in .md"),
+    ],
+)
+def test_the_tool_refuses(words, wanted, tmp_path, capsys):
+    config = write_config(tmp_path)
+    assert tool("benchmark.py", "step", *(config if word == "CONFIG" else word for word in words)) == 2
+    assert wanted in capsys.readouterr().err
