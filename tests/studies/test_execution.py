@@ -87,7 +87,8 @@ def test_the_record_has_every_run_and_what_decides(whole):
     assert record["verdict"]["outcome"] == "inconclusive", "one seed decides nothing"
     assert record["rows"]["joint"]["delta_m"]["low"] is None and record["seeds"] == 1
     costs = json.loads((whole / "costs.json").read_text())
-    assert all(run["seconds"] > 0 for run in costs["runs"]) and costs["device"]
+    assert all(run["seconds"] > run["method_seconds"] > 0 for run in costs["runs"]) and costs["device"]
+    assert all(run["peak_memory_mb"] is None or run["peak_memory_mb"] > 10 for run in costs["runs"])
     text = (whole / "study.md").read_text()
     assert record["claim"] in text and record["rule"] in text and "| joint |" in text
     assert (whole / "study.csv").read_text().count("\n") == 3
@@ -114,6 +115,7 @@ def test_the_page_has_verdicts_on_top_and_a_section_each(home, whole, tmp_path):
         (root / name / "study.json").write_text(json.dumps(record))
         for file in ("study.png", "costs.json"):
             (root / name / file).write_bytes((whole / file).read_bytes())
+    (root / "parts" / "costs.png").write_bytes(b"what they cost")
     (tmp_path / "docs" / "studies").mkdir(parents=True)
     (tmp_path / "docs" / "studies" / "parts.md").write_text("What surprised: nothing.")
     write_page(str(root), str(tmp_path / "docs" / "studies.md"))
@@ -121,6 +123,8 @@ def test_the_page_has_verdicts_on_top_and_a_section_each(home, whole, tmp_path):
     assert text.count("\n## ") == 1 and "What surprised: nothing." in text and "**inconclusive**" in text
     assert text.index("| study |") < text.index("\n## ") and "](studies/parts.png)" in text
     assert (tmp_path / "docs" / "studies" / "parts.png").read_bytes() == (whole / "study.png").read_bytes()
+    assert "](studies/parts-costs.png)" in text and "peak memory" in text
+    assert (tmp_path / "docs" / "studies" / "parts-costs.png").read_bytes() == b"what they cost"
     (root / "parts" / "study.json").write_text("{")
     with pytest.raises(ValueError, match="no JSON"):
         write_page(str(root), str(tmp_path / "docs" / "studies.md"))

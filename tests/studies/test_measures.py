@@ -9,6 +9,7 @@ from symerge_dense.datasets.corrupted import Corrupted
 from symerge_dense.registry import STUDIES
 from symerge_dense.studies.cross_task_layer import GAIN as CROSS_GAIN
 from symerge_dense.studies.frame.cache import RunCache
+from symerge_dense.studies.frame.costs import costs_by_label
 from symerge_dense.studies.frame.execution import _alone
 from symerge_dense.studies.frame.plan import load_plan
 from symerge_dense.studies.frame.study import Measured
@@ -65,6 +66,7 @@ def test_a_run_is_measured(home, name):
         with _alone(0):
             hashes = laboratory.train()
             numbers = plan.study.measure(laboratory, run)
+        assert "method" not in run or laboratory.cost["seconds"] > 0
         assert cache.file(plan.study.experiment, laboratory.asked(run, hashes)).name
         assert numbers and all(map(math.isfinite, numbers.values())), numbers
 
@@ -85,3 +87,10 @@ def test_a_picture_is_drawn_of_the_whole_grid(tmp_path, name):
     measured = [Measured(run, numbers_of(run)) for run in runs]
     study.draw(tmp_path / "study.png", measured, study.verdict(measured))
     assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_scaling_draws_what_its_methods_cost(tmp_path):
+    study = STUDIES["scaling"](counts=[2, 3])
+    costs = {"runs": [run | {"method_seconds": 2.0, "peak_memory_mb": 900.0} for run in study.grid(TASKS)]}
+    study.draw_costs(tmp_path / "costs.png", costs_by_label(costs))
+    assert (tmp_path / "costs.png").read_bytes().startswith(b"\x89PNG")

@@ -21,6 +21,7 @@ from symerge_dense.pipeline.run_info import run_facts
 from symerge_dense.progress import Bar, say, silent
 from symerge_dense.registry import import_plugins, imported
 from symerge_dense.studies.frame.cache import RunCache
+from symerge_dense.studies.frame.costs import METHOD, costs_record
 from symerge_dense.studies.frame.laboratory import Laboratory, Run
 from symerge_dense.studies.frame.outputs import FILES, Record, write_study
 from symerge_dense.studies.frame.plan import Plan
@@ -64,19 +65,10 @@ def run_study(
     _fill(plan, runs, asked, kept, jobs)
     found = [kept.read(plan.study.experiment, one) for one in asked]
     measured = [Measured(run, one["numbers"]) for run, one in zip(runs, found, strict=True) if one is not None]
-    record = write_study(folder, plan, measured, _costs(measured, [one for one in found if one is not None]))
+    record = write_study(folder, plan, measured, costs_record(measured, [one for one in found if one is not None]))
     say(f"{plan.study.title}: {record['verdict']['outcome']}. {record['verdict']['reason']}")
     say(f"In {folder}: {', '.join(FILES)}")
     return record
-
-
-def _costs(measured: Sequence[Measured], kept: Sequence[Spec]) -> dict[str, Any]:
-    seconds = [one.get("about", {}).get("seconds", 0.0) for one in kept]
-    runs = [
-        {"label": one.label, "seed": one.run["seed"], "seconds": value}
-        for one, value in zip(measured, seconds, strict=True)
-    ]
-    return {"seconds": round(sum(seconds), 1), "runs": runs, **run_facts()}
 
 
 def _share_pools(laboratories: Sequence[Laboratory]) -> None:
@@ -130,8 +122,10 @@ def _make_one(plan: Plan, cache: RunCache, run: Run, asked: Spec) -> str:
     if cache.read(kind, asked) is None:  # another study may have made it in the meantime
         start = time.perf_counter()
         with _alone(run["seed"]):
-            numbers = plan.study.measure(plan.laboratory(run, cache), run)
-        cache.write(kind, asked, numbers, {"seconds": round(time.perf_counter() - start, 2), **run_facts()})
+            laboratory = plan.laboratory(run, cache)
+            numbers = plan.study.measure(laboratory, run)
+        seconds = round(time.perf_counter() - start, 2)
+        cache.write(kind, asked, numbers, {"seconds": seconds, METHOD: laboratory.cost, **run_facts()})
     return label
 
 

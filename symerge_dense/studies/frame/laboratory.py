@@ -29,6 +29,7 @@ from symerge_dense.pipeline import data
 from symerge_dense.pipeline.comparison.methods import Adaptive, Candidate, Outcome, Static
 from symerge_dense.pipeline.comparison.model_pool import ModelPool
 from symerge_dense.pipeline.comparison.references import Experts
+from symerge_dense.pipeline.comparison.resources import measured
 from symerge_dense.pipeline.comparison.scoring import Networks, Scoring
 from symerge_dense.pipeline.comparison.tuning import Tuner
 from symerge_dense.pipeline.config import RunConfig, Spec, to_json, type_names
@@ -65,6 +66,7 @@ class Laboratory:
         self.config, self.cache = config, cache
         self.device = torch.device(get_device())
         self.scoring = Scoring(config, self.device)
+        self.cost: dict[str, Any] = {}  # of the last method, without the experts' labels: as ``measured`` has it
 
     # -- what determines a result -------------------------------------------------------------------------------------
     @property
@@ -155,7 +157,8 @@ class Laboratory:
         if isinstance(candidate, Adaptive):
             with self.cache.locked(f"labels-{content_hash(str(models.labels))}"):
                 candidate.prepare(models)
-        return candidate.make(models, Tuner(models, self.scoring, self.config.scales), self.config.seed)
+        with measured() as self.cost:
+            return candidate.make(models, Tuner(models, self.scoring, self.config.scales), self.config.seed)
 
     def merged_file(self, models: ModelPool, run: Run) -> Path:
         """A finished merged model, made once for all runs that start from it.

@@ -10,7 +10,8 @@ study.json is an object that no clock has a part in: a study that was killed and
     rows: {label: {number: {mean, low, high, count}}}
     runs: [{label, seed, ..., numbers: {name: value}}]
 
-costs.json has the seconds of every run that the cache holds, on which device and by which versions.
+costs.json has what every run cost, on which device and by which versions: see ``costs``. A study that asks for it draws
+costs.png.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from symerge_dense.pipeline.config import to_json
 from symerge_dense.report.results import write_results
 from symerge_dense.report.run_tables import markdown
 from symerge_dense.report.table import UNDEFINED
+from symerge_dense.studies.frame.costs import costs_by_label
 from symerge_dense.studies.frame.intervals import Interval
 from symerge_dense.studies.frame.plan import Plan
 from symerge_dense.studies.frame.study import Measured, Verdict, table
 
 FILES = ("study.json", "study.md", "study.csv", "study.png", "costs.json")
+COSTS_PLOT = "costs.png"
 Record = dict[str, Any]
 
 
@@ -53,6 +56,7 @@ def write_study(folder: Path, plan: Plan, measured: Sequence[Measured], costs: M
     write_text(folder / "study.csv", csv_study(measured))
     write_text(folder / "study.md", markdown_study(record, plan.study.shown))
     plan.study.draw(folder / "study.png", measured, verdict)
+    plan.study.draw_costs(folder / COSTS_PLOT, costs_by_label(costs))
     write_results(folder / "study.json", record)  # last: it says that the study is whole
     return record
 

@@ -16,8 +16,9 @@ from symerge_dense.registry import STUDIES
 from symerge_dense.report.results import read_json
 from symerge_dense.report.run_tables import markdown
 from symerge_dense.report.table import UNDEFINED
+from symerge_dense.studies.frame.costs import markdown_costs
 from symerge_dense.studies.frame.execution import ROOT
-from symerge_dense.studies.frame.outputs import markdown_study
+from symerge_dense.studies.frame.outputs import COSTS_PLOT, markdown_study
 from symerge_dense.studies.frame.plan import load_plan
 
 HEAD = """# Studies
@@ -26,6 +27,7 @@ Every claim of the method, tested where it could fail. A study is a grid of runs
 experts and adaptations of its own, and a rule for its verdict that was written before the runs. All numbers are printed
 by the command of their section; `symerge study all` made this page.
 """
+COSTS_FILE = "costs.json that symerge study"
 
 
 def print_list() -> None:
@@ -55,8 +57,10 @@ def write_page(root: str | None = None, out: str = "docs/studies.md") -> None:
     page = Path(out)
     beside = page.parent / page.stem
     for folder, record in found:
-        with atomic_write(beside / f"{record['name']}.png") as temporary:
-            shutil.copyfile(folder / "study.png", temporary)
+        for plot, name in (("study.png", f"{record['name']}.png"), (COSTS_PLOT, f"{record['name']}-{COSTS_PLOT}")):
+            if (folder / plot).exists():
+                with atomic_write(beside / name) as temporary:
+                    shutil.copyfile(folder / plot, temporary)
     names = [record["name"] for _, record in found]
     missing = [name for name in shipped_studies() if name not in names]
     rest = f"\nNot run in full yet: {', '.join(missing)}.\n" if missing else ""
@@ -123,7 +127,16 @@ def section(record: Mapping[str, Any], folder: Path, beside: Path) -> str:
     name = record["name"]
     remarks = beside / f"{name}.md"
     said = f"\n{remarks.read_text('utf-8').strip()}\n" if remarks.exists() else ""
-    return f"{text}{said}\n![{record['title']}]({beside.name}/{name}.png)\n"
+    return f"{text}{said}\n![{record['title']}]({beside.name}/{name}.png)\n{_costs(folder, beside, name)}"
+
+
+def _costs(folder: Path, beside: Path, name: str) -> str:
+    """What the rows of a study cost, where the study asks for it; else nothing."""
+    if not (folder / COSTS_PLOT).exists():
+        return ""
+    table = markdown_costs(read_json(folder / "costs.json", COSTS_FILE))
+    picture = f"![seconds and memory]({beside.name}/{name}-{COSTS_PLOT})"
+    return f"\nWhat the method of each row cost, mean over seeds:\n\n{table}\n{picture}\n"
 
 
 def anchor(record: Mapping[str, Any]) -> str:
@@ -145,7 +158,7 @@ def cost(folder: Path) -> str:
     path = folder / "costs.json"
     if not path.exists():
         return UNDEFINED
-    found = read_json(path, "costs.json that symerge study")
+    found = read_json(path, COSTS_FILE)
     return f"{found['seconds'] / 60:.0f} min without experts, {found['device']}"
 
 

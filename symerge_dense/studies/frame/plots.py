@@ -58,8 +58,40 @@ def draw_curves(
         axes: what the positions and the numbers are.
         log: whether positions stand on a logarithmic axis.
     """
-    figure = new_figure(7.5, 4.2)
-    place, shades = figure.add_subplot(), colours(list(curves))
+    across, up = axes
+    draw_panels(path, {up: curves}, title, across, log)
+
+
+def draw_panels(
+    path: Path,
+    panels: Mapping[str, Mapping[str, Mapping[float, Interval]]],
+    title: str,
+    across: str,
+    log: bool = False,
+) -> None:
+    """Draw curves over the same positions side by side, a panel for each number, one legend for all.
+
+    Args:
+        path: PNG to write.
+        panels: {what the numbers are: curves as ``draw_curves`` takes them}.
+        title: above the picture.
+        across: what the positions are.
+        log: whether positions stand on a logarithmic axis.
+    """
+    figure = new_figure(7.5 if len(panels) == 1 else 5.0 * len(panels), 4.2)
+    places = figure.subplots(1, len(panels), squeeze=False)[0]
+    for number, (place, (up, curves)) in enumerate(zip(places, panels.items(), strict=True)):
+        _curves(place, curves)
+        if log:
+            place.set_xscale("log")
+        place.axhline(0, color=INK, linewidth=0.8)
+        _dress(place, title if number == 0 else "", across, up)
+    places[0].legend(fontsize=8, frameon=False)
+    save(figure, path)
+
+
+def _curves(place: Axes, curves: Mapping[str, Mapping[float, Interval]]) -> None:
+    shades = colours(list(curves))
     for name, points in curves.items():
         known = sorted((at, one) for at, one in points.items() if math.isfinite(one.mean))
         where, means = [at for at, _ in known], [one.mean for _, one in known]
@@ -67,12 +99,6 @@ def draw_curves(
         banded = [(at, one) for at, one in known if math.isfinite(one.high - one.low)]
         low, high = [one.low for _, one in banded], [one.high for _, one in banded]
         place.fill_between([at for at, _ in banded], low, high, color=shades[name], alpha=0.15, linewidth=0)
-    if log:
-        place.set_xscale("log")
-    place.axhline(0, color=INK, linewidth=0.8)
-    _dress(place, title, *axes)
-    place.legend(fontsize=8, frameon=False)
-    save(figure, path)
 
 
 def draw_scatter(

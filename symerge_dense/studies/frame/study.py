@@ -109,6 +109,14 @@ class Study(ABC):
         """
         draw_intervals(path, column(measured, self.shown[0]), f"{self.title}: {verdict.outcome}", self.axis)
 
+    def draw_costs(self, path: Path, costs: Mapping[str, Mapping[str, Interval]]) -> None:  # noqa: B027 - for some
+        """Draw what the rows cost, in a study that asks for it too; here nothing.
+
+        Args:
+            path: PNG to write.
+            costs: {label: {number: interval}}, see ``costs_by_label``.
+        """
+
 
 # -- numbers of several runs ------------------------------------------------------------------------------------------
 def table(measured: Sequence[Measured], names: Sequence[str]) -> dict[str, dict[str, Interval]]:
