@@ -17,6 +17,7 @@ from .image_folder import ImageFolder as ImageFolder
 from .image_list import ImageList as ImageList
 from .label_files import read_label as read_label
 from .label_values import LabelSpec as LabelSpec
+from .long_tailed import LongTailed as LongTailed
 from .mtan_layout import NumberedArrays as NumberedArrays
 from .pools import Pools as Pools
 from .resize import Window as Window

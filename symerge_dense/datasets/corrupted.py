@@ -1,7 +1,9 @@
 """Images of another data set, corrupted as a camera or a file might: noise, blur, contrast, brightness, JPEG, pixels.
 
-The strengths are those of ImageNet-C (Hendrycks and Dietterich, ICLR 2019, arXiv 1903.12261) for images of 224 pixels;
-blur is scaled with the image's height, so that at 64 pixels the weakest is next to nothing.
+Two more make images foreign: 'solarize' turns bright colours into their negatives, in the end all of them, and 'jigsaw'
+exchanges the tiles of a grid. The strengths of the others are those of ImageNet-C (Hendrycks and Dietterich, ICLR 2019,
+arXiv 1903.12261) for images of 224 pixels; blur is scaled with the image's height, so that at 64 pixels the weakest is
+next to nothing.
 """
 
 from __future__ import annotations
@@ -13,15 +15,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from symerge_dense.datasets.base import Array, DenseDataset
+from symerge_dense.datasets.base import Array
 from symerge_dense.datasets.transforms import Augment, TargetRule
+from symerge_dense.datasets.wrapper import Wrapper
 from symerge_dense.registry import DATASETS, did_you_mean
 
 HEIGHT = 224  # of the images that the strengths were chosen for
 
 
 @DATASETS.register_module()
-class Corrupted(DenseDataset):
+class Corrupted(Wrapper):
     """A data set whose images are corrupted and whose targets are not. A seed and an index fix every pixel.
 
     Args:
@@ -49,32 +52,14 @@ class Corrupted(DenseDataset):
             raise ValueError(did_you_mean(corruption, CORRUPTIONS, "corruption"))
         if severity not in range(1, 6):
             raise ValueError(f"severity={severity!r}: give a whole number from 1 (weak) to 5 (strong).")
-        self.clean: DenseDataset = DATASETS.build(dict(dataset), tasks=dict(tasks or {}))
         self.corruption, self.severity = corruption, severity
-        vars(self)["serves"] = self.clean.serves
-        self.classes = self.clean.classes
-        super().__init__(tasks, augment, self.clean.size, seed)
-
-    def __len__(self) -> int:
-        return len(self.clean)
+        super().__init__(dataset, tasks, augment, seed)
 
     def image(self, index: int) -> Array:
-        image = self.clean.image(index)
+        image = super().image(index)
         change = _pipeline(self.corruption, self.severity, image.shape[0])
         change.set_random_seed(int(np.random.default_rng((self.seed, index)).integers(2**31)))
         return np.asarray(change(image=image)["image"])
-
-    def target(self, index: int, name: str) -> Array:
-        return self.clean.target(index, name)
-
-    def image_name(self, index: int) -> str:
-        return self.clean.image_name(index)
-
-    def target_name(self, index: int, name: str) -> str:
-        return self.clean.target_name(index, name)
-
-    def image_size(self, index: int) -> tuple[int, int]:
-        return self.clean.image_size(index)
 
 
 @cache
@@ -106,5 +91,7 @@ CORRUPTIONS: dict[str, tuple[str, Callable[[Any], dict[str, Any]], tuple[float, 
         lambda scale: {"scale_range": (scale, scale), "interpolation_pair": _BLOCKS},
         (0.6, 0.5, 0.4, 0.3, 0.25),
     ),
+    "solarize": ("Solarize", lambda above: {"threshold_range": (above, above)}, (0.6, 0.45, 0.3, 0.15, 0.0)),
+    "jigsaw": ("RandomGridShuffle", lambda tiles: {"grid": (tiles, tiles)}, (2, 3, 4, 6, 8)),
 }
 """{corruption: (transform of albumentations, its arguments by strength, strength by severity)}."""

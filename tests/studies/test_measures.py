@@ -6,6 +6,7 @@ import pytest
 from builders.studies import write_study_config
 
 from symerge_dense.datasets.corrupted import Corrupted
+from symerge_dense.datasets.long_tailed import LongTailed
 from symerge_dense.registry import STUDIES
 from symerge_dense.studies.cross_task_layer import GAIN as CROSS_GAIN
 from symerge_dense.studies.frame.cache import RunCache
@@ -29,6 +30,7 @@ RUNS = {
     "scaling": ["iso_c, 2 tasks"],
     "cross_task_layer": ["depth > segmentation"],
     "corruptions": ["symerge, noise 5"],
+    "shifts": ["experts, dim light", "task_arithmetic, long tail"],
 }
 """{study: labels of the runs that are tried}: those that no comparison makes."""
 ARGUMENTS = {
@@ -51,6 +53,9 @@ def planned(home, name):
         for split in ("unlabelled", "test"):
             clean = plan.values["data"][split]
             plan.values["data"][split] = {"type": Corrupted, "dataset": clean, "corruption": "none"}
+    if name == "shifts":
+        whole = {"type": LongTailed, "dataset": plan.values["data"]["unlabelled"], "exponent": 0.0}
+        plan.values["data"]["unlabelled"] = {"type": Corrupted, "dataset": whole, "corruption": "none", "severity": 5}
     return plan
 
 

@@ -176,6 +176,56 @@ def test_linearity_needs_the_cosine_and_the_bound_of_every_task(cosine, slack, o
     assert Linearity().verdict(planted({"average": numbers})).outcome == outcome
 
 
+@pytest.mark.parametrize(
+    "changed, outcome",
+    [({}, "confirmed"), ({"task_arithmetic, vit_tiny": 0.0}, "refuted"), ({"symerge, swin, narrow": -19.0}, "refuted")],
+)
+def test_one_architecture_without_the_gain_or_far_below_the_first_refutes(changed, outcome):
+    kind = STUDIES["architectures"]()
+    means = {label: -4.0 if label.startswith("symerge") else -20.0 for label in rows(kind, 0.0)}
+    verdict = kind.verdict(deltas(means | changed))
+    assert verdict.outcome == outcome and len(verdict.findings) == 11
+    assert not changed or next(iter(changed)).split(", ", 1)[1] in verdict.reason
+
+
+@pytest.mark.parametrize(
+    "changed, outcome",
+    [
+        ({}, "confirmed"),
+        ({"task_arithmetic, dim light": 0.0}, "refuted"),
+        ({"symerge, jigsaw images": -25.0}, "refuted"),
+        ({"symerge, dim light, adapted on clean images": 9.0}, "confirmed"),
+    ],
+)
+def test_one_shift_or_pool_where_training_free_merging_wins_refutes(changed, outcome):
+    kind = STUDIES["shifts"]()
+    means = {label: -4.0 if label.startswith("symerge") else -20.0 for label in rows(kind, 0.0)}
+    verdict = kind.verdict(deltas(means | {"symerge, clean": -1.0} | changed))
+    assert verdict.outcome == outcome
+    assert verdict.findings["cost of the pool, long tail"].mean == pytest.approx(3.0, abs=0.2)
+    assert "adapted there - on clean images, low camera" in verdict.findings
+
+
+START = {
+    "coefficients alone collapse": ({"symerge_coefficients, own bases": -19.0}, "refuted"),
+    "SyMerge still merges": ({"symerge, own bases": -45.0}, "refuted"),
+    "matching restores": ({"task_arithmetic, own bases, matched": -49.0}, "refuted"),
+    "all": ({}, "confirmed"),
+}
+
+
+@pytest.mark.parametrize("part", START)
+def test_first_weights_break_coefficients_not_symerge_and_matching_restores(part):
+    changed, outcome = START[part]
+    kind, lost = STUDIES["initialisations"](), {"own bases": -40.0, "own bases, matched": -12.0}
+    means = {label: -10.0 + lost.get(label.split(", ", 1)[1], 0.0) for label in rows(kind, 0.0)}
+    means |= {"symerge, one base": -2.0, "symerge, own bases": -5.0, "symerge, own bases, matched": -3.0}
+    verdict = kind.verdict(deltas(means | changed))
+    assert verdict.outcome == outcome
+    told = [f"{name}: {'refuted' if name == part else 'confirmed'}" for name in list(START)[:3]]
+    assert all(text in verdict.reason for text in told), verdict.reason
+
+
 @pytest.mark.parametrize("name", sorted(set(STUDIES) - OWN_NUMBERS))
 def test_a_single_seed_decides_nothing(name):
     kind = STUDIES[name]()

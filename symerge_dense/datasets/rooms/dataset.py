@@ -16,8 +16,9 @@ from symerge_dense.datasets.class_names import NYU13
 from symerge_dense.datasets.rooms.labels import LABELS
 from symerge_dense.datasets.rooms.render import FIELDS, FURTHER, SPLITS, add_further, field_shape, render_set
 from symerge_dense.datasets.rooms.scene import focal_length
+from symerge_dense.datasets.rooms.shift import Shift
 from symerge_dense.datasets.transforms import Augment, TargetRule
-from symerge_dense.registry import DATASETS
+from symerge_dense.registry import DATASETS, did_you_mean
 
 VERSION = 1  # of the frames: raise it with every change that alters a pixel
 SIZE = (96, 128)
@@ -45,9 +46,11 @@ class Rooms(DenseDataset):
         size: (H, W) to render at, default (96, 128).
         seed: of the augmentation.
         scene_seed: of the scenes.
+        shift: of camera and light, a ``Shift`` or its arguments, such as dict(pitch=-20): the same scenes, seen in
+            another way, kept in a folder of their own. None changes nothing.
 
     Raises:
-        ValueError: the split is unknown, ``count`` is below 1, or a kept file is damaged.
+        ValueError: the split is unknown, ``count`` is below 1, the shift is wrong, or a kept file is damaged.
     """
 
     DEFAULT_SIZE: ClassVar[tuple[int, int]] = SIZE
@@ -64,6 +67,7 @@ class Rooms(DenseDataset):
         size: tuple[int, int] | None = None,
         seed: int = 0,
         scene_seed: int = 0,
+        shift: Shift | Mapping[str, float] | None = None,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split={split!r}: rooms have {', '.join(map(repr, SPLITS))}.")
@@ -72,12 +76,13 @@ class Rooms(DenseDataset):
         self.count = COUNTS[split] if count is None else count
         if self.count < 1:
             raise ValueError(f"count={count}: must be at least 1, or None for {COUNTS[split]}.")
-        parent = Path(root) / f"v{VERSION}-{self.frame[0]}x{self.frame[1]}-s{scene_seed}"
-        self.folder = _kept(parent, split, self.count, self.frame, scene_seed)
+        self.shift = shift if isinstance(shift, Shift) else _shift(shift)
+        name = "-".join(filter(None, [f"v{VERSION}-{self.frame[0]}x{self.frame[1]}-s{scene_seed}", self.shift.name]))
+        self.folder = _kept(Path(root) / name, split, self.count, self.frame, scene_seed, self.shift)
         self._open: dict[str, Array] = {}
         wanted = {"image"}.union(*(LABELS[source_of(rule)][0] for rule in self.tasks.values()))
         if wanted & set(FURTHER):
-            _complete(self.folder, split, self.frame, scene_seed)
+            _complete(self.folder, split, self.frame, scene_seed, self.shift)
         for field in sorted(wanted):
             self._field(field)
 
@@ -126,10 +131,20 @@ class Rooms(DenseDataset):
         return np.asarray(label(*(np.array(self._field(field)[index]) for field in fields)))
 
 
-def _kept(parent: Path, split: str, count: int, size: tuple[int, int], seed: int) -> Path:
+def _shift(arguments: Mapping[str, float] | None) -> Shift:
+    known = vars(Shift())
+    if not isinstance(arguments, Mapping | None):
+        raise ValueError(f"shift={arguments!r}: give a dict with keys out of {', '.join(known)}, or None.")
+    for key in arguments or {}:
+        if key not in known:
+            raise ValueError(f"shift: {did_you_mean(str(key), known, 'key')}")
+    return Shift(**(arguments or {}))
+
+
+def _kept(parent: Path, split: str, count: int, size: tuple[int, int], seed: int, shift: Shift) -> Path:
     """Folder with at least ``count`` frames; if there is none, one process on every node renders it."""
     if int(os.environ.get("LOCAL_RANK", get_rank())) == 0 and _largest_fit(parent, split, count) is None:
-        render_set(parent / f"{split}-{count}", split, count, size, seed)
+        render_set(parent / f"{split}-{count}", split, count, size, seed, shift=shift)
     barrier()
     folder = _largest_fit(parent, split, count)
     if folder is None:
@@ -137,11 +152,11 @@ def _kept(parent: Path, split: str, count: int, size: tuple[int, int], seed: int
     return folder
 
 
-def _complete(folder: Path, split: str, size: tuple[int, int], seed: int) -> None:
+def _complete(folder: Path, split: str, size: tuple[int, int], seed: int, shift: Shift) -> None:
     """Render the further fields of a set, where one is missing: one process on every node does."""
     missing = not all((folder / f"{field}.npy").is_file() for field in FURTHER)
     if int(os.environ.get("LOCAL_RANK", get_rank())) == 0 and missing:
-        add_further(folder, split, int(folder.name.split("-")[1]), size, seed)
+        add_further(folder, split, int(folder.name.split("-")[1]), size, seed, shift=shift)
     barrier()
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from symerge_dense.datasets.rooms.gbuffer import POSE, gbuffer
 from symerge_dense.datasets.rooms.raycast import render
 from symerge_dense.datasets.rooms.scene import random_scene
+from symerge_dense.datasets.rooms.shift import Shift
 from symerge_dense.progress import track
 
 Array = NDArray[Any]
@@ -44,6 +45,7 @@ FURTHER: dict[str, tuple[type[np.generic], int]] = {
 }
 """The same of the fields of ``gbuffer``, which are rendered when a label needs them; a pose is one of the frame."""
 NOISE = 0.008  # standard deviation of the sensor's read noise; shot noise adds to it in bright pixels
+UNCHANGED = Shift()
 FEW = 16  # up to this many frames are rendered without starting processes
 
 
@@ -61,7 +63,9 @@ def field_shape(field: str, count: int, size: tuple[int, int]) -> tuple[int, ...
     return (count, *size, channels) if channels else (count, *size)
 
 
-def render_frame(index: int, split: str, size: tuple[int, int], seed: int) -> dict[str, Array]:
+def render_frame(
+    index: int, split: str, size: tuple[int, int], seed: int, shift: Shift = UNCHANGED
+) -> dict[str, Array]:
     """All stored fields of one frame; they depend on the arguments alone.
 
     Args:
@@ -69,9 +73,10 @@ def render_frame(index: int, split: str, size: tuple[int, int], seed: int) -> di
         split: one of ``SPLITS``.
         size: (H, W) of the frame.
         seed: of the scenes.
+        shift: of camera and light.
     """
     rng = np.random.default_rng((seed, SPLITS.index(split), index))
-    view = render(random_scene(rng), size)
+    view = render(shift(random_scene(rng)), size)
     clean = view["albedo"] * view["shading"][..., None]
     noisy = clean + rng.normal(size=clean.shape) * np.sqrt(NOISE**2 * (1 + clean))
     for field, value in (("image", noisy), ("albedo", view["albedo"]), ("shading", view["shading"])):
@@ -79,7 +84,9 @@ def render_frame(index: int, split: str, size: tuple[int, int], seed: int) -> di
     return {field: view[field].astype(dtype) for field, (dtype, _) in FIELDS.items()}
 
 
-def render_further(index: int, split: str, size: tuple[int, int], seed: int) -> dict[str, Array]:
+def render_further(
+    index: int, split: str, size: tuple[int, int], seed: int, shift: Shift = UNCHANGED
+) -> dict[str, Array]:
     """The fields of ``FURTHER`` of one frame: the same scene as that of ``render_frame``.
 
     Args:
@@ -87,9 +94,10 @@ def render_further(index: int, split: str, size: tuple[int, int], seed: int) -> 
         split: one of ``SPLITS``.
         size: (H, W) of the frame.
         seed: of the scenes.
+        shift: of camera and light.
     """
     rng = np.random.default_rng((seed, SPLITS.index(split), index))
-    view = gbuffer(random_scene(rng), size)
+    view = gbuffer(shift(random_scene(rng)), size)
     return {field: view[field].astype(dtype) for field, (dtype, _) in FURTHER.items()}
 
 
@@ -105,7 +113,13 @@ def _frames(job: Callable[[int], dict[str, Array]], count: int, workers: int) ->
 
 
 def render_set(
-    folder: Path, split: str, count: int, size: tuple[int, int], seed: int, workers: int | None = None
+    folder: Path,
+    split: str,
+    count: int,
+    size: tuple[int, int],
+    seed: int,
+    workers: int | None = None,
+    shift: Shift = UNCHANGED,
 ) -> None:
     """Render frames 0..count-1 into a folder, which appears complete or not at all.
 
@@ -116,14 +130,21 @@ def render_set(
         size: (H, W) of a frame.
         seed: of the scenes.
         workers: processes that share the work (default: 2, or 1 on a single core); the result does not depend on it.
+        shift: of camera and light.
     """
-    job = partial(render_frame, split=split, size=size, seed=seed)
+    job = partial(render_frame, split=split, size=size, seed=seed, shift=shift)
     with _written(folder, FIELDS, job, f"rendering rooms ({split})", count, size, workers) as unfinished:
         _publish(unfinished, folder)
 
 
 def add_further(
-    folder: Path, split: str, count: int, size: tuple[int, int], seed: int, workers: int | None = None
+    folder: Path,
+    split: str,
+    count: int,
+    size: tuple[int, int],
+    seed: int,
+    workers: int | None = None,
+    shift: Shift = UNCHANGED,
 ) -> None:
     """Render the fields of ``FURTHER`` into the folder of a set; each file appears complete or not at all.
 
@@ -134,8 +155,9 @@ def add_further(
         size: as for ``render_set``.
         seed: as for ``render_set``.
         workers: as for ``render_set``.
+        shift: as for ``render_set``.
     """
-    job = partial(render_further, split=split, size=size, seed=seed)
+    job = partial(render_further, split=split, size=size, seed=seed, shift=shift)
     with _written(folder, FURTHER, job, f"rendering further labels of rooms ({split})", count, size, workers) as made:
         for field in FURTHER:
             os.replace(made / f"{field}.npy", folder / f"{field}.npy")

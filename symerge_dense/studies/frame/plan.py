@@ -136,7 +136,9 @@ def load_plan(
                 f"study: {str(error).partition('() ')[2] or error}; {_arguments(spec['type'])}."
             ) from error
     plan = Plan(path.stem, study, values, count, quick, str(spec.get("cost", "")), dict(spec))
-    _ = plan.config
+    config = plan.config
+    with explained(f"study {path.stem}"):
+        study.check(config)
     return plan
 
 

@@ -1,0 +1,15 @@
+"""Claim 9: experts from different first weights, with and without activation matching.
+
+python tools/study.py initialisations
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.studies import *
+
+study = dict(
+    type="initialisations",
+    seeds=3,
+    cost="48 runs of about 30 s on one core, and two bases and four experts more per seed",
+)
