@@ -1,4 +1,4 @@
-"""README's worked example, a package outside the repository, executed exactly as it is printed."""
+"""README's worked example, a package outside the repository, executed as it is printed, with a smaller network."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 from builders import tiny
 from builders.films import write_film
 from builders.photos import write_photos
-from builders.prepared_python import run_printed
+from builders.prepared_python import run_printed, with_smaller_network
 from safetensors.torch import save_file
 
 from symerge_dense.datasets.rooms.dataset import Rooms
@@ -47,7 +47,7 @@ def lab(tmp_path_factory):
     more = {"predict.py": code, "forgot.py": code.replace("import my_lab.saliency\n", "")}
     for name, text in (files | more).items():
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text)
+        (folder / name).write_text(with_smaller_network(text))
     (check,) = (line for line in EXAMPLE.splitlines() if line.startswith("python -m "))
     train, merge, compare, test = (line for line in EXAMPLE.splitlines() if line.startswith("symerge "))
     (look,) = re.findall(r"`(--cfg-options base.pretrained=False[^`]*)`", EXAMPLE.replace("\n", " "))

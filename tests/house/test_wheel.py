@@ -8,11 +8,12 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from builders.prepared_python import NETWORK_WORDS
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = [f"data.{split}.{key}" for split in ("train", "unlabelled", "test") for key in ("count=8", "size=32,48")]
 TINY = [*SIZES, "base.train.recipe.epochs=1", "experts.recipe.epochs=1", "adaptation.rounds=2"]
-TINY += ["adaptation.batch_size=4", "baselines.scales=[0.3]"]
+TINY += ["adaptation.batch_size=4", "baselines.scales=[0.3]", *NETWORK_WORDS]
 
 
 @pytest.fixture(scope="module")
