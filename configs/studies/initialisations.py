@@ -13,3 +13,4 @@ study = dict(
     seeds=3,
     cost="48 runs of about 30 s on one core, and two bases and four experts more per seed",
 )
+quick = {**quick, "adaptation.rounds": 6, "baselines.scales": [0.3]}

@@ -74,7 +74,10 @@ class Initialisations(Study):
         ]
 
     def measure(self, laboratory: Laboratory, run: Run) -> Numbers:
-        return measure_method(with_experts(laboratory, run["start"]) if "start" in run else laboratory, run)
+        there = with_experts(laboratory, run["start"]) if "start" in run else laboratory
+        numbers = measure_method(there, run)
+        laboratory.cost = there.cost
+        return numbers
 
     def verdict(self, measured: Sequence[Measured]) -> Verdict:
         lost = {method: _lost(measured, method) for method in (COEFFICIENTS, OURS, TRAINING_FREE)}
@@ -94,8 +97,8 @@ class Initialisations(Study):
             "SyMerge still merges": exceeds(kept),
             "matching restores": exceeds(enough),
         }
-        told = "; ".join(f"{part}: {outcome}" for part, outcome in parts.items())
-        reason = f"Coefficients alone lose {lost[COEFFICIENTS]} points, SyMerge {lost[OURS]}. {told}."
+        told = ", ".join(f"{part} ({outcome})" for part, outcome in parts.items())
+        reason = f"Coefficients alone lose {lost[COEFFICIENTS]} points, SyMerge {lost[OURS]}. Parts: {told}."
         return Verdict(every(parts.values()), reason, findings)
 
     def _kept(self, runs: Sequence[Measured]) -> float:

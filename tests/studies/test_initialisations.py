@@ -29,6 +29,7 @@ def test_experts_start_from_the_bases_that_a_row_names_and_only_what_is_new_is_t
     assert len(set(bases)) == 2 and bases[0] == hashes["base"] != models["base"]
     numbers = plan.study.measure(laboratory, runs["symerge_coefficients, own bases, matched"])
     assert all(map(math.isfinite, numbers.values())) and {"delta_m", "depth/abs"} <= set(numbers)
+    assert laboratory.cost["seconds"] > 0
     kept = sorted(path.stem.rsplit("-", 1)[0] for path in laboratory.store.folder.glob("*.safetensors"))
     assert [name for name in kept if name != "base"] == ["depth"] * 3 + ["depth-matched", "segmentation"]
 

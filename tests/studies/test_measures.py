@@ -30,7 +30,7 @@ RUNS = {
     "scaling": ["iso_c, 2 tasks"],
     "cross_task_layer": ["depth > segmentation"],
     "corruptions": ["symerge, noise 5"],
-    "shifts": ["experts, dim light", "task_arithmetic, long tail"],
+    "shifts": ["task_arithmetic, dim light", "task_arithmetic, long tail"],
 }
 """{study: labels of the runs that are tried}: those that no comparison makes."""
 ARGUMENTS = {

@@ -222,7 +222,7 @@ def test_first_weights_break_coefficients_not_symerge_and_matching_restores(part
     means |= {"symerge, one base": -2.0, "symerge, own bases": -5.0, "symerge, own bases, matched": -3.0}
     verdict = kind.verdict(deltas(means | changed))
     assert verdict.outcome == outcome
-    told = [f"{name}: {'refuted' if name == part else 'confirmed'}" for name in list(START)[:3]]
+    told = [f"{name} ({'refuted' if name == part else 'confirmed'})" for name in list(START)[:3]]
     assert all(text in verdict.reason for text in told), verdict.reason
 
 
