@@ -1,6 +1,7 @@
 # make demo: train experts on rendered rooms, merge them, print the table.   make test: the tests.   make check: what CI runs.
 # make coverage: the tests, and which lines they miss.   make docs: the site, into site/.
 # make bench: benchmarks of 10 minutes, added to docs/benchmarks.md.
+# make lock: requirements.lock anew, with hashes, after a change of constraints.txt.   make sbom: what is installed, and its licences.
 # More arguments go through ARGS:  make test ARGS="-k heatmap"    make demo ARGS="--help"
 # Tests run in two processes where there are two cores. WORKERS says otherwise:  make test WORKERS=0 ARGS=--pdb
 
@@ -16,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscop
 # mmcv asks for opencv-python, albumentations for opencv-python-headless: they install the same files. The latter stays.
 ONE_OPENCV := $(BIN)/python -m pip install -q --force-reinstall --no-deps -c constraints.txt opencv-python-headless
 
-.PHONY: install demo test coverage lint check docs bench clean
+.PHONY: install demo test coverage lint check docs bench lock sbom clean
 
 install: $(STAMP)
 
@@ -58,6 +59,26 @@ $(DOCS_STAMP): $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python tools/benchmark.py all --append docs/benchmarks.md $(ARGS)
+
+# Tools of a release, apart from the package's own environment, which they describe.
+RELEASE := .venv-release/bin
+$(RELEASE)/uv:
+	$(PYTHON) -m venv .venv-release
+	$(RELEASE)/python -m pip install -q uv cyclonedx-bom pip-licenses
+
+lock: $(RELEASE)/uv
+	$(RELEASE)/uv pip compile -q setup.py --extra dev --extra docs -c constraints.txt --python-version 3.11.9 \
+	--python-platform linux --generate-hashes --no-annotate --custom-compile-command 'make lock' -o requirements.lock
+
+# A licence that is written out takes many lines; the first of them names the package.
+sbom: $(STAMP) $(RELEASE)/uv
+	mkdir -p dist
+	$(RELEASE)/cyclonedx-py requirements --output-reproducible -o dist/sbom.json requirements.lock
+	{ printf '# Licences of what is installed\n\nBy `make sbom`. None of it is part of this package; pip installs it. '; \
+	printf 'Where a package states none in its\nrecord: OpenEXR is under BSD-3-Clause, onedl-mmengine under Apache-2.0, '; \
+	printf "cuda-toolkit under NVIDIA's licence.\n\n"; \
+	$(RELEASE)/pip-licenses --python $(BIN)/python --format=markdown --order=name --ignore-packages symerge-dense \
+	| awk -F'|' '$$2 ~ /[^ ]/' | sed 's/  */ /g; s/---*/---/g'; } > docs/licences.md
 
 clean:
 	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*

@@ -1,7 +1,8 @@
 """What MkDocs does for this site beside rendering docs/: pages from the root, links into them, the API reference.
 
-The README, CONTRIBUTING and CHANGELOG stay where repositories keep them and are pages of the site all the same. The API
-reference has one page a room, made from the folders of the package, so that a new file is in it without a line here.
+README, CONTRIBUTING, CHANGELOG and SECURITY stay where repositories keep them and are pages of the site all the same.
+The API reference has one page a room, made from the folders of the package, so that a new file is in it
+without a line here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "data/README.md": "data.md",
 }
 """Markdown files of the repository outside docs/, and the pages that they are."""

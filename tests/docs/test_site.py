@@ -15,7 +15,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-PAGES["data/README.md"] = "data.md"
+PAGES |= {"data/README.md": "data.md", "SECURITY.md": "security.md"}
 MARKDOWN = sorted([*(ROOT / name for name in PAGES), *DOCS.rglob("*.md")])
 CODE = re.compile(r"^ *```.*?^ *```|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")

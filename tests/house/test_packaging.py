@@ -45,9 +45,9 @@ def modules(requirements):
     return {MODULES.get(name, name) for name in map(distribution, requirements)} - EXPLAINED
 
 
-def pins():
-    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-    named = [line.split(";")[0].strip().split("==") for line in lines if line and not line.startswith("#")]
+def pins(file="constraints.txt"):
+    lines = (ROOT / file).read_text("utf-8").splitlines()
+    named = [re.split(r"[; ]", line)[0].split("==") for line in lines if line and line[0] not in "# "]
     return {name.lower().replace("_", "-"): version for name, version in named}
 
 
@@ -102,6 +102,16 @@ def test_both_packages_of_opencv_have_one_version():
     """They install the same files, and libraries that are required ask for either."""
     assert pins()["opencv-python"] == pins()["opencv-python-headless"]
     assert importlib.util.find_spec("cv2") is not None
+
+
+def test_the_locked_files_are_those_of_the_tested_versions():
+    """`make lock` after a change of constraints.txt; only CUDA's packages and build tools are not in both."""
+    locked, tested = pins("requirements.lock"), pins()
+    assert {name: locked.get(name) for name in tested} == tested
+    assert {name.split("-")[0] for name in locked.keys() - tested.keys()} <= {"nvidia", "cuda", "triton", "setuptools"}
+    entries = re.split(r"\n(?=\w)", (ROOT / "requirements.lock").read_text("utf-8").split("\n", 2)[2])
+    assert len(entries) == len(locked)
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", entry) for entry in entries)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
