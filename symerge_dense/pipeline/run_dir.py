@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
@@ -61,7 +61,15 @@ def choose(config: RunConfig, work_dir: str | None, resume: bool) -> Path:
     return Path(choice[0])
 
 
-def open_run(folder: Path, config: RunConfig, resume: bool) -> Path:
+class Recorded(Protocol):
+    """A config of any kind, as plain values."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All of it."""
+
+
+def open_run(folder: Path, config: Recorded, resume: bool) -> Path:
     """Create the folder and record the config, or check that a resumed run has the same one.
 
     Args:

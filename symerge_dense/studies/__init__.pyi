@@ -1,1 +1,2 @@
 from . import frame as frame
+from . import language as language

@@ -49,7 +49,10 @@ class Scaling(Study):
     def __init__(
         self, counts: Sequence[int] = (3, 8, 20, 50), baselines: Sequence[str] = BASELINES, margin: float = 0.0
     ) -> None:
-        self.counts, self.baselines, self.margin = sorted(counts), list(baselines), margin
+        found = list(counts) if isinstance(counts, Sequence) and not isinstance(counts, str) else [counts]
+        if not found or not all(isinstance(count, int) and count > 0 for count in found):
+            raise ValueError(f"counts={counts!r}: give numbers of tasks, for example [3, 8, 20].")
+        self.counts, self.baselines, self.margin = sorted(found), list(baselines), margin
 
     def grid(self, tasks: Sequence[str]) -> list[Run]:
         if self.counts[-1] > len(tasks):

@@ -129,6 +129,9 @@ def test_scaling_compares_what_is_lost_on_the_way(lost, outcome):
 def test_more_tasks_than_there_are_cannot_be_merged():
     with pytest.raises(ValueError, match="the config has 2 tasks"):
         STUDIES["scaling"]().grid(["segmentation", "depth"])
+    for wrong in ("3 8", [], [3, "8"], 0):
+        with pytest.raises(ValueError, match="numbers of tasks"):
+            STUDIES["scaling"](counts=wrong)
 
 
 @pytest.mark.parametrize("gain, outcome", [(4.0, "confirmed"), (-4.0, "refuted")])

@@ -7,3 +7,4 @@ from .plan import load_plan as load_plan
 from .study import Measured as Measured
 from .study import Study as Study
 from .study import Verdict as Verdict
+from .workplace import Workplace as Workplace

@@ -16,16 +16,16 @@ import numpy as np
 import torch
 
 from symerge_dense.pipeline import run_dir
-from symerge_dense.pipeline.config import Spec, config_hash
+from symerge_dense.pipeline.config import Spec
 from symerge_dense.pipeline.run_info import run_facts
 from symerge_dense.progress import Bar, say, silent
 from symerge_dense.registry import import_plugins, imported
 from symerge_dense.studies.frame.cache import RunCache
 from symerge_dense.studies.frame.costs import METHOD, costs_record
-from symerge_dense.studies.frame.laboratory import Laboratory, Run
 from symerge_dense.studies.frame.outputs import FILES, Record, write_study
 from symerge_dense.studies.frame.plan import Plan
 from symerge_dense.studies.frame.study import Measured
+from symerge_dense.studies.frame.workplace import Run, Workplace
 
 ROOT = run_dir.ROOT / "studies"
 Item = tuple[Run, Any]
@@ -54,7 +54,9 @@ def run_study(
     kept = RunCache(Path(cache or ROOT / "cache").absolute())
     runs = plan.runs()
     laboratories = [plan.laboratory(run, kept) for run in runs]  # what is wrong with the grid is known now
-    _share_pools(laboratories)
+    read: dict[str, Any] = {}
+    for one in laboratories:
+        one.share(read)
     folder = Path(work_dir or ROOT / (plan.name + ("-quick" if plan.quick else "")))
     run_dir.open_run(folder, plan.config, resume)
     hashes = _train(plan, runs, laboratories, kept, jobs)
@@ -71,26 +73,16 @@ def run_study(
     return record
 
 
-def _share_pools(laboratories: Sequence[Laboratory]) -> None:
-    """Read unlabelled images once for all runs that have the same, and find out now whether they can be read."""
-    pools: dict[str, Any] = {}
-    for one in laboratories:
-        key = config_hash(one.config.data["unlabelled"])
-        if key not in pools:
-            pools[key] = one.pool
-        one.pool = pools[key]
-
-
 # -- experts, then runs -----------------------------------------------------------------------------------------------
 def _train(
-    plan: Plan, runs: Sequence[Run], laboratories: Sequence[Laboratory], cache: RunCache, jobs: int
+    plan: Plan, runs: Sequence[Run], laboratories: Sequence[Workplace], cache: RunCache, jobs: int
 ) -> dict[str, dict[str, str]]:
     """Train what is missing of the experts of all runs; {ground: hashes of its base and experts}."""
     first: dict[str, Run] = {}
     tasks: dict[str, set[str]] = {}
     for run, one in zip(runs, laboratories, strict=True):
         first.setdefault(one.ground, run)
-        tasks.setdefault(one.ground, set()).update(one.config.tasks)
+        tasks.setdefault(one.ground, set()).update(one.tasks)
     ordered = {ground: [task for task in plan.values["tasks"] if task in tasks[ground]] for ground in first}
     items: list[Item] = [(first[ground], (ground, ordered[ground])) for ground in first]
     found: dict[str, dict[str, str]] = {}

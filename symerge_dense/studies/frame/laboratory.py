@@ -32,30 +32,22 @@ from symerge_dense.pipeline.comparison.references import Experts
 from symerge_dense.pipeline.comparison.resources import measured
 from symerge_dense.pipeline.comparison.scoring import Networks, Scoring
 from symerge_dense.pipeline.comparison.tuning import Tuner
-from symerge_dense.pipeline.config import RunConfig, Spec, to_json, type_names
+from symerge_dense.pipeline.config import RunConfig, Spec, config_hash, config_of, to_json, type_names
 from symerge_dense.pipeline.expert_store import ExpertStore
 from symerge_dense.pipeline.run_checks import check_run
 from symerge_dense.registry import ADAPTIVE_METHODS, MERGERS, did_you_mean
 from symerge_dense.studies.frame.cache import RunCache, content_hash
+from symerge_dense.studies.frame.workplace import Numbers as Numbers
+from symerge_dense.studies.frame.workplace import Run as Run
+from symerge_dense.studies.frame.workplace import Workplace
 from symerge_dense.tasks.metric import Metric
 
-Run = dict[str, Any]
-"""A run as plain values, see ``RUN_KEYS``; a study may add keys of its own, which its ``measure`` reads."""
-Numbers = dict[str, float]
-RUN_KEYS = {
-    "label": "what tables call it",
-    "method": "a row of a comparison: a merging method, or 'experts'",
-    "options": "arguments of the method; a scale that is not given is tuned by agreement",
-    "config": "{'section.key': value} in place of the config's",
-    "tasks": "names of the config's tasks that take part; all where missing",
-    "seed": "of base, experts and adaptation, set by the frame",
-}
 EXPERTS = Experts.name
 DIVERGED = "diverged"  # 1 where the adaptation ended in a loss that is not finite
 
 
-class Laboratory:
-    """Makes and measures what a run asks for.
+class Laboratory(Workplace):
+    """Makes and measures what a run asks for, on images.
 
     Args:
         config: of the run, with its seed.
@@ -66,12 +58,26 @@ class Laboratory:
         self.config, self.cache = config, cache
         self.device = torch.device(get_device())
         self.scoring = Scoring(config, self.device)
-        self.cost: dict[str, Any] = {}  # of the last method, without the experts' labels: as ``measured`` has it
+        self.cost = {}
+
+    @classmethod
+    def read(cls, name: str, values: Mapping[str, Any], where: str) -> RunConfig:
+        return config_of(name, values, None, where)
+
+    @classmethod
+    def of_run(cls, name: str, values: Mapping[str, Any], run: Run, cache: RunCache) -> Laboratory:
+        kept = {**values, "experts": {"folder": str(cache.experts), **values["experts"]}}
+        config = of_seed(cls.read(name, kept, "its config"), run["seed"])
+        options_of(config, run)
+        return cls(config, cache)
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(self.config.tasks)
 
     # -- what determines a result -------------------------------------------------------------------------------------
     @property
     def ground(self) -> str:
-        """Hash of all that base and experts depend on, whatever tasks take part."""
         config = self.config
         parts = (config.data.get("train"), config.backbone, config.head, config.heads, config.base, config.experts)
         return content_hash(parts, config.preprocessing, config.align_corners)
@@ -81,13 +87,13 @@ class Laboratory:
         """The unlabelled images."""
         return data.pool(self.config)
 
-    def asked(self, run: Run, hashes: Mapping[str, str]) -> Spec:
-        """Everything that determines the result of a run, as plain values.
+    def share(self, read: dict[str, Any]) -> None:
+        key = config_hash(self.config.data["unlabelled"])
+        if key not in read:
+            read[key] = self.pool
+        self.pool = read[key]
 
-        Args:
-            run: of the grid.
-            hashes: of the weights of base and experts, by ``train``.
-        """
+    def asked(self, run: Run, hashes: Mapping[str, str]) -> Spec:
         config = self.config
         own = {key: value for key, value in run.items() if key not in ("label", "config", "tasks")}
         options = vars(options_of(config, run))
@@ -117,11 +123,6 @@ class Laboratory:
         return ExpertStore(self.config)
 
     def train(self) -> dict[str, str]:
-        """Train what is missing of base and experts.
-
-        Returns:
-            {'base' or 'expert TASK': hash of its weights}.
-        """
         with self.cache.locked(self.ground), _scratch() as folder:
             return dict(self._models(folder).hashes)
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from mmengine.config import Config
 
-from symerge_dense.pipeline.config import RunConfig, Spec, config_of, config_values, plain
+from symerge_dense.pipeline.config import Spec, config_values, plain
 from symerge_dense.pipeline.config_checks import explained
 from symerge_dense.pipeline.config_files import find_study
 from symerge_dense.registry import STUDIES, did_you_mean
 from symerge_dense.studies.frame.cache import RunCache
-from symerge_dense.studies.frame.laboratory import RUN_KEYS, Laboratory, Run, candidate_of, of_seed, options_of
+from symerge_dense.studies.frame.laboratory import candidate_of
 from symerge_dense.studies.frame.study import Study, distinct
+from symerge_dense.studies.frame.workplace import RUN_KEYS, Run, StudyConfig, Workplace
 
 OWN = ("type", "seeds", "cost", "tasks")  # of the config's ``study``; all else are arguments of the study
 SEEDS = 3
@@ -44,9 +45,9 @@ class Plan:
     spec: Spec
 
     @property
-    def config(self) -> RunConfig:
+    def config(self) -> StudyConfig:
         """The config that all runs differ from."""
-        return config_of(self.name, self.values, None, f"study {self.name}")
+        return self.study.workplace.read(self.name, self.values, f"study {self.name}")
 
     def runs(self) -> list[Run]:
         """The grid for every seed. All runs of a seed stand together.
@@ -62,7 +63,7 @@ class Plan:
                     raise ValueError(f"study {self.name}: {did_you_mean(key, known, 'key of a run')}")
         return [{**run, "seed": seed} for seed in range(self.seeds) for run in grid]
 
-    def laboratory(self, run: Run, cache: RunCache, tasks: list[str] | None = None) -> Laboratory:
+    def laboratory(self, run: Run, cache: RunCache, tasks: list[str] | None = None) -> Workplace:
         """Where a run is made.
 
         Args:
@@ -76,18 +77,11 @@ class Plan:
         with explained(f"study {self.name}, run {run['label']!r}"):
             if "method" in run:
                 candidate_of(run["method"], run.get("options", {}))
-            config = of_seed(self._resolved(run, cache, tasks), run["seed"])
-            options_of(config, run)  # checked now, and not after hours
-        return Laboratory(config, cache)
-
-    def _resolved(self, run: Run, cache: RunCache, tasks: list[str] | None) -> RunConfig:
-        merged = Config(self.values)
-        merged.merge_from_dict(dict(run.get("config", {})))
-        values = {key: plain(value) for key, value in merged.items()}
-        named = tasks or run.get("tasks") or list(values["tasks"])
-        values["tasks"] = _chosen(values["tasks"], named)
-        values["experts"] = {"folder": str(cache.experts), **values["experts"]}
-        return config_of(self.name, values, None, "its config")
+            merged = Config(self.values)
+            merged.merge_from_dict(dict(run.get("config", {})))
+            values = {key: plain(value) for key, value in merged.items()}
+            values["tasks"] = _chosen(values["tasks"], tasks or run.get("tasks") or list(values["tasks"]))
+            return self.study.workplace.of_run(self.name, values, run, cache)
 
 
 def _chosen(tasks: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

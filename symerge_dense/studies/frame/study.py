@@ -14,6 +14,7 @@ from symerge_dense.pipeline.config import RunConfig
 from symerge_dense.studies.frame.intervals import UNMEASURED, Interval, Outcome, every, exceeds, t_interval
 from symerge_dense.studies.frame.laboratory import Laboratory, Numbers, Run, measure_method
 from symerge_dense.studies.frame.plots import draw_intervals
+from symerge_dense.studies.frame.workplace import Workplace
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Study(ABC):
     reader wants to know; ``paper`` is what the paper reports, None where it reports nothing; ``rule`` says in words
     when the verdict is what, ``would_change`` what would change it; ``keys`` are the study's own keys of a run;
     ``experiment`` names what ``measure`` does, so that studies that measure alike share runs;
-    ``version`` is raised with every change of ``measure`` that alters a number; ``shown`` are the columns of the table.
+    ``version`` is raised with every change of ``measure`` that alters a number; ``shown`` are the columns of the table;
+    ``workplace`` is where runs are made: data that are no images have their own.
     """
 
     name: ClassVar[str]
@@ -71,6 +73,7 @@ class Study(ABC):
     version: ClassVar[int] = 1
     shown: ClassVar[tuple[str, ...]] = ("delta_m",)
     axis: ClassVar[str] = "Δm in percent against the experts: further right is better"
+    workplace: ClassVar[type[Workplace]] = Laboratory
 
     def check(self, config: RunConfig) -> None:  # noqa: B027 (most studies can use any config)
         """Refuse a config that the study cannot use, before anything is trained; by default it can use any.
@@ -84,17 +87,17 @@ class Study(ABC):
 
     @abstractmethod
     def grid(self, tasks: Sequence[str]) -> list[Run]:
-        """The runs without their seeds, each a dict of plain values: see ``laboratory.RUN_KEYS``.
+        """The runs without their seeds, each a dict of plain values: see ``workplace.RUN_KEYS``.
 
         Args:
             tasks: names of the config's tasks, of which a run may take some.
         """
 
-    def measure(self, laboratory: Laboratory, run: Run) -> Numbers:
+    def measure(self, laboratory: Any, run: Run) -> Numbers:
         """Make a run and measure it.
 
         Args:
-            laboratory: base, experts, images and metrics of the run's config.
+            laboratory: of the run, a ``workplace``: base, experts, images and metrics.
             run: of the grid.
 
         Returns:

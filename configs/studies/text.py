@@ -1,0 +1,22 @@
+"""Beyond images: eight tasks on sentences of a made-up language, with small transformers that were made on the spot.
+
+python tools/study.py text
+"""
+
+tasks = dict(subject={}, agent={}, number={}, tense={}, sentiment={}, voice={}, adjectives={}, action={})
+sentences = dict(train=4000, unlabelled=1000, test=1000)
+encoder = dict(width=64, depth=2, heads=4)
+base = dict(steps=2000, batch_size=32, lr=3e-3)
+experts = dict(steps=400, batch_size=32, lr=5e-3, encoder_lr_scale=0.1)
+adaptation = dict(rounds=200, batch_size=32)
+study = dict(type="text", seeds=3, cost="27 runs of about 5 s on one core, and a minute for base and experts of a seed")
+quick = {
+    "study.seeds": 2,
+    "study.tasks": ["subject", "tense"],
+    "sentences.train": 500,
+    "sentences.unlabelled": 200,
+    "sentences.test": 200,
+    "base.steps": 100,
+    "experts.steps": 40,
+    "adaptation.rounds": 30,
+}
