@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
-from symerge_dense.pipeline.config import RunConfig
 from symerge_dense.studies.frame.intervals import UNMEASURED, Interval, Outcome, every, exceeds, t_interval
 from symerge_dense.studies.frame.laboratory import Laboratory, Numbers, Run, measure_method
 from symerge_dense.studies.frame.plots import draw_intervals
@@ -75,11 +74,11 @@ class Study(ABC):
     axis: ClassVar[str] = "Δm in percent against the experts: further right is better"
     workplace: ClassVar[type[Workplace]] = Laboratory
 
-    def check(self, config: RunConfig) -> None:  # noqa: B027 (most studies can use any config)
+    def check(self, config: Any) -> None:  # noqa: B027 (most studies can use any config)
         """Refuse a config that the study cannot use, before anything is trained; by default it can use any.
 
         Args:
-            config: that all runs differ from.
+            config: that all runs differ from, as the ``workplace`` reads it.
 
         Raises:
             ValueError: with the value and the remedy.
