@@ -31,6 +31,7 @@ RESERVED = (
 LEVELS = 4
 # Prefixes of the backbone's tensors in files of whole networks: ours, LibMTL's, OpenMMLab's. Others are found by names.
 PREFIXES = ("backbone.body.", "encoder.", "backbone.")
+_strides: dict[tuple[str, str], list[int]] = {}  # of all features of the networks that were asked about: it takes long
 
 
 def create(name: str, timm_args: Mapping[str, Any], **more: Any) -> Any:
@@ -89,8 +90,12 @@ def default_levels(name: str, timm_args: Mapping[str, Any]) -> list[int]:
     Raises:
         ValueError: an argument does not fit the network.
     """
-    with torch.device("meta"):
-        strides = [level["reduction"] for level in create(name, timm_args, features_only=True).feature_info.info]
+    asked = name, json.dumps(timm_args)
+    if asked not in _strides:
+        with torch.device("meta"):
+            levels = create(name, timm_args, features_only=True).feature_info.info
+        _strides[asked] = [level["reduction"] for level in levels]
+    strides = _strides[asked]
     count = min(LEVELS, len(strides))
     if len(set(strides)) == 1:  # a plain transformer: blocks that differ in depth only
         return [(i + 1) * len(strides) // count - 1 for i in range(count)]

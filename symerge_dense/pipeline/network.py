@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 import torch
 
@@ -97,13 +99,21 @@ def label_sizes(config: RunConfig, size: tuple[int, int], facts: Mapping[str, Ex
     Returns:
         {task: count}; without the tasks whose head must have real weights to be asked.
     """
-    found = {}
-    for task, spec in config.tasks.items():
-        head = facts[task].head if task in facts else config.head_of(task)
-        try:
-            with torch.device("meta"), torch.no_grad():
-                model = MultiTaskModel(TimmBackbone(**config.backbone), {task: head}, {task: spec}).eval().to("meta")
-                found[task] = model(torch.zeros(2, 3, *size), mode="tensor")[task][0].numel()
-        except (RuntimeError, NotImplementedError):
-            continue
-    return found
+    heads = {task: facts[task].head if task in facts else config.head_of(task) for task in config.tasks}
+    try:
+        return _label_sizes(config, size, heads)  # one pass of the backbone for all
+    except (RuntimeError, NotImplementedError):
+        found: dict[str, int] = {}
+        for task, head in heads.items():
+            with suppress(RuntimeError, NotImplementedError):
+                found |= _label_sizes(config, size, {task: head})
+        return found
+
+
+def _label_sizes(config: RunConfig, size: tuple[int, int], heads: Mapping[str, Any]) -> dict[str, int]:
+    """``label_sizes`` of these heads, none of which needs real weights."""
+    with torch.device("meta"), torch.no_grad():
+        tasks = {task: config.tasks[task] for task in heads}
+        model = MultiTaskModel(TimmBackbone(**config.backbone), dict(heads), tasks).eval().to("meta")
+        outputs = model(torch.zeros(2, 3, *size), mode="tensor")
+    return {task: outputs[task][0].numel() for task in heads}
