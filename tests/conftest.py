@@ -21,6 +21,7 @@ from mmengine.logging import MMLogger
 
 from symerge_dense.registry import imported
 
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # seconds; a data worker that failed is waited for so long
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 MMLogger.get_instance("mmengine", log_level="ERROR")  # outside a Runner, which has its own logger
 

@@ -131,7 +131,7 @@ def torchrun_environments(count: int) -> list[dict[str, str]]:
     return [{**meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
 
-# A page's network is a ResNet-18; its commands and files do the same with this one, ten times as fast.
+# The pages' networks are ResNets; their commands and files do the same with this one, up to ten times as fast.
 NETWORK = {
     "backbone.name": "resnet10t",
     "backbone.channels": [8, 16, 24, 32],
@@ -142,12 +142,14 @@ NETWORK_WORDS = [f"{key}={str(value).replace(' ', '')}" for key, value in NETWOR
 SMALLER = {
     'dict(name="resnet18")': 'dict(name="resnet10t", channels=(8, 16, 24, 32), stem_width=8)',
     'TimmBackbone("resnet18")': 'TimmBackbone("resnet10t", channels=(8, 16, 24, 32), stem_width=8)',
+    'TimmBackbone("resnet10t")': 'TimmBackbone("resnet10t", channels=(8, 16, 24, 32), stem_width=8)',
     'dict(type="MultiScale", width=64)': 'dict(type="MultiScale", width=8)',
+    '{"type": "MultiScale", "width": 32}': '{"type": "MultiScale", "width": 8}',
 }
 
 
 def with_smaller_network(code: str) -> str:
-    """A file as it is printed on a page, with ``NETWORK`` in place of its ResNet-18."""
+    """A file as it is printed on a page, with ``NETWORK`` in place of its own."""
     for printed, smaller in SMALLER.items():
         code = code.replace(printed, smaller)
     return code
