@@ -8,7 +8,11 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.studies import *
 
-study = dict(type="architectures", seeds=3, cost="54 runs of about 35 s on one core, and six sets of experts per seed")
+study = dict(
+    type="architectures",
+    seeds=3,
+    cost="54 runs of about 40 s on one core, and six sets of experts per seed, about 4 minutes each",
+)
 quick = {
     **quick,
     "study.architectures": dict(

@@ -16,7 +16,7 @@ data["unlabelled"] = dict(
     corruption="none",
     severity=5,
 )
-study = dict(type="shifts", seeds=3, cost="99 runs of about 35 s on one core, and frames of five shifts to render")
+study = dict(type="shifts", seeds=3, cost="99 runs of about 40 s on one core, and frames of five shifts to render")
 quick = {
     **{key: value for key, value in quick.items() if key != "data.unlabelled.count"},
     "data.unlabelled.dataset.dataset.count": 32,

@@ -133,8 +133,11 @@ def with_experts(laboratory: Laboratory, start: str) -> Laboratory:
             one_base = {"checkpoint": str((models.files or {})["base"])}
     files = {}
     for number, (task, spec) in enumerate(config.tasks.items()):
-        own = dataclasses.replace(config, tasks={task: spec}, base=one_base)
-        there = _beside(laboratory, of_seed(own, config.seed + FURTHER * number))
+        heads = {key: value for key, value in config.heads.items() if key == task}
+        recipes = {key: value for key, value in config.experts.get("recipes", {}).items() if key == task}
+        experts = {**config.experts, "recipes": recipes}
+        alone = dataclasses.replace(config, tasks={task: spec}, heads=heads, base=one_base, experts=experts)
+        there = _beside(laboratory, of_seed(alone, config.seed + FURTHER * number))
         there.train()
         files[task] = str(there.store.paths[task])
     base = one_base if start == SEEDS else {"mean": True}

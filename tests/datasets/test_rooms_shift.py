@@ -60,9 +60,10 @@ def test_shifted_frames_have_a_folder_of_their_own_and_further_labels_follow_the
     tasks = {name: {"type": name} for name in ("depth", "vanishing_direction")}
     plain, low = (Rooms("val", tmp_path, count=1, size=SIZE, tasks=tasks, shift=s) for s in (None, {"pitch": -20}))
     assert (
-        low.folder.parent.name == "v1-24x32-s0-pitch-20"
+        low.folder.parent.name == "v1-24x32-s0-pitch-20.0"
         and Rooms("val", tmp_path, count=1, size=SIZE, shift=Shift(pitch=-20.0)).folder == low.folder
     )
+    assert len({Shift(pitch=20.0).name, Shift(pitch=20.000001).name, Shift(roll=20.0).name}) == 3
     assert not np.array_equal(plain[0]["depth"], low[0]["depth"])
     rows = [np.nanmean(view[0]["vanishing_direction"][1]) for view in (plain, low)]
     assert rows[1] < rows[0] - 0.2, "who looks down sees the vanishing point higher"

@@ -49,7 +49,7 @@ class Shift:
     def name(self) -> str:
         """What tells frames of this shift from others, in the name of their folder; empty without a change."""
         changed = {key: value for key, value in vars(self).items() if value != getattr(Shift, key)}
-        return "_".join(f"{key}{value:g}" for key, value in changed.items())
+        return "_".join(f"{key}{float(value)!r}" for key, value in changed.items())
 
     def __call__(self, scene: Scene) -> Scene:
         """The scene after the shift; the same object where nothing changes.
