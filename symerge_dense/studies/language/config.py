@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from symerge_dense.adaptation.option_checks import check_types
 from symerge_dense.adaptation.options import SyMergeOptions, make_options
 from symerge_dense.pipeline.config import Spec, to_json
 from symerge_dense.pipeline.config_checks import check_keys
@@ -48,16 +49,23 @@ class TextConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for task in self.tasks:
+        for task, spec in self.tasks.items():
             if task not in TASKS:
                 raise ValueError(did_you_mean(task, TASKS, "task on sentences"))
-        for split in SPLITS:
-            count = self.sentences.get(split)
-            if not isinstance(count, int) or count < 1:
-                raise ValueError(f"sentences: {split}={count!r}; give a number of sentences for each of {SPLITS}.")
-        for section, kind in (("encoder", TextEncoder), ("base", Recipe), ("experts", Recipe)):
-            check_keys(getattr(self, section), list(inspect.signature(kind).parameters), section)
-        Recipe(**self.base), Recipe(**self.experts), TextEncoder(**self.encoder)
+            if spec:
+                raise ValueError(f"tasks.{task}={spec!r}: tasks on sentences have no options; give {{}}.")
+        check_keys(self.sentences, SPLITS, "sentences", every=True)
+        check_keys(self.encoder, list(inspect.signature(TextEncoder).parameters), "encoder")
+        for section, values in (("sentences", self.sentences), ("encoder", self.encoder)):
+            for name, value in values.items():
+                if type(value) is not int or value < 1:
+                    raise ValueError(f"{section}.{name}={value!r}: give a whole number, 1 or more.")
+        for section in ("base", "experts"):
+            values = getattr(self, section)
+            check_keys(values, list(inspect.signature(Recipe).parameters), section)
+            check_types(Recipe, values, section)
+            Recipe(**values)
+        TextEncoder(**self.encoder)
         scales = self.baselines.get("scales")
         if set(self.baselines) != {"scales"} or not isinstance(scales, list | tuple) or not scales:
             raise ValueError(f"baselines={self.baselines!r}: give scales=[...], those that are tried for every method.")
