@@ -14,11 +14,11 @@ study = dict(
 )
 quick = {
     "study.seeds": 2,
-    "study.tasks": ["subject", "tense"],
-    "sentences.train": 500,
-    "sentences.unlabelled": 200,
-    "sentences.test": 200,
-    "base.steps": 100,
-    "experts.steps": 40,
-    "adaptation.rounds": 30,
+    "study.tasks": ["subject", "tense", "sentiment"],
+    "sentences.train": 2000,
+    "sentences.unlabelled": 400,
+    "sentences.test": 400,
+    "base.steps": 1500,
+    "experts.steps": 250,
+    "adaptation.rounds": 100,
 }
