@@ -4,7 +4,7 @@ step [CONFIG]       an adaptation step against plain fine-tuning and against the
 inference [CONFIG]  a merged model against its experts one after the other, in PyTorch and exported to ONNX
 merge               merging large checkpoint files against reading and writing their bytes
 demo                the main job from nothing, in small, stage by stage
-all                 these four; about 10 minutes on two cores
+all                 these four; about 11 minutes on two cores
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TITLES = {
     "merge": "Merging files; ratio to reading all bytes and writing one file; memory without that of files",
     "demo": "The main job in small; share of the whole; peak memory",
 }
-ROUNDS = {"step": 3, "inference": 20, "merge": 3}
+ROUNDS = {"step": 7, "inference": 20, "merge": 3}
 TAKES = {
     "step": {"config", "batch_size", "size", "rounds", "cfg_options"},
     "inference": {"config", "size", "rounds", "cfg_options"},
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
         if not options.json:
             print_rows(f"{suite}: {TITLES[suite]}", measured[suite], console)
     if options.append is not None:
-        append_section(options.append, f"symerge benchmark {options.suite}", measured, TITLES)
+        append_section(options.append, _command(options), measured, TITLES)
     if options.json:
         print(json.dumps(record(measured)))
 
@@ -92,13 +92,25 @@ def _check(options: argparse.Namespace) -> None:
     if options.config is not None:
         options.config = find_config(options.config)
     elif options.suite == "step":
-        for name in ("batch_size", "size", "cfg_options"):
+        for name in ("batch_size", "size", "rounds", "cfg_options"):
             if getattr(options, name) is not None:
                 raise ValueError(f"--{name.replace('_', '-')} is of a config; name one: symerge benchmark step CONFIG.")
     if options.keep and options.dir is None:
         raise ValueError("--keep needs a folder; name one by --dir.")
     if options.append is not None and options.append.suffix != ".md":
         raise ValueError(f"--append {options.append}: a Markdown page ends in .md.")
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What was asked for, as a command line."""
+    words = ["symerge benchmark", options.suite, *([options.config.stem] if options.config else [])]
+    for name in sorted(TAKES.get(options.suite, set()) - {"config"}):
+        value = getattr(options, name)
+        if value is not None:
+            given = [f"{key}={part}" for key, part in value.items()] if isinstance(value, dict) else value
+            listed = given if isinstance(given, list) else [] if given is True else [given]
+            words += [f"--{name.replace('_', '-')}", *map(str, listed)]
+    return " ".join(words)
 
 
 def _rows(suite: str, options: argparse.Namespace) -> Iterable[Row]:
@@ -118,7 +130,7 @@ def _rows(suite: str, options: argparse.Namespace) -> Iterable[Row]:
     if suite == "demo":
         return demo_rows()
     if suite == "step" and options.config is None:
-        return step_rows(rounds, device)
+        return step_rows(device)
     config = load_config(options.config or "rooms_symerge", options.cfg_options or {})
     height, width = options.size or image_size(config)
     if suite == "inference":

@@ -27,6 +27,7 @@ from symerge_dense.progress import say, silent, track
 
 BATCHES = (1, 8)
 PERCENTILE = 95
+PAUSE = 0.05  # seconds before each contender: the threads of onnxruntime spin for a while after a run
 
 
 def inference_rows(config: RunConfig, size: tuple[int, int], rounds: int, device: torch.device) -> Iterator[Row]:
@@ -103,9 +104,14 @@ def _exported(model: MultiTaskModel, path: Path, size: tuple[int, int], device: 
 
 def _turns(contenders: Mapping[str, list[Backend]], images: Tensor, rounds: int) -> Iterator[dict[str, float]]:
     for turn in track(range(rounds + 1), f"batches of {len(images)}"):
-        found = {name: sum(_seconds(backend, images) for backend in backends) for name, backends in contenders.items()}
+        found = {name: _spent(backends, images) for name, backends in contenders.items()}
         if turn:  # the first is the warm-up
             yield found
+
+
+def _spent(backends: list[Backend], images: Tensor) -> float:
+    time.sleep(PAUSE)
+    return sum(_seconds(backend, images) for backend in backends)
 
 
 def _seconds(backend: Backend, images: Tensor) -> float:

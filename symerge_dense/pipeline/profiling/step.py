@@ -37,15 +37,14 @@ Step = Callable[[], Tensor]  # does one step and returns the loss before it
 Size = tuple[int, int]
 CONTENDERS = ("plain", "symerge", "reference")
 CASES = (
-    ("rooms_symerge", 3, 8),
-    ("rooms_twenty_symerge", 3, 8),
-    ("rooms_twenty_symerge", 8, 8),
-    ("rooms_twenty_symerge", 20, 8),
-    ("nyuv2_symerge", 3, 2),
-    ("nyuv2_dinov2s_symerge", 3, 4),
-    ("nyuv2_dinov2b_symerge", 3, 2),
+    ("rooms_symerge", 3, 8, 15),
+    ("rooms_twenty_symerge", 8, 8, 7),
+    ("rooms_twenty_symerge", 20, 8, 3),
+    ("nyuv2_symerge", 3, 2, 3),
+    ("nyuv2_dinov2s_symerge", 3, 4, 7),
+    ("nyuv2_dinov2b_symerge", 3, 2, 3),
 )
-"""(config, number of its tasks, images in a batch): few and many tasks, ResNet-18, ResNet-50, ViT-S and ViT-B."""
+"""(config, number of its tasks, images in a batch, rounds): few and many tasks, ResNet-18 and 50, ViT-S and ViT-B."""
 CLEAR_PEAK = Path("/proc/self/clear_refs")
 NOISE = 1e-3  # relative distance of random experts from the base; timings do not depend on it
 
@@ -248,14 +247,13 @@ def measure_step(config: RunConfig, batch_size: int, size: Size, rounds: int, de
     return contest(case, times, count=dict.fromkeys(CONTENDERS, batch_size), mebibytes=memory)
 
 
-def step_rows(rounds: int, device: torch.device) -> Iterator[Row]:
+def step_rows(device: torch.device) -> Iterator[Row]:
     """The steps of all ``CASES``.
 
     Args:
-        rounds: of each case.
         device: where to work.
     """
-    for name, tasks, batch_size in CASES:
+    for name, tasks, batch_size, rounds in CASES:
         config = load_config(name)
         first = dict(itertools.islice(config.tasks.items(), tasks))
         say(f"{name}, {len(first)} tasks")

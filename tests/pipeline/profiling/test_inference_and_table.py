@@ -21,7 +21,10 @@ def test_ratios_are_those_within_a_round():
 
 def test_inference_is_measured_in_both_programs(tmp_path, capfd):
     config = write_config(tmp_path, more="tasks = dict(depth=dict(type=Depth), normals=dict(type=Normals))\n")
-    assert tool("benchmark.py", "inference", config, "--rounds", 2, "--json") == 0
+    page = tmp_path / "page.md"
+    more = ["--cfg-options", "head.width=4", "--json", "--append", page]
+    assert tool("benchmark.py", "inference", config, "--rounds", 2, *more) == 0
+    assert "\n    symerge benchmark inference tiny --cfg-options head.width=4 --rounds 2\n" in page.read_text()
     rows = json.loads(capfd.readouterr().out)["suites"]["inference"]
     names = ["experts, PyTorch", "merged, PyTorch", "experts, ONNX", "merged, ONNX"]
     assert [(row["contender"], row["count"]) for row in rows] == [(name, batch) for batch in (1, 8) for name in names]
@@ -30,11 +33,12 @@ def test_inference_is_measured_in_both_programs(tmp_path, capfd):
     assert rows[0]["mebibytes"] == pytest.approx(2 * rows[1]["mebibytes"])  # two experts' backbones, and one
 
 
-def test_the_demo_s_stages_fill_its_time(tmp_path, monkeypatch):
+def test_the_demo_s_stages_fill_its_time(tmp_path, monkeypatch, capfd):
     config = write_config(tmp_path)
     monkeypatch.setattr(demo, "CONFIG", str(config))
     monkeypatch.setattr(demo, "REDUCED", {})
     rows = demo.demo_rows()
+    assert capfd.readouterr().out == "the main job in small\n"
     assert rows[0].contender == "all stages" and rows[0].mebibytes > 50
     assert sum(row.ratio for row in rows[1:]) == pytest.approx(1, abs=0.01)
     assert {"data", "experts", "adaptation"} <= {row.contender for row in rows}

@@ -61,11 +61,11 @@ def test_the_tool_prints_one_json_object_of_positive_numbers(tmp_path, capfd):
 
 
 def test_the_suite_has_cases_of_few_and_many_tasks(monkeypatch):
-    monkeypatch.setattr(step_cost, "CASES", (("rooms_twenty_symerge", 1, 1), ("rooms_twenty_symerge", 2, 1)))
+    monkeypatch.setattr(step_cost, "CASES", (("rooms_twenty_symerge", 1, 1, 1), ("rooms_twenty_symerge", 2, 1, 1)))
     monkeypatch.setattr(step_cost, "peak_memory", lambda arguments, name: len(arguments[0].tasks))
-    rows = list(step_cost.step_rows(1, CPU))
+    rows = list(step_cost.step_rows(CPU))
     assert [row.mebibytes for row in rows] == [1, 1, 1, 2, 2, 2]
-    for name, tasks, _ in CASES:  # those that ship can be made
+    for name, tasks, *_ in CASES:  # those that ship can be made
         assert len(load_config(name).tasks) >= tasks
 
 
@@ -74,6 +74,7 @@ def test_the_suite_has_cases_of_few_and_many_tasks(monkeypatch):
     [
         (["CONFIG", "--rounds", 0], "rounds=0"),
         (["--batch-size", 2], "--batch-size is of a config"),
+        (["--rounds", 2], "--rounds is of a config"),
         (["CONFIG", "--dir", "x"], "benchmark step does not take --dir, which is of merge"),
         (["CONFIG", "--append", "page.txt"], "a Markdown page ends in .md"),
     ],
