@@ -11,7 +11,7 @@ with read_base():
 study = dict(
     type="architectures",
     seeds=3,
-    cost="54 runs of about 40 s on one core, and six sets of experts per seed, about 4 minutes each",
+    cost="54 runs of about 40 s on one core, and six sets of experts per seed, about 10 minutes each",
 )
 quick = {
     **quick,

@@ -11,6 +11,6 @@ with read_base():
 study = dict(
     type="initialisations",
     seeds=3,
-    cost="48 runs of about 40 s on one core, and two bases and four experts more per seed, about 7 minutes",
+    cost="48 runs of about 40 s on one core, and two bases and four experts more per seed, about 15 minutes",
 )
 quick = {**quick, "adaptation.rounds": 6, "baselines.scales": [0.3]}

@@ -13,7 +13,7 @@ from symerge_dense.studies.frame.study import Measured, Study, Verdict, differen
 GOOD = "good experts"
 WORSE: Mapping[str, Mapping[str, Any]] = {
     GOOD: {},
-    "a third of the epochs": {"experts.recipe.epochs": 3},
+    "a third of the epochs": {"experts.recipe.epochs": 5},
     "a quarter of the frames": {"data.train.count": 75},
     "one broken expert": {"experts.recipes": {"depth": {"epochs": 1, "max_iters": 2}}},
 }
