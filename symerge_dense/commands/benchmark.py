@@ -4,7 +4,7 @@ step [CONFIG]       an adaptation step against plain fine-tuning and against the
 inference [CONFIG]  a merged model against its experts one after the other, in PyTorch and exported to ONNX
 merge               merging large checkpoint files against reading and writing their bytes
 demo                the main job from nothing, in small, stage by stage
-all                 these four; about 11 minutes on two cores
+all                 these four; about 11 minutes on two cores, by estimate
 """
 
 from __future__ import annotations

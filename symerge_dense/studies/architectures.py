@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from symerge_dense.registry import STUDIES
 from symerge_dense.studies.frame.intervals import every, exceeds, stays_below
 from symerge_dense.studies.frame.laboratory import EXPERTS, Run
-from symerge_dense.studies.frame.study import Measured, Study, Verdict, difference
+from symerge_dense.studies.frame.study import CHANGES, REACHED, Measured, Study, Verdict, difference
 
 START = "task_arithmetic"
 SIZE = (64, 96)  # of the study's images, for which transformers need to be made
@@ -51,15 +51,7 @@ class Architectures(Study):
         "pretrained weights, from which transformers move less; a recipe for each architecture; longer training."
     )
     keys: ClassVar[tuple[str, ...]] = ("architecture",)
-    shown: ClassVar[tuple[str, ...]] = (
-        "delta_m",
-        "delta_m/segmentation",
-        "delta_m/depth",
-        "delta_m/normals",
-        "segmentation/mIoU",
-        "depth/abs",
-        "normals/mean",
-    )
+    shown: ClassVar[tuple[str, ...]] = (*CHANGES, *REACHED)
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from symerge_dense.pipeline.config import RunConfig
 from symerge_dense.registry import STUDIES
 from symerge_dense.studies.frame.intervals import Interval, Outcome, every, exceeds
 from symerge_dense.studies.frame.laboratory import EXPERTS, Laboratory, Numbers, Run, measure_method, of_seed
-from symerge_dense.studies.frame.study import Measured, Study, Verdict, difference, over_seeds
+from symerge_dense.studies.frame.study import CHANGES, Measured, Study, Verdict, difference, over_seeds
 
 ONE, SEEDS, OWN, MATCHED = "one base", "one base, own seeds", "own bases", "own bases, matched"
 OURS, COEFFICIENTS, TRAINING_FREE = "symerge", "symerge_coefficients", "task_arithmetic"
@@ -49,7 +49,7 @@ class Initialisations(Study):
         "long that they compute the same; whole heads adapted in place of one layer."
     )
     keys: ClassVar[tuple[str, ...]] = ("start",)
-    shown: ClassVar[tuple[str, ...]] = ("delta_m", "delta_m/segmentation", "delta_m/depth", "delta_m/normals")
+    shown: ClassVar[tuple[str, ...]] = CHANGES
 
     def __init__(self, collapse: float = 10.0, share: float = 0.5) -> None:
         self.collapse, self.share = collapse, share

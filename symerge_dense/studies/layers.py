@@ -8,7 +8,7 @@ from typing import ClassVar
 from symerge_dense.registry import STUDIES
 from symerge_dense.studies.frame.intervals import Interval, stays_below
 from symerge_dense.studies.frame.laboratory import Run
-from symerge_dense.studies.frame.study import Measured, Study, Verdict, by_seed, column, over_seeds
+from symerge_dense.studies.frame.study import CHANGES, Measured, Study, Verdict, by_seed, column, over_seeds
 
 
 @STUDIES.register_module()
@@ -33,7 +33,7 @@ class Layers(Study):
     would_change: ClassVar[str] = (
         "a smaller learning rate for layers that no normalisation follows; heads with more layers."
     )
-    shown: ClassVar[tuple[str, ...]] = ("delta_m", "delta_m/segmentation", "delta_m/depth", "delta_m/normals")
+    shown: ClassVar[tuple[str, ...]] = CHANGES
 
     def __init__(
         self,

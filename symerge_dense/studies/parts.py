@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from symerge_dense.registry import STUDIES
 from symerge_dense.studies.frame.intervals import every, exceeds
 from symerge_dense.studies.frame.laboratory import EXPERTS, Run
-from symerge_dense.studies.frame.study import Measured, Study, Verdict, difference
+from symerge_dense.studies.frame.study import CHANGES, Measured, Study, Verdict, difference
 
 JOINT, COEFFICIENTS, LAYER, CONTROL, NOTHING = (
     "joint",
@@ -43,7 +43,7 @@ class Parts(Study):
         "layers or learning rates with which one part alone reaches the joint result; experts whose task vectors do "
         "not interfere, so that nothing is left to gain."
     )
-    shown: ClassVar[tuple[str, ...]] = ("delta_m", "delta_m/segmentation", "delta_m/depth", "delta_m/normals")
+    shown: ClassVar[tuple[str, ...]] = CHANGES
 
     def __init__(self, initial: float = 0.3, margin: float = 0.0, options: dict[str, Any] | None = None) -> None:
         self.initial, self.margin, self.options = initial, margin, dict(options or {})

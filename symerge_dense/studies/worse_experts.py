@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from symerge_dense.registry import STUDIES
 from symerge_dense.studies.frame.intervals import every, exceeds
 from symerge_dense.studies.frame.laboratory import Run
-from symerge_dense.studies.frame.study import Measured, Study, Verdict, difference
+from symerge_dense.studies.frame.study import CHANGES, REACHED, Measured, Study, Verdict, difference
 
 GOOD = "good experts"
 WORSE: Mapping[str, Mapping[str, Any]] = {
@@ -38,15 +38,7 @@ class WorseExperts(Study):
     )
     would_change: ClassVar[str] = "experts so bad that their own metric is chance: Delta_m against them says nothing."
     keys: ClassVar[tuple[str, ...]] = ("experts",)
-    shown: ClassVar[tuple[str, ...]] = (
-        "delta_m",
-        "delta_m/segmentation",
-        "delta_m/depth",
-        "delta_m/normals",
-        "segmentation/mIoU",
-        "depth/abs",
-        "normals/mean",
-    )
+    shown: ClassVar[tuple[str, ...]] = (*CHANGES, *REACHED)
 
     def __init__(self, worse: Mapping[str, Mapping[str, Any]] = WORSE, margin: float = 0.0) -> None:
         self.worse, self.margin = {label: dict(values) for label, values in worse.items()}, margin

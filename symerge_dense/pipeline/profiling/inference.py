@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,11 +21,10 @@ from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline.config import RunConfig
 from symerge_dense.pipeline.network import network
-from symerge_dense.pipeline.profiling.table import Row, contest
+from symerge_dense.pipeline.profiling.table import Row, contest, seconds_of
 from symerge_dense.progress import say, silent, track
 
 BATCHES = (1, 8)
-PERCENTILE = 95
 PAUSE = 0.05  # seconds before each contender: the threads of onnxruntime spin for a while after a run
 
 
@@ -62,21 +60,12 @@ def inference_rows(config: RunConfig, size: tuple[int, int], rounds: int, device
         }
         for batch in BATCHES:
             case = f"{config.name}: {len(config.tasks)} tasks, {batch} of {size[0]}x{size[1]}"
-            yield from _measure(case, contenders, _images(batch, size), rounds, _mebibytes(merged))
-
-
-def _measure(
-    case: str, contenders: Mapping[str, list[Backend]], images: Tensor, rounds: int, backbone: float
-) -> list[Row]:
-    times = list(_turns(contenders, images, rounds))
-    slow = {name: float(np.percentile([turn[name] for turn in times], PERCENTILE)) for name in contenders}
-    return contest(
-        case,
-        times,
-        count=dict.fromkeys(contenders, len(images)),
-        slow={name: round(seconds, 5) for name, seconds in slow.items()},
-        mebibytes={name: backbone * len(backends) for name, backends in contenders.items()},
-    )
+            yield from contest(
+                case,
+                list(_turns(contenders, _images(batch, size), rounds)),
+                count=dict.fromkeys(contenders, batch),
+                mebibytes={name: _mebibytes(merged) * len(backends) for name, backends in contenders.items()},
+            )
 
 
 def _images(batch: int, size: tuple[int, int]) -> Tensor:
@@ -111,12 +100,4 @@ def _turns(contenders: Mapping[str, list[Backend]], images: Tensor, rounds: int)
 
 def _spent(backends: list[Backend], images: Tensor) -> float:
     time.sleep(PAUSE)
-    return sum(_seconds(backend, images) for backend in backends)
-
-
-def _seconds(backend: Backend, images: Tensor) -> float:
-    start = time.perf_counter()
-    backend(images)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return seconds_of(lambda: [backend(images) for backend in backends])

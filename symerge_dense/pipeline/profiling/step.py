@@ -12,7 +12,6 @@ import copy
 import dataclasses
 import itertools
 import multiprocessing
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -30,7 +29,7 @@ from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline.config import RunConfig, load_config
 from symerge_dense.pipeline.network import network
 from symerge_dense.pipeline.profiling.estimate import image_size
-from symerge_dense.pipeline.profiling.table import Row, contest
+from symerge_dense.pipeline.profiling.table import Row, contest, seconds_of
 from symerge_dense.progress import say, track
 
 Step = Callable[[], Tensor]  # does one step and returns the loss before it
@@ -164,14 +163,6 @@ class Bench:
         return task.loss(output, target, valid=torch.ones_like(output[:, 0], dtype=torch.bool))
 
 
-def _seconds(step: Step, device: torch.device) -> float:
-    start = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def _peak(arguments: tuple[Any, ...], name: str) -> float:
     bench, device = Bench(*arguments), arguments[-1]
     step = bench.contender(name)
@@ -240,7 +231,7 @@ def measure_step(config: RunConfig, batch_size: int, size: Size, rounds: int, de
     steps = {name: bench.contender(name) for name in CONTENDERS}
     for step in steps.values():
         step()  # warm-up
-    times = [{name: _seconds(step, device) for name, step in steps.items()} for _ in track(range(rounds), "steps")]
+    times = [{name: seconds_of(step) for name, step in steps.items()} for _ in track(range(rounds), "steps")]
     del bench, steps
     memory = {name: peak_memory(arguments, name) for name in track(CONTENDERS, "peak memory")}
     case = f"{config.name}: {len(config.tasks)} tasks, {batch_size} of {size[0]}x{size[1]}"

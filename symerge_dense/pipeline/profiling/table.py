@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 import statistics
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -34,7 +37,7 @@ class Row:
         contender: who computes it.
         seconds: median of its rounds.
         ratio: of its seconds to those of the case's first contender, the median of the ratios within a round.
-        slow: 95th percentile of its rounds in seconds; None where there are too few.
+        slow: 95th percentile of its rounds in seconds; None where there are fewer than 20.
         count: images or files of one round.
         mebibytes: of memory: the suite says which.
     """
@@ -48,6 +51,7 @@ class Row:
     mebibytes: float | None = None
 
 
+ENOUGH = 20  # rounds, for a 95th percentile
 HEADINGS = ("case", "contender", "seconds", "95 % of rounds", "a second", "ratio", "MiB")
 
 
@@ -119,6 +123,19 @@ def append_section(page: Path, command: str, measured: Mapping[str, Sequence[Row
     write_text(page, "\n\n".join(parts) + "\n")
 
 
+def seconds_of(work: Callable[[], object]) -> float:
+    """Seconds until some work is done, on the GPU too.
+
+    Args:
+        work: what to time.
+    """
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
 def contest(case: str, rounds: Sequence[Mapping[str, float]], **more: Mapping[str, Any]) -> list[Row]:
     """The rows of contenders that took turns.
 
@@ -134,6 +151,7 @@ def contest(case: str, rounds: Sequence[Mapping[str, float]], **more: Mapping[st
             name,
             seconds=round(statistics.median(turn[name] for turn in rounds), 5),
             ratio=round(statistics.median(turn[name] / turn[first] for turn in rounds), 3),
+            slow=round(float(np.percentile([turn[name] for turn in rounds], 95)), 5) if len(rounds) >= ENOUGH else None,
             **{field: values[name] for field, values in more.items()},
         )
         for name in rounds[0]

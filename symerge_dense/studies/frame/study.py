@@ -15,6 +15,10 @@ from symerge_dense.studies.frame.laboratory import Laboratory, Numbers, Run, mea
 from symerge_dense.studies.frame.plots import draw_intervals
 from symerge_dense.studies.frame.workplace import Workplace
 
+CHANGES = ("delta_m", "delta_m/segmentation", "delta_m/depth", "delta_m/normals")
+REACHED = ("segmentation/mIoU", "depth/abs", "normals/mean")
+"""Columns of a study's table: the change against the experts, and what was reached, of the tasks of all studies."""
+
 
 @dataclass(frozen=True)
 class Measured:
