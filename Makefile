@@ -1,6 +1,6 @@
 # make demo: train experts on rendered rooms, merge them, print the table.   make test: the tests.   make check: what CI runs.
 # make coverage: the tests, and which lines they miss.   make docs: the site, into site/.
-# make bench: benchmarks of some 11 minutes, added to docs/benchmarks.md.
+# make bench: benchmarks of some 12 minutes, added to docs/benchmarks.md.
 # make lock: requirements.lock anew, with hashes, after a change of constraints.txt.   make sbom: what is installed, and its licences.
 # More arguments go through ARGS:  make test ARGS="-k heatmap"    make demo ARGS="--help"
 # Tests run in two processes where there are two cores. WORKERS says otherwise:  make test WORKERS=0 ARGS=--pdb

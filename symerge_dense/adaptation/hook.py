@@ -158,6 +158,7 @@ class SyMergeHook(Hook):
         height, width = self.pool.image(0).shape[-2:]
         model.teacher.check_size(model.model.backbone, (height, width))
         experts = {task: model.expert_of(task).eval() for task in model.model.tasks}
+        model.scratch = Path(runner.work_dir)
         model.attach(experts)
         return experts
 

@@ -155,6 +155,7 @@ class AdaptiveMethod(ABC):
         """
         with left_alone(context.experts.values()):
             student = self.student(context).to(context.device)
+            student.scratch = context.work_dir if context.work_dir.is_dir() else None
             student.attach(context.experts)
             options = student.options
             finalize(

@@ -21,6 +21,7 @@ from symerge_dense.merging.granularity import Granularity
 from symerge_dense.registry import did_you_mean
 from symerge_dense.tasks.base import DenseTask
 
+TaskVectors = Literal["memory", "mapped"]
 Labels = Literal["cached", "online"]
 Uncertainty = Literal["ignore", "weight", "filter"]
 Filter = Literal["none", "confidence"]
@@ -33,6 +34,7 @@ Averaging = Literal["none", "ema", "swa"]
 Objective = Literal["labels", "entropy"]
 CHOICES: dict[str, tuple[str, ...]] = {
     "granularity": get_args(Granularity),
+    "task_vectors": get_args(TaskVectors),
     "labels": get_args(Labels),
     "uncertainty": get_args(Uncertainty),
     "filter": get_args(Filter),
@@ -60,6 +62,8 @@ class SyMergeOptions:
         clamp: coefficients are projected into this interval after every step; None leaves them free.
         density: share of each task vector that is merged, chosen as TIES does: the largest magnitudes whose sign is
             the elected one (AdaMerging++ takes 0.2); None merges all of it.
+        task_vectors: where they are: in 'memory', or 'mapped', in a file of the run's folder beside which the experts
+            stay in theirs. A step reads what does not fit into memory, so many experts are slower; results are equal.
         layer: the layer of each head that is adapted: 'pre_final', 'final', a dotted submodule name, or 'head', all
             of it.
         learn_coefficients: False fixes the coefficients, a control of the paper's ablation.
@@ -128,6 +132,7 @@ class SyMergeOptions:
     initial: float = 0.3
     clamp: tuple[float, float] | None = None
     density: float | None = None
+    task_vectors: TaskVectors = "memory"
     layer: str = "pre_final"
     learn_coefficients: bool = True
     learn_layer: bool = True
@@ -221,7 +226,7 @@ class SyMergeOptions:
             check_weighted(name, task, self)
 
 
-NO_NUMBER = ("save_every", "num_workers")  # options that change no number of a result
+NO_NUMBER = ("save_every", "num_workers", "task_vectors")  # options that change no number of a result
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # The settings of the public classification code: one learning rate, hard labels with its confidence filter, from

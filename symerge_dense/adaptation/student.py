@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -62,6 +63,7 @@ class Student(TrainableModel):
         self.folded = False  # whether ``fold`` has put weights into the model that ``unfold`` takes back
         self.average: WeightAverage | None = None  # of what learns; ``fold`` lets it take its place
         self.sharpness = options.sharpness  # read by ``ParameterGroupsConstructor``
+        self.scratch: Path | None = None  # folder for files of the run alone; None is the system's
         self.experts: dict[str, MultiTaskModel] = {}  # not modules of this one: nothing of them is saved or trained
 
     # -- what subclasses say ----------------------------------------------------------------------------------------

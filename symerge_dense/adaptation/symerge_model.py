@@ -5,6 +5,7 @@ SyMerge, https://arxiv.org/abs/2412.19098, learns the merging coefficients and o
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class SyMergeModel(MergedStudent):
         order = list(experts) if tasks is None else list(tasks)
         if not experts or set(order) != set(experts):
             raise ValueError(f"SyMergeModel: experts {list(experts)}, tasks {order}; give one expert for every task.")
-        found = {task: load_expert(experts[task], task) for task in order}
+        found = {task: load_expert(experts[task], task, chosen.task_vectors == "mapped") for task in order}
         loaded = {task: expert for task, (expert, _) in found.items()}
         backbone, records = _backbone(base, loaded), {task: record for task, (_, record) in found.items() if record}
         if records and not other_base:
@@ -91,13 +92,14 @@ class SyMergeModel(MergedStudent):
         Raises:
             ValueError: an expert is missing, or its backbone does not fit.
         """
-        base = dict(self.model.backbone.named_parameters())
+        base, mapped = dict(self.model.backbone.named_parameters()), self.options.task_vectors == "mapped"
+        found = {task: experts[task] if mapped else experts[task].to(self.device) for task in self.model.tasks}
         weights: Mapping[str, Mapping[str, Tensor]] = {
-            task: dict(experts[task].to(self.device).backbone.named_parameters()) for task in self.model.tasks
+            task: dict(expert.backbone.named_parameters()) for task, expert in found.items()
         }
         if self.options.density is not None:
             weights = trimmed_experts(base, weights, self.merge.specs, self.options.density)
-        self.merge.attach(base, weights)
+        self.merge.attach(base, weights, self.scratch or Path(tempfile.gettempdir()) if mapped else None)
         super().attach(experts)
 
     # -- what learns ------------------------------------------------------------------------------------------------
@@ -130,12 +132,15 @@ class SyMergeModel(MergedStudent):
         return self.merge(dict(self.model.backbone.named_parameters()))
 
 
-def load_expert(expert: MultiTaskModel | str | Path, task: str) -> tuple[MultiTaskModel, dict[str, Any]]:
+def load_expert(
+    expert: MultiTaskModel | str | Path, task: str, mapped: bool = False
+) -> tuple[MultiTaskModel, dict[str, Any]]:
     """An expert model, read from its file and reduced to one task; an object is returned as it is.
 
     Args:
         expert: the model, or its file.
         task: the task to keep.
+        mapped: leave the weights in the file, see ``load_model``.
 
     Returns:
         The model, and what its file says about it; an object says nothing.
@@ -145,7 +150,7 @@ def load_expert(expert: MultiTaskModel | str | Path, task: str) -> tuple[MultiTa
     """
     if isinstance(expert, MultiTaskModel):
         return expert, {}
-    model, record = load_model(expert)
+    model, record = load_model(expert, mapped)
     if task not in model.tasks:
         raise ValueError(f"expert {expert} serves {', '.join(model.tasks)}, not {task!r}; name an expert of {task}.")
     model.keep_tasks([task])

@@ -3,8 +3,9 @@
 step [CONFIG]       an adaptation step against plain fine-tuning and against the public code's order of work
 inference [CONFIG]  a merged model against its experts one after the other, in PyTorch and exported to ONNX
 merge               merging large checkpoint files against reading and writing their bytes
+experts             an adaptation to many experts, with task vectors in memory and on disk
 demo                the main job from nothing, in small, stage by stage
-all                 these four; about 11 minutes on two cores, by estimate
+all                 these five; about 12 minutes on two cores, by estimate
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ TITLES = {
     "step": "One step; ratio to plain fine-tuning; peak memory",
     "inference": "Inference; ratio to the experts in PyTorch; memory of the backbones",
     "merge": "Merging files; ratio to reading all bytes and writing one file; memory without that of files",
+    "experts": "Many experts; ratio to task vectors in memory; memory without that of files",
     "demo": "The main job in small; share of the whole; peak memory",
 }
-ROUNDS = {"step": 7, "inference": 20, "merge": 3}
+ROUNDS = {"step": 7, "inference": 20, "merge": 3, "experts": 1}
 TAKES = {
     "step": {"config", "batch_size", "size", "rounds", "cfg_options"},
     "inference": {"config", "size", "rounds", "cfg_options"},
     "merge": {"dir", "gigabytes", "experts", "methods", "threads", "keep", "rounds"},
+    "experts": {"dir", "experts", "threads", "rounds"},
 }
 """{suite: what it takes}; the others take nothing."""
 DEFAULTS: dict[str, Any] = {
@@ -54,11 +57,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     defaults = ", ".join(f"{rounds} ({suite})" for suite, rounds in ROUNDS.items())
     add("--rounds", type=int, help=f"of every contender, in turn; default {defaults}")
     add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE", help="e.g. backbone.name=resnet50")
-    add("--dir", type=Path, help="of merge: a new folder, or one of a run with --keep; default: a temporary one")
+    add(
+        "--dir",
+        type=Path,
+        help="of merge and experts: a new folder, or one of --keep; default: temporary",
+    )
     add("--gigabytes", type=float, help=f"of one checkpoint of merge, float32; default {DEFAULTS['gigabytes']}")
-    add("--experts", type=int, help=f"of merge; default {DEFAULTS['experts']}")
+    add("--experts", type=int, help=f"of merge and experts; default {DEFAULTS['experts']}")
     add("--methods", nargs="+", help=f"of merge; default {' '.join(DEFAULTS['methods'])}")
-    add("--threads", type=int, help=f"of merge; default {DEFAULTS['threads']}")
+    add("--threads", type=int, help=f"of merge and experts; default {DEFAULTS['threads']}")
     add("--keep", action="store_true", default=None, help="keep the checkpoints of merge in --dir for another run")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     add("--append", type=Path, metavar="PAGE", help="add the tables, machine and commit to a Markdown page")
@@ -127,6 +134,8 @@ def _rows(suite: str, options: argparse.Namespace) -> Iterable[Row]:
     rounds = ROUNDS.get(suite, 1) if options.rounds is None else options.rounds
     if suite == "merge":
         return _merge_rows(options, rounds)
+    if suite == "experts":
+        return _many_expert_rows(options, rounds)
     if suite == "demo":
         return demo_rows()
     if suite == "step" and options.config is None:
@@ -148,6 +157,17 @@ def _merge_rows(options: argparse.Namespace, rounds: int) -> list[Row]:
         if not options.keep:
             remove(folder)
     return rows
+
+
+def _many_expert_rows(options: argparse.Namespace, rounds: int) -> list[Row]:
+    from symerge_dense.pipeline.profiling.many_experts import many_expert_rows
+
+    if options.dir is not None and options.dir.exists() and any(options.dir.iterdir()):
+        raise ValueError(f"--dir {options.dir} is not empty; name a new folder.")
+    if options.dir is not None:
+        options.dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.dir) as temporary:
+        return many_expert_rows(Path(temporary), _given(options, "experts"), _given(options, "threads"), rounds)
 
 
 def _given(options: argparse.Namespace, name: str) -> Any:

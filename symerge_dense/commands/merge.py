@@ -51,6 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="write all tasks of a method with masks (emr, tall_masks) into one file: one task vector, and one bit per "
         "weight and task; the unpack command gives a task's weights back",
     )
+    shard_argument(parser)
     add("--device", help="where to compute, for example cuda; default: the CPU")
     add("--hash", action="store_true", help="record the SHA-256 of whole inputs, not of samples only")
 
@@ -74,6 +75,19 @@ def file_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ema", action="store_true", help="take averaged (EMA) weights, where a checkpoint has them")
     add("--dry-run", action="store_true", help="check the inputs, say what would be done, and stop")
     add("--overwrite", action="store_true", help="replace --out")
+
+
+def shard_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the size of shards.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--shard-size",
+        metavar="SIZE",
+        help="write shards of at most this size, for example 2GB, and their index (OUT.index.json); default: one file",
+    )
 
 
 def more_help(words: Sequence[str]) -> str:
@@ -115,6 +129,7 @@ def run(options: argparse.Namespace) -> None:
         task=options.task,
         device=options.device,
         overwrite=options.overwrite,
+        shard_size=options.shard_size,
         hash_inputs=options.hash,
         packed=options.packed,
     )

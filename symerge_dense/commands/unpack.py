@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from symerge_dense.commands.merge import INTERRUPTED
+from symerge_dense.commands.merge import INTERRUPTED, shard_argument
 
 __all__ = ["INTERRUPTED", "arguments", "run"]
 
@@ -16,6 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--base", required=True, metavar="FILE", help="the base that the file was made on; it may have moved")
     add("--task", required=True, metavar="NAME", help="whose weights to write")
     add("--out", required=True, metavar="FILE", help="the .safetensors file to write")
+    shard_argument(parser)
     add("--overwrite", action="store_true", help="replace --out")
 
 
@@ -25,4 +26,4 @@ def run(options: argparse.Namespace) -> None:
     from symerge_dense.pipeline.file_merge.unpack import FileUnpack
 
     end_like_ctrl_c()
-    FileUnpack(options.packed, options.base, options.task, options.out, options.overwrite).write()
+    FileUnpack(options.packed, options.base, options.task, options.out, options.overwrite, options.shard_size).write()

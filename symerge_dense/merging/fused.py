@@ -1,7 +1,8 @@
 """One merged tensor in one pass over memory, with a gradient for its coefficients and nothing else.
 
 base + sum_t c_t tau_t, where a task has a coefficient for the whole tensor, or one for each of its output channels or
-for each singular direction of the task vector.
+for each singular direction of the task vector. Task vectors may lie on another device (the host, or a file that is
+mapped there): forward and backward move those of one tensor, and keep none.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class _Merge(torch.autograd.Function):
         if not any(values):
             return base.clone()
         flat = base.reshape(-1).to(vectors.dtype)
-        return torch.addmv(flat, vectors.t(), row).to(base.dtype).view(base.shape)
+        return torch.addmv(flat, vectors.to(row.device).t(), row).to(base.dtype).view(base.shape)
 
     @staticmethod
     @once_differentiable
@@ -60,19 +61,20 @@ class _Blend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, row: Tensor, base: Tensor, expert: Tensor, values: list[float]) -> Tensor:
         ctx.save_for_backward(base, expert)
-        return interpolate(base.to(expert.dtype), expert.view(base.shape), values[0]).to(base.dtype)
+        goal = expert.to(base.device).view(base.shape)
+        return interpolate(base.to(expert.dtype), goal, values[0]).to(base.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         base, expert = ctx.saved_tensors
-        return _inner_products(expert - base.reshape(1, -1), gradient), None, None, None
+        return _inner_products(expert.to(base.device) - base.reshape(1, -1), gradient), None, None, None
 
 
 def _inner_products(vectors: Tensor, gradient: Tensor) -> Tensor:
     """d(lambda) = tau @ gradient, (T,), in the task vectors' precision, whatever autocast is active in backward."""
-    with torch.autocast(device_type=vectors.device.type, enabled=False):
-        return torch.mv(vectors, gradient.reshape(-1).to(vectors.dtype))
+    with torch.autocast(device_type=gradient.device.type, enabled=False):
+        return torch.mv(vectors.to(gradient.device), gradient.reshape(-1).to(vectors.dtype))
 
 
 # -- a coefficient per task and channel -------------------------------------------------------------------------------
@@ -100,7 +102,7 @@ class _MergeChannels(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, base: Tensor, vectors: Tensor, idle: bool) -> Tensor:
         ctx.save_for_backward(vectors)
         origin = base.reshape(len(rows), 1, -1).to(vectors.dtype)
-        merged = torch.baddbmm(origin, rows[:, None, :], _by_channel(vectors, len(rows)))
+        merged = torch.baddbmm(origin, rows[:, None, :], _by_channel(vectors.to(rows.device), len(rows)))
         if idle:
             merged = torch.where(rows.any(1)[:, None, None], merged, origin)
         return merged.to(base.dtype).view(base.shape)
@@ -118,7 +120,7 @@ class _BlendChannels(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, base: Tensor, expert: Tensor, idle: bool) -> Tensor:
         ctx.save_for_backward(base, expert)
-        origin, goal = base.reshape(len(rows), -1).to(expert.dtype), expert.view(len(rows), -1)
+        origin, goal = base.reshape(len(rows), -1).to(expert.dtype), expert.to(base.device).view(len(rows), -1)
         merged = torch.lerp(origin, goal, rows.expand_as(goal))
         merged = torch.where(rows == 0, origin, torch.where(rows == 1, goal, merged))  # signs of zeros too
         return merged.to(base.dtype).view(base.shape)
@@ -127,7 +129,7 @@ class _BlendChannels(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         base, expert = ctx.saved_tensors
-        return _channel_products(expert - base.reshape(1, -1), gradient), None, None, None
+        return _channel_products(expert.to(base.device) - base.reshape(1, -1), gradient), None, None, None
 
 
 def _by_channel(vectors: Tensor, channels: int) -> Tensor:
@@ -136,9 +138,9 @@ def _by_channel(vectors: Tensor, channels: int) -> Tensor:
 
 def _channel_products(vectors: Tensor, gradient: Tensor) -> Tensor:
     """(C, T): the inner product of every channel of every task vector with that of the gradient."""
-    with torch.autocast(device_type=vectors.device.type, enabled=False):
+    with torch.autocast(device_type=gradient.device.type, enabled=False):
         columns = gradient.reshape(len(gradient), -1, 1).to(vectors.dtype)
-        return torch.bmm(_by_channel(vectors, len(gradient)), columns)[:, :, 0]
+        return torch.bmm(_by_channel(vectors.to(gradient.device), len(gradient)), columns)[:, :, 0]
 
 
 # -- a coefficient per task and singular direction --------------------------------------------------------------------
@@ -171,9 +173,9 @@ class _MergeDirections(torch.autograd.Function):
         ctx.tasks = rows.shape[1]
         if idle:
             return base.clone()
-        origin = base.reshape(-1).to(left.dtype)
+        origin, left, right = base.reshape(-1).to(left.dtype), left.to(base.device), right.to(base.device)
         if rest is not None:
-            origin, rows = torch.addmv(origin, rest.t(), rows[-1]), rows[:-1]
+            origin, rows = torch.addmv(origin, rest.to(base.device).t(), rows[-1]), rows[:-1]
         scaled = left * rearrange(rows, "direction task -> (task direction)")
         return torch.addmm(origin.view(len(left), -1), scaled, right).to(base.dtype).view(base.shape)
 
@@ -181,6 +183,7 @@ class _MergeDirections(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         left, right, rest = ctx.saved_tensors
+        left, right = left.to(gradient.device), right.to(gradient.device)
         with torch.autocast(device_type=left.device.type, enabled=False):
             projected = left.t() @ gradient.reshape(len(left), -1).to(left.dtype)
             products = torch.linalg.vecdot(projected, right)

@@ -6,6 +6,7 @@ SyMerge, https://arxiv.org/abs/2412.19098; the coefficients are those of AdaMerg
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from symerge_dense.merging.granularity import Granularity, Known, groups_of, parts_of
 from symerge_dense.merging.sources import TensorSource, check_compatible, layouts
 from symerge_dense.merging.tensor_specs import TensorSpec, weights
+from symerge_dense.models.mapped_files import scratch_tensor
 
 
 def initial_coefficients(
@@ -57,7 +59,8 @@ class LayerwiseMerge(nn.Module):
 
     ``coefficients`` is a float32 parameter from construction, so optimizers and DDP find it. A group of tensors has one
     row, or with the finer granularities one for each channel or direction of its tensor. ``attach`` brings the task
-    vectors, in one non-persistent buffer, which moves with ``.to()`` and stays out of checkpoints.
+    vectors, in one non-persistent buffer, which moves with ``.to()`` and stays out of checkpoints; or in a file, where
+    they stay.
 
     Args:
         specs: the tensors to merge, in order; running statistics and counters among them are left out.
@@ -113,9 +116,10 @@ class LayerwiseMerge(nn.Module):
         self.register_buffer("owner", owner if finer else None, persistent=False)  # the group of every row
         self.register_buffer("starts", starts if finer else None, persistent=False)  # the first row of every group
         self.register_buffer("vectors", None, persistent=False)
+        self._scratch: Tensor | None = None  # in the place of ``vectors``
 
     @torch.no_grad()
-    def attach(self, base: TensorSource, experts: Mapping[str, TensorSource]) -> None:
+    def attach(self, base: TensorSource, experts: Mapping[str, TensorSource], folder: str | Path | None = None) -> None:
         """Compute the task vectors of all tensors: T x D numbers in one allocation, on the coefficients' device.
 
         Singular directions come on top: for each tensor and task as many numbers as its factors have.
@@ -123,9 +127,12 @@ class LayerwiseMerge(nn.Module):
         Args:
             base: tensors of the base; may hold more than are merged.
             experts: {task: tensors}, for exactly ``tasks``; they may hold more, too.
+            folder: of a file for the task vectors, see ``scratch_tensor``; each is moved to the coefficients' device as
+                it is used. None keeps them in memory.
 
         Raises:
-            ValueError: other tasks or shapes than announced, or as ``check_compatible`` and ``load`` do.
+            ValueError: other tasks or shapes than announced, the disk is too small, or as ``check_compatible`` and
+                ``load`` do.
         """
         if set(experts) != set(self.tasks):
             raise ValueError(
@@ -142,11 +149,15 @@ class LayerwiseMerge(nn.Module):
         if wrong:
             raise ValueError(f"the base has tensors of other shapes than the specs: {'; '.join(wrong[:10])}.")
         dtype = torch.float64 if any(spec.dtype == torch.float64 for spec in self.specs) else torch.float32
-        vectors = torch.empty(sum(part.size for part in self._parts), dtype=dtype, device=self.coefficients.device)
+        size = sum(part.size for part in self._parts)
+        if folder is None:
+            vectors = torch.empty(size, dtype=dtype, device=self.coefficients.device)
+        else:
+            vectors = scratch_tensor(size, dtype, folder)
         ordered = {task: experts[task] for task in self.tasks}
         for part, numbers in zip(self._parts, self._pieces(vectors), strict=True):
             part.fill(numbers, base, ordered)
-        self.vectors = vectors
+        self.vectors, self._scratch = (vectors, None) if folder is None else (None, vectors)
 
     def forward(self, base_parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Merge: tensors by name, of the base's shapes and data types, differentiable in ``coefficients``.
@@ -161,7 +172,8 @@ class LayerwiseMerge(nn.Module):
             RuntimeError: ``attach`` was not called.
             ValueError: a base parameter is missing.
         """
-        if self.vectors is None:
+        vectors = self.vectors if self._scratch is None else self._scratch
+        if vectors is None:
             raise RuntimeError("LayerwiseMerge has no task vectors yet; call attach(base, experts) before forward.")
         missing = [spec.name for spec in self.specs if spec.name not in base_parameters]
         if missing:
@@ -171,7 +183,7 @@ class LayerwiseMerge(nn.Module):
             )
         rows = self.coefficients.unbind(0) if self.owner is None else self.coefficients.split(self._rows)
         known, merged = self._known(), {}
-        for part, numbers in zip(self._parts, self._pieces(self.vectors), strict=True):
+        for part, numbers in zip(self._parts, self._pieces(vectors), strict=True):
             name, group = part.spec.name, self._group[part.spec.name]
             merged[name] = part.merge(rows[group], base_parameters[name].detach(), numbers, known[group])
         return merged

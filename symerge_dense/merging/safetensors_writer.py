@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -42,17 +42,18 @@ class TensorFile:
     """
 
     def __init__(self, path: str | Path, layouts: Mapping[str, TensorLayout], metadata: Mapping[str, str]) -> None:
-        self.path, self._layouts, self._missing = Path(path), dict(layouts), set(layouts)
+        self.path, self.layouts, self._missing = Path(path), dict(layouts), set(layouts)
         self._places: dict[str, int] = {}
         end = 0
         for name in sorted(layouts, key=lambda name: -layouts[name].dtype.itemsize):
-            self._places[name], end = end, end + _size(name, layouts[name])
+            _check_dtype(name, layouts[name])
+            self._places[name], end = end, end + nbytes(layouts[name])
         self._start = len(self._header(metadata))
         self.size = self._start + end
         self._metadata = metadata
 
     def _header(self, metadata: Mapping[str, str]) -> bytes:
-        entries = {name: _entry(self._layouts[name], place) for name, place in self._places.items()}
+        entries = {name: _entry(self.layouts[name], place) for name, place in self._places.items()}
         text = json.dumps({"__metadata__": dict(metadata), **entries}, separators=(",", ":")).encode()
         text += b" " * (-len(text) % ALIGNMENT)
         return len(text).to_bytes(8, "little") + text
@@ -70,31 +71,13 @@ class TensorFile:
             tensor: of the announced shape and data type.
         """
         layout = TensorLayout(tuple(tensor.shape), tensor.dtype)
-        assert name in self._missing and layout == self._layouts[name], f"{name} {layout} was not announced"
+        assert name in self._missing and layout == self.layouts[name], f"{name} {layout} was not announced"
         self._missing.remove(name)
         self._file.seek(self._start + self._places[name])
         numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         self._unsynced += self._file.write(numbers.data)
         if self._unsynced >= SYNC:
             self._sync()
-
-    def write_all(self, stream: Iterable[tuple[str, Tensor]]) -> None:
-        """Write tensors while the next are computed; up to ``WAITING`` bytes, or one tensor, wait for the disk.
-
-        Args:
-            stream: (name, tensor), as for ``write``.
-        """
-        waiting: deque[tuple[Future[None], int]] = deque()
-        writer = ThreadPoolExecutor(1, "writer")
-        try:
-            for name, tensor in stream:
-                while waiting and sum(size for _, size in waiting) + tensor.nbytes > WAITING:
-                    waiting.popleft()[0].result()
-                waiting.append((writer.submit(self.write, name, tensor), tensor.nbytes))
-            for written, _ in waiting:
-                written.result()
-        finally:
-            writer.shutdown(cancel_futures=True)
 
     def _sync(self) -> None:
         self._file.flush()
@@ -122,15 +105,43 @@ class TensorFile:
                 self._sync()
 
 
-def _size(name: str, layout: TensorLayout) -> int:
+def write_all(write: Callable[[str, Tensor], None], stream: Iterable[tuple[str, Tensor]]) -> None:
+    """Write tensors while the next are computed; up to ``WAITING`` bytes, or one tensor, wait for the disk.
+
+    Args:
+        write: writes one tensor, as ``TensorFile.write`` does.
+        stream: (name, tensor).
+    """
+    waiting: deque[tuple[Future[None], int]] = deque()
+    writer = ThreadPoolExecutor(1, "writer")
+    try:
+        for name, tensor in stream:
+            while waiting and sum(size for _, size in waiting) + tensor.nbytes > WAITING:
+                waiting.popleft()[0].result()
+            waiting.append((writer.submit(write, name, tensor), tensor.nbytes))
+        for written, _ in waiting:
+            written.result()
+    finally:
+        writer.shutdown(cancel_futures=True)
+
+
+def nbytes(layout: TensorLayout) -> int:
+    """Bytes of a tensor.
+
+    Args:
+        layout: its shape and data type.
+    """
+    return torch.Size(layout.shape).numel() * layout.dtype.itemsize
+
+
+def _check_dtype(name: str, layout: TensorLayout) -> None:
     if layout.dtype not in _NAMES:
         raise ValueError(
             f"tensor {name!r} has data type {layout.dtype}, which a safetensors file cannot hold; known: "
             f"{', '.join(str(dtype) for dtype in _NAMES)}."
         )
-    return torch.Size(layout.shape).numel() * layout.dtype.itemsize
 
 
 def _entry(layout: TensorLayout, place: int) -> dict[str, object]:
-    size = torch.Size(layout.shape).numel() * layout.dtype.itemsize
-    return {"dtype": _NAMES[layout.dtype], "shape": list(layout.shape), "data_offsets": [place, place + size]}
+    end = place + nbytes(layout)
+    return {"dtype": _NAMES[layout.dtype], "shape": list(layout.shape), "data_offsets": [place, end]}

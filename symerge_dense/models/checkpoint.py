@@ -114,7 +114,7 @@ def _record(model: MultiTaskModel, digest: str, metadata: Mapping[str, Any]) -> 
         raise ValueError(f"metadata {sorted(metadata)} must be plain JSON values: {error}.") from error
 
 
-def load_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
+def load_model(path: str | Path, mapped: bool = False) -> tuple[MultiTaskModel, dict[str, Any]]:
     """Read a model file.
 
     The file must match the network that it describes completely. Tasks and heads are looked up by registered name, and
@@ -122,6 +122,8 @@ def load_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
 
     Args:
         path: the file.
+        mapped: leave the weights in the file, which is read as they are used, and must not be written into while the
+            model lives. Changes of the model stay in memory.
 
     Returns:
         The model, on the CPU and in evaluation mode, and its metadata, which is also its ``record``.
@@ -138,14 +140,15 @@ def load_model(path: str | Path) -> tuple[MultiTaskModel, dict[str, Any]]:
         model = MultiTaskModel.from_spec(metadata["model"], metadata.get("plugins"))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} describes a network that cannot be built: {error}") from error
-    report = match_report(state, model.state_dict())
-    if not report.full or len(report.matched) < len(model.state_dict()):
+    own = model.state_dict()
+    report = match_report(state, own)
+    if not report.full or len(report.matched) < len(own):
         raise ValueError(f"{path} does not match the network that it describes; train or export it again.\n{report}")
     if metadata.get("hash") != state_hash(state):
         raise CorruptFileError(
             f"{path}: the weights are not those that were saved (their hash differs); copy it again."
         )
-    model.load_state_dict(state)
+    model.load_state_dict({name: value.to(own[name].dtype) for name, value in state.items()}, assign=mapped)
     model.record = metadata
     return model.eval(), metadata
 

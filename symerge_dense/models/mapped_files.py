@@ -1,10 +1,14 @@
-"""Safetensors files mapped into memory, and the files that make up one checkpoint."""
+"""Tensors in files that are mapped into memory, and the files that make up one checkpoint."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,6 +99,41 @@ class SafetensorsSource(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.layouts)
+
+
+def scratch_tensor(numel: int, dtype: torch.dtype, folder: str | Path | None = None) -> Tensor:
+    """Zeros in a file without a name, whose disk space is freed with the tensor.
+
+    The system writes them to the disk and drops them from memory where it needs the room, and reads them again as they
+    are used. They take part in all operations as other tensors do.
+
+    Args:
+        numel: how many numbers.
+        dtype: their data type.
+        folder: of the file; None is the system's for temporary files (``TMPDIR``), which may lie in memory.
+
+    Returns:
+        (numel,), on the CPU.
+
+    Raises:
+        ValueError: the disk is too small.
+    """
+    place, size = Path(folder or tempfile.gettempdir()), numel * dtype.itemsize
+    free = shutil.disk_usage(place).free
+    if free < size:
+        raise ValueError(
+            f"{place} has {free / 2**30:.1f} GiB free, and {size / 2**30:.1f} are needed; make room, or choose another "
+            "folder."
+        )
+    descriptor, path = tempfile.mkstemp(prefix=".scratch.", dir=place)
+    try:
+        with open(descriptor, "r+b") as file:
+            if hasattr(os, "posix_fallocate") and size:
+                os.posix_fallocate(file.fileno(), 0, size)  # else a disk that fills up later kills the process
+            return torch.from_file(path, shared=True, size=numel, dtype=dtype)
+    finally:
+        with suppress(PermissionError):  # Windows keeps what is mapped
+            os.unlink(path)
 
 
 def refuse_empty(found: Mapping[str, object], prefix: str, paths: Sequence[str | Path]) -> None:

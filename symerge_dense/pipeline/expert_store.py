@@ -185,7 +185,7 @@ class ExpertStore:
 
     def _load(self, task: str) -> tuple[MultiTaskModel, Spec]:
         path = self.paths[task]
-        expert, about = load_expert(path, task)
+        expert, about = load_expert(path, task, self.config.options.task_vectors == "mapped")
         with explained(f"adaptation.layer, expert {path}"):
             dict(expert.named_heads())[task].layer_modules(self.config.options.layer)
         return expert, about

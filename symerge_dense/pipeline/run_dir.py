@@ -27,6 +27,7 @@ LONGEST = 60  # letters of a value that a message shows
 FREE = (
     "adaptation.num_workers",
     "adaptation.save_every",
+    "adaptation.task_vectors",
     "baselines.methods",
     "baselines.variants",
     "evaluation.num_workers",

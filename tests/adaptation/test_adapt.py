@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 import torch
 from builders import tiny
-from builders.adapt_once import adapt_tiny, state
+from builders.adapt_once import OPTIONS, adapt_tiny, state
 from builders.prepared_python import Python, torchrun_environments
 from safetensors.torch import load_file
 
+from symerge_dense.adaptation.adapt import adapt
 from symerge_dense.adaptation.history import read_history
+from symerge_dense.adaptation.options import make_options
+from symerge_dense.adaptation.symerge_model import SyMergeModel
+from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.engine.checkpointing import checkpoints
+from symerge_dense.models.checkpoint import save_model, state_hash
 from symerge_dense.models.multi_task import NonFiniteLoss
 
 TESTS = Path(__file__).parents[1]
@@ -96,6 +101,18 @@ def test_same_seed_same_end_and_labels_are_reused(tmp_path):
     second, _ = adapt_tiny(tmp_path, views=None)
     assert len(written) == 3 and written == {path: path.stat().st_mtime_ns for path in written}
     assert same(state(first), state(second))
+
+
+def test_experts_and_task_vectors_on_disk_change_no_bit(tmp_path):
+    base, experts, _ = tiny.family()
+    for name, expert in experts.items():
+        save_model(tmp_path / f"{name}.safetensors", expert, {"base_hash": state_hash(base.state_dict())})
+    files, ends = {name: tmp_path / f"{name}.safetensors" for name in experts}, []
+    for place in ("memory", "mapped"):
+        model = SyMergeModel(base, files, make_options(**{**OPTIONS, "rounds": 4, "task_vectors": place}))
+        adapt(model, model.experts, Unlabelled(tiny.TinySet({}, split="pool")), tmp_path / place, seed=3)
+        ends.append(state(model))
+    assert same(*ends) and not list((tmp_path / "mapped").glob(".scratch*"))
 
 
 @pytest.mark.parametrize("schedule", ["sum", "per_task"])

@@ -14,6 +14,7 @@ from symerge_dense.merging.layerwise import LayerwiseMerge
 from symerge_dense.merging.methods.task_arithmetic import TaskArithmetic
 from symerge_dense.merging.run import merge_state
 from symerge_dense.merging.tensor_specs import block_names, specs_from_state, tensor_specs, weights
+from symerge_dense.models.mapped_files import scratch_tensor
 
 TASKS = ("segmentation", "depth", "normals")
 
@@ -212,3 +213,24 @@ def test_initial_values_by_task_and_by_tensor() -> None:
     full = torch.rand(3, 3)
     given = LayerwiseMerge(specs, TASKS, "block", init=full)
     assert torch.equal(given.coefficients, full) and given.coefficients.data_ptr() != full.data_ptr()
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "singular"])
+@pytest.mark.parametrize("tasks", [TASKS, TASKS[:1]])
+def test_task_vectors_in_a_file_give_the_same_bits(granularity: Any, tasks: tuple[str, ...], tmp_path: Any) -> None:
+    model, found = network(), []
+    for folder in (None, tmp_path):
+        merge, base, experts = attached(model, tasks, granularity=granularity, rank=2)
+        merge.attach(base, experts, folder)
+        assert (merge.vectors is None) == (folder is not None)
+        merged = merge(base)
+        torch.stack([value.square().sum() for value in merged.values()]).sum().backward()
+        found.append([*merged.values(), merge.coefficients.grad])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert not list(tmp_path.iterdir())  # it goes with the process, however that ends
+
+
+def test_task_vectors_that_no_disk_holds(tmp_path: Any) -> None:
+    with pytest.raises(ValueError, match=r"GiB free, and 4194304\.0 are needed; make room, or choose another folder"):
+        scratch_tensor(1 << 50, torch.float32, tmp_path)
+    assert not list(tmp_path.iterdir())

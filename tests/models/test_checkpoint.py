@@ -75,6 +75,20 @@ def test_round_trip_is_bit_exact(spec, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["model.safetensors"]
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_a_mapped_model_is_the_same_and_never_changes_its_file(half, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(path, network(), half=half)
+    before, read, mapped = path.read_bytes(), load_model(path)[0], load_model(path, mapped=True)[0]
+    image = torch.rand(1, 3, *SIZE) * 255
+    for ours, theirs in zip(read(image).values(), mapped(image).values(), strict=True):
+        assert torch.equal(ours, theirs)
+    with torch.no_grad():
+        for tensor in (*mapped.parameters(), *mapped.buffers()):
+            tensor.add_(1)
+    assert path.read_bytes() == before and load_model(path)[1]["hash"] == state_hash(load_file(path))
+
+
 def test_metadata_can_be_saved_again(saved, tmp_path):
     model, metadata = load_model(saved)
     save_model(tmp_path / "copy.safetensors", model, metadata)

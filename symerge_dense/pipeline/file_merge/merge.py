@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from symerge_dense.fileio import atomic_write, nearest_existing
 from symerge_dense.merging.base import Merger
 from symerge_dense.merging.masked import Masked
 from symerge_dense.merging.packed import packed_layouts, run_packed
 from symerge_dense.merging.run import ProgressCallback, run
-from symerge_dense.merging.safetensors_writer import TensorFile
 from symerge_dense.merging.sources import layouts
 from symerge_dense.merging.tensor_specs import TensorSpec
-from symerge_dense.models.mapped_files import INDEX
 from symerge_dense.models.weight_files import state_hash
 from symerge_dense.pipeline.file_merge.inputs import (
     BASE,
@@ -31,6 +27,7 @@ from symerge_dense.pipeline.file_merge.inputs import (
     file_identity,
     open_inputs,
 )
+from symerge_dense.pipeline.file_merge.output import Output, check_out
 from symerge_dense.pipeline.file_merge.plan import MIB, plan_table, summary
 from symerge_dense.pipeline.run_info import PACKAGES
 from symerge_dense.progress import Bar, console, say
@@ -41,52 +38,6 @@ if TYPE_CHECKING:
     from symerge_dense.models.multi_task import MultiTaskModel
 
 
-# -- checks of the file to write --------------------------------------------------------------------------------------
-def check_out(path: str, inputs: Iterable[str], overwrite: bool) -> None:
-    """Check the path of the file to write.
-
-    Args:
-        path: of the file.
-        inputs: paths of the checkpoints to read.
-        overwrite: whether the file may exist.
-
-    Raises:
-        ValueError: the path does not end in .safetensors, is a folder, belongs to an input, or exists.
-    """
-    out = Path(path)
-    if out.suffix != ".safetensors":
-        raise ValueError(f"--out {out} must end in .safetensors, the only format that can be written in a stream.")
-    for given in map(Path, inputs):
-        folder = given if given.is_dir() else given.parent if given.name.endswith(INDEX) else None
-        if out.resolve() == given.resolve() or (folder is not None and out.resolve().parent == folder.resolve()):
-            raise ValueError(f"--out {out} is one of the inputs, or in the folder of one; choose another name.")
-    if out.is_dir():
-        raise ValueError(f"--out {out} is a folder; name a file in it.")
-    if out.exists() and not overwrite:
-        raise ValueError(f"{out} exists; choose another name, or pass --overwrite.")
-
-
-def check_space(file: TensorFile, path: str) -> TensorFile:
-    """Check that there is space for a file, and return it.
-
-    Args:
-        file: to be written.
-        path: where; the nearest folder that exists is asked.
-
-    Raises:
-        ValueError: there is not enough space.
-    """
-    folder = nearest_existing(Path(path).absolute().parent)
-    free = shutil.disk_usage(folder).free
-    if free < file.size:
-        raise ValueError(
-            f"{path} takes {file.size / MIB:.1f} MiB, and {folder} has {free / MIB:.1f} MiB free; "
-            "make room or choose another place."
-        )
-    return file
-
-
-# -- the merge --------------------------------------------------------------------------------------------------------
 NO_HASH = "0" * 64  # placeholder of the same length
 
 
@@ -111,6 +62,7 @@ class FileMerge:
         hash_inputs: record the SHA-256 of all inputs, computed during the merge (1 to 2 s per GB on a core of its own).
             Otherwise size and samples identify them (``file_identity``); the base of a packed merge is always hashed.
         packed: write the weights of all tasks of a method with masks, see ``merging.packed`` and ``FileUnpack``.
+        shard_size: greatest size of a file, in bytes or as '2GB', see ``Output``; None writes one file.
         heads: write one model, which ``load_model`` reads: the merged backbone and the heads of all experts, which are
             models of this package.
     """
@@ -130,11 +82,16 @@ class FileMerge:
     hash_inputs: bool = False
     packed: bool = False
     heads: bool = False
+    shard_size: int | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.shard_size is not None and (self.packed or self.heads):
+            raise ValueError("--shard-size is of plain merges: --packed and --heads write one file; leave it out.")
 
     def plan(self) -> None:
         """Check all that can be checked without merging, and print what ``merge`` would do."""
         inputs, _ = self._open(lambda specs, what: specs)
-        file = self._file(inputs, str(self.out))
+        file = self._output(inputs)
         console.print(plan_table(self.merger, inputs, self.statistics))
         say(f"{summary(self.merger, inputs, file.size, self.packed)}. Nothing was written.")
 
@@ -152,14 +109,14 @@ class FileMerge:
         with ExitStack() as stack:
             bars = stack.enter_context(ExitStack())
             inputs, stream = self._open(_progress(bars, len(self.experts) + 1))
-            self._file(inputs, out)  # checks space before a folder is made
-            temporary = stack.enter_context(atomic_write(out))
-            file = stack.enter_context(self._file(inputs, temporary))
+            file = self._output(inputs)
+            stack.enter_context(file.open())
             hashes = stack.enter_context(Hashes(self._hashed(inputs)))
             prefix = "" if self.packed else inputs.prefix
             file.write_all((f"{prefix}{name}", tensor) for name, tensor in stream)
             file.replace_metadata(self._metadata(inputs, hashes.wait()))
-        say(f"{out}: {self.merger.name} of {', '.join(self.experts)}, {file.size / MIB:.1f} MiB")
+        shards = f" in {len(file.shards)} shards" if len(file.shards) > 1 else ""
+        say(f"{file.path}: {self.merger.name} of {', '.join(self.experts)}, {file.size / MIB:.1f} MiB{shards}")
 
     def state(self) -> tuple[Inputs, dict[str, Tensor]]:
         """The merged tensors in memory, by their names without ``Inputs.prefix``, and the opened inputs."""
@@ -198,7 +155,7 @@ class FileMerge:
             raise ValueError("--heads writes one model of all tasks: leave out --packed, --task and --prefix.")
         if self.out is not None:
             paths = [str(source) for source in (self.base, *self.experts.values()) if isinstance(source, (str, Path))]
-            check_out(self.out, paths, self.overwrite)
+            check_out(self.out, paths, self.overwrite, self.shard_size)
         inputs = open_inputs(self.base, self.experts, self.prefix, self.keys, self.ema)
         weights = inputs.base, inputs.experts, inputs.specs, self.statistics
         how: Any = {"seed": self.seed, "device": _device(self.device), "progress": progress}
@@ -206,14 +163,14 @@ class FileMerge:
             return inputs, run_packed(_with_masks(self.merger, self.task), *weights, **how)
         return inputs, run(self.merger, *weights, task=self.task, **how)
 
-    def _file(self, inputs: Inputs, path: str | Path) -> TensorFile:
-        """The file to write, for which there is space."""
+    def _output(self, inputs: Inputs) -> Output:
+        """The files to write, for which there is space."""
         if self.packed and isinstance(self.merger, Masked):  # else ``_open`` raises
             found = packed_layouts(self.merger, inputs.specs, list(self.experts))
         else:
             found = {f"{inputs.prefix}{name}": layout for name, layout in layouts(inputs.base).items()}
-        file = TensorFile(path, found, self._metadata(inputs, dict.fromkeys(self._hashed(inputs), NO_HASH)))
-        return check_space(file, str(self.out))
+        metadata = self._metadata(inputs, dict.fromkeys(self._hashed(inputs), NO_HASH))
+        return Output(str(self.out), found, metadata, self.shard_size)
 
     @property
     def _choice(self) -> dict[str, Any]:

@@ -10,13 +10,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from symerge_dense.fileio import atomic_write
 from symerge_dense.merging.packed_experts import ExpertPacker, Packing
-from symerge_dense.merging.safetensors_writer import TensorFile
 from symerge_dense.merging.sources import TensorSource, with_prefix
 from symerge_dense.models.foreign_files import read_foreign
 from symerge_dense.pipeline.file_merge.inputs import BASE, NO_KEYS, Hashes, Inputs, file_identity, open_inputs
-from symerge_dense.pipeline.file_merge.merge import NO_HASH, check_out, check_space
+from symerge_dense.pipeline.file_merge.merge import NO_HASH
+from symerge_dense.pipeline.file_merge.output import Output, check_out
 from symerge_dense.pipeline.file_merge.plan import MIB
 from symerge_dense.pipeline.run_info import PACKAGES
 from symerge_dense.progress import say, track
@@ -58,7 +57,7 @@ class FilePack:
     def plan(self) -> None:
         """Check all that can be checked without packing, and print what ``write`` would do."""
         inputs, packer, record = self._open()
-        file = check_space(TensorFile(self.out, packer.layouts, _metadata(record)), self.out)
+        file = Output(self.out, packer.layouts, _metadata(record))
         say(f"{self._summary(inputs, file.size)}. Nothing was written.")
 
     def write(self) -> dict[str, float]:
@@ -72,12 +71,8 @@ class FilePack:
                 exists; during the work for NaN or infinite values.
         """
         inputs, packer, record = self._open()
-        check_space(TensorFile(self.out, packer.layouts, _metadata(record)), self.out)
-        with (
-            atomic_write(self.out) as temporary,
-            TensorFile(temporary, packer.layouts, _metadata(record)) as file,
-            Hashes(inputs.files[BASE]) as hashes,
-        ):
+        file = Output(self.out, packer.layouts, _metadata(record))
+        with file.open(), Hashes(inputs.files[BASE]) as hashes:
             file.write_all(packer.stream(track(packer.names, "packing")))
             for entry in record[BASE]:
                 entry["sha256"] = hashes.wait()[Path(entry["file"])]

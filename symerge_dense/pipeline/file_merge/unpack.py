@@ -9,13 +9,11 @@ from typing import Any
 
 from safetensors import safe_open
 
-from symerge_dense.fileio import atomic_write
 from symerge_dense.merging.packed import restored
-from symerge_dense.merging.safetensors_writer import TensorFile
 from symerge_dense.merging.sources import SafetensorsSource, TensorSource, layouts, open_source
 from symerge_dense.models.weight_files import existing
 from symerge_dense.pipeline.file_merge.inputs import BASE
-from symerge_dense.pipeline.file_merge.merge import check_out, check_space
+from symerge_dense.pipeline.file_merge.output import Output, check_out
 from symerge_dense.pipeline.file_merge.plan import MIB
 from symerge_dense.pipeline.file_merge.unpack_expert import check_base, holds_experts, write_expert
 from symerge_dense.progress import say, track
@@ -33,6 +31,7 @@ class FileUnpack:
         out: the file to write. Of a merge it has the base's names, and its metadata 'merge' is that of ``packed``, with
             the task.
         overwrite: whether ``out`` may exist.
+        shard_size: greatest size of a file, see ``Output``; None writes one.
     """
 
     packed: str
@@ -40,6 +39,7 @@ class FileUnpack:
     task: str
     out: str
     overwrite: bool = False
+    shard_size: int | str | None = None
 
     def write(self) -> None:
         """Write ``out`` completely or not at all.
@@ -47,9 +47,9 @@ class FileUnpack:
         Raises:
             ValueError: ``packed`` is not packed or lacks the task, ``base`` is another one, or ``out`` is refused.
         """
-        check_out(self.out, (self.packed, self.base), self.overwrite)
+        check_out(self.out, (self.packed, self.base), self.overwrite, self.shard_size)
         if holds_experts(self.packed):
-            write_expert(self.packed, self.base, self.task, self.out)
+            write_expert(self.packed, self.base, self.task, self.out, self.shard_size)
             return
         record = _record(self.packed)
         source = SafetensorsSource(self.packed)
@@ -60,11 +60,11 @@ class FileUnpack:
         base = open_source(self.base, prefix, record.get("base_key"), record.get("ema", False))
         metadata = {"format": "pt", "merge": json.dumps(record | {"task": self.task, "packed": False})}
         wanted = {f"{prefix}{name}": layout for name, layout in layouts(base).items()}
-        check_space(TensorFile(self.out, wanted, metadata), self.out)
-        with atomic_write(self.out) as temporary, TensorFile(temporary, wanted, metadata) as file:
+        file = Output(self.out, wanted, metadata, self.shard_size)
+        with file.open():
             file.write_all((f"{prefix}{name}", tensor) for name, tensor in self._tensors(base, source))
         say(
-            f"{self.out}: {record['method']} of {', '.join(record['experts'])} for {self.task}, "
+            f"{file.path}: {record['method']} of {', '.join(record['experts'])} for {self.task}, "
             f"{file.size / MIB:.1f} MiB"
         )
 

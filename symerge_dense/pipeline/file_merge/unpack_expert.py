@@ -10,15 +10,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from symerge_dense.fileio import atomic_write
 from symerge_dense.merging.packed_experts import Packing
 from symerge_dense.merging.restored_expert import RestoredExpert
-from symerge_dense.merging.safetensors_writer import TensorFile
 from symerge_dense.merging.sources import SafetensorsSource, open_source
 from symerge_dense.models.mapped_files import checkpoint_files
 from symerge_dense.models.weight_files import KEY, CorruptFileError, StateHash, existing, listing
 from symerge_dense.pipeline.file_merge.inputs import BASE, Hashes
-from symerge_dense.pipeline.file_merge.merge import check_space
+from symerge_dense.pipeline.file_merge.output import Output
 from symerge_dense.pipeline.file_merge.pack import ENTRY, FORMAT
 from symerge_dense.pipeline.file_merge.plan import MIB
 from symerge_dense.progress import say, track
@@ -66,7 +64,7 @@ def open_packed(path: str, base: str) -> dict[str, RestoredExpert]:
     return {task: RestoredExpert(packing, origin, source, task, record["expert_prefix"]) for task in record["experts"]}
 
 
-def write_expert(path: str, base: str, task: str, out: str) -> None:
+def write_expert(path: str, base: str, task: str, out: str, shard_size: int | str | None = None) -> None:
     """Write one expert completely or not at all, with its own names and header.
 
     The header's hash is that of the weights as they are now; its entry 'unpacked' says how they were packed.
@@ -76,9 +74,11 @@ def write_expert(path: str, base: str, task: str, out: str) -> None:
         base: the checkpoint it was packed on.
         task: the expert.
         out: the file to write.
+        shard_size: greatest size of a file, see ``Output``; None writes one. Models of this package are one file.
 
     Raises:
-        ValueError: as ``open_packed`` does, there is no such task, or the weights are not those that were packed.
+        ValueError: as ``open_packed`` does, there is no such task, shards are refused, or the weights are not
+            those that were packed.
     """
     record = expert_record(path)
     if task not in record["experts"]:
@@ -88,16 +88,18 @@ def write_expert(path: str, base: str, task: str, out: str) -> None:
     header = {**entry["header"], "unpacked": json.dumps({**how, "task": task})}
     if KEY in header:
         header[KEY] = json.dumps({**json.loads(header[KEY]), "hash": entry["hash"]})
-    check_space(TensorFile(out, expert.layouts, header), out)
+    if shard_size is not None and KEY in header:
+        raise ValueError(f"{task} is a model of this package, which is one file; leave out --shard-size.")
+    file = Output(out, expert.layouts, header, shard_size)
     digest = StateHash()
-    with atomic_write(out) as temporary, TensorFile(temporary, expert.layouts, header) as file:
+    with file.open():
         file.write_all(_hashed(expert, digest, f"unpacking {task}"))
         if digest.hexdigest() != entry["hash"]:
             raise CorruptFileError(
                 f"{path}: the weights of {task} are not those that were packed (their hash differs); copy the file "
                 "again, or pack again."
             )
-    say(f"{out}: {task} from {record['bits']} bits per weight, {file.size / MIB:.1f} MiB")
+    say(f"{file.path}: {task} from {record['bits']} bits per weight, {file.size / MIB:.1f} MiB")
 
 
 def _hashed(expert: RestoredExpert, digest: StateHash, what: str) -> Iterator[tuple[str, Tensor]]:

@@ -32,6 +32,7 @@ def merge(
     task: str | None = None,
     device: str | None = None,
     overwrite: bool = False,
+    shard_size: int | str | None = None,
     **options: Any,
 ) -> dict[str, Tensor] | nn.Module | None:
     """Merge networks of one architecture by a static method, as the command ``symerge merge`` does.
@@ -58,6 +59,8 @@ def merge(
         task: whose weights to give, of a method that gives every task its own.
         device: where to compute, for example 'cuda'; results are where the base is.
         overwrite: whether ``out`` may exist.
+        shard_size: greatest size of a file, in bytes or as '2GB': ``out`` becomes shards and their index, which this
+            package and Hugging Face's libraries read. None writes one file.
         **options: of the method, as on the command line: ``density=0.2``.
 
     Returns:
@@ -89,6 +92,7 @@ def merge(
         task=task,
         device=device,
         overwrite=overwrite,
+        shard_size=shard_size,
         heads=heads,
     )
     if out is not None:

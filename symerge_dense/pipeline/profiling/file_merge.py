@@ -140,7 +140,24 @@ def measure_merge(folder: Path, contender: str, threads: int) -> Cost:
     Raises:
         ValueError: it fails; the message has what it printed.
     """
-    command = [sys.executable, "-m", __name__, str(folder), contender]
+    output, peak = measure_process([__name__, str(folder), contender], threads)
+    return Cost(float(output), peak)
+
+
+def measure_process(module: Sequence[str], threads: int) -> tuple[str, int]:
+    """Run a module in a process of its own.
+
+    Args:
+        module: its name, and its arguments.
+        threads: of PyTorch.
+
+    Returns:
+        What it printed, and the greatest memory of the process in bytes, without that of files.
+
+    Raises:
+        ValueError: it fails; the message has what it printed.
+    """
+    command = [sys.executable, "-m", *module]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         peak = 0
@@ -149,8 +166,8 @@ def measure_merge(folder: Path, contender: str, threads: int) -> Cost:
             time.sleep(EVERY)
         output, errors = child.communicate()
     if child.returncode:
-        raise ValueError(f"{contender} failed: {errors[-2000:]}")
-    return Cost(float(output), peak)
+        raise ValueError(f"{' '.join(module)} failed: {errors[-2000:]}")
+    return output, peak
 
 
 def merge_rows(

@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from symerge_dense.merging.run import merge_state
+from symerge_dense.merging.safetensors_writer import TensorFile
 from symerge_dense.merging.tensor_specs import tensor_specs
 from symerge_dense.models.weight_files import has_record
-from symerge_dense.pipeline.file_merge import merge as merge_files
 from symerge_dense.registry import MERGERS
 
 METHODS = [name for name in MERGERS if not MERGERS[name].needs]
@@ -216,12 +216,12 @@ def test_ctrl_c_leaves_nothing(
 ) -> None:
     written: list[str] = []
 
-    def write(self: merge_files.TensorFile, name: str, tensor: Tensor) -> None:
+    def write(self: TensorFile, name: str, tensor: Tensor) -> None:
         written.append(name)
         if len(written) == 3:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(merge_files.TensorFile, "write", write)
+    monkeypatch.setattr(TensorFile, "write", write)
     assert tool("merge.py", *files.arguments("average", "--hash")) == 130
     assert len(written) >= 3 and "interrupted; nothing was written" in capsys.readouterr().err
     assert files.nothing_written()
@@ -321,7 +321,7 @@ def test_memory_is_a_few_tensors(tmp_path: Path) -> None:
     watcher = (
         "import sys, threading, time, runpy\n"
         "from symerge_dense.pipeline import method_options\n"
-        "from symerge_dense.pipeline.file_merge import merge as merge_files\n"
+        "from symerge_dense.pipeline.file_merge import merge\n"
         "from symerge_dense.pipeline.profiling.file_merge import own_memory\n"
         "import os, torch\n"
         "method_options.method_of('ties'); torch.rand(1000, 1000).sum()\n"
