@@ -71,13 +71,14 @@ def protocol(run: Results) -> str:
     return str(evaluation.get("protocol", "default"))
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> str:
+def markdown(lines: Sequence[Sequence[str]], words: int = 1) -> str:
     """A Markdown table.
 
     Args:
-        lines: the heading, then the rows. The first column is text, the others are numbers.
+        lines: the heading, then the rows.
+        words: how many columns, from the left, are text; the others are numbers.
     """
-    rule = ["---", *("---:" for _ in lines[0][1:])]
+    rule = ["---" if position < words else "---:" for position in range(len(lines[0]))]
     cells = [[cell.replace("|", "\\|") for cell in line] for line in (lines[0], rule, *lines[1:])]
     return "\n".join("| " + " | ".join(line) + " |" for line in cells) + "\n"
 

@@ -119,7 +119,7 @@ def append_section(page: Path, command: str, measured: Mapping[str, Sequence[Row
         f"Commit `{facts['commit'][:12]}`, {versions}.",
     ]
     for suite, rows in measured.items():
-        parts += [f"**{titles[suite]}**", markdown([HEADINGS, *map(cells, rows)]).rstrip()]
+        parts += [f"**{titles[suite]}**", markdown([HEADINGS, *map(cells, rows)], words=2).rstrip()]
     write_text(page, "\n\n".join(parts) + "\n")
 
 

@@ -111,7 +111,7 @@ def verdicts(found: list[tuple[Path, dict[str, Any]]]) -> str:
                 f"`{record['command']}`",
             ]
         )
-    return markdown(lines)
+    return markdown(lines, words=len(lines[0]))
 
 
 def section(record: Mapping[str, Any], folder: Path, beside: Path) -> str:
