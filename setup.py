@@ -14,6 +14,7 @@ if VERSION is None:
 CONVERT = ["h5py>=3.12", "scipy>=1.15", "pyarrow>=19", "OpenEXR>=3.3"]
 # `symerge export --to onnx`, and `symerge predict` on what it writes. PyTorch imports onnxscript for its exporter.
 EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
+RAY = ["ray>=2.40"]  # `--on ray` of studies and comparisons
 PARTS = ("_base_", "ablation", "experts", "merge", "studies")
 CONFIGS = ["symerge_dense.configs", *(f"symerge_dense.configs.{part}" for part in PARTS)]
 
@@ -57,9 +58,11 @@ setup(
     extras_require={
         "convert": CONVERT,
         "export": EXPORT,
+        "ray": RAY,
         "dev": [
             *CONVERT,
             *EXPORT,
+            *RAY,
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "pytest-cov>=7",

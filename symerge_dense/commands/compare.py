@@ -37,13 +37,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--work-dir", help="folder of this comparison; default work_dirs/<config>_compare/<date-time>")
     add("--resume", action="store_true", help="go on with a comparison, or add --methods or --seeds to it")
     add("--no-train-experts", action="store_true", help="refuse instead of training missing experts")
+    on_argument(parser)
     add("--cfg-options", nargs="+", action=CfgOptions, metavar="KEY=VALUE", help="e.g. adaptation.rounds=100")
+
+
+def on_argument(parser: argparse.ArgumentParser) -> None:
+    """Add where independent runs are done.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--on",
+        metavar="ray[:ADDRESS]",
+        help="spread independent runs over the machines of a Ray cluster, which share the folders: ray starts one on "
+        "this machine, ray:auto joins the one that runs here",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
     """Compare."""
     path = find_config(options.config)
-    from symerge_dense.pipeline.comparison.comparison import compare_methods
+    from symerge_dense.pipeline.comparison.run import compare_methods
     from symerge_dense.pipeline.config import load_config
     from symerge_dense.pipeline.method_options import of_methods
 
@@ -57,4 +72,5 @@ def run(options: argparse.Namespace) -> None:
         criterion=options.tuning,
         adapted_from=options.adapted_from,
         train_experts=not options.no_train_experts,
+        on=options.on,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from symerge_dense.commands.compare import on_argument
 from symerge_dense.pipeline.config_files import CfgOptions, find_study
 
 INTERRUPTED = "finished runs are kept; go on with --resume"
@@ -17,6 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--quick", action="store_true", help="a reduction that ends within minutes; its verdict says little")
     add("--seeds", type=int, help="base, experts and adaptations for each; default: the study's")
     add("--jobs", type=int, default=1, help="processes, each with one thread; results do not depend on it")
+    on_argument(parser)
     add(
         "--work-dir", help="folder of the results, default work_dirs/studies/NAME; with 'all' the folder of all studies"
     )
@@ -47,4 +49,4 @@ def run(options: argparse.Namespace) -> None:
 
     end_like_ctrl_c()
     plan = load_plan(options.name, options.quick, options.seeds, options.cfg_options)
-    run_study(plan, options.work_dir, options.resume, options.cache, options.jobs)
+    run_study(plan, options.work_dir, options.resume, options.cache, options.jobs, options.on)

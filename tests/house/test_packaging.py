@@ -21,7 +21,7 @@ MODULES = {
     "openexr": "OpenEXR",
 }
 EXPLAINED = {"ftfy", "regex", "onnxscript"}  # a comment in setup.py says who imports them
-OPTIONAL = ("convert", "export")  # extras, imported where a file or a command needs them
+OPTIONAL = ("convert", "export", "ray")  # extras, imported where a file or a command needs them
 
 
 @pytest.fixture(scope="module")

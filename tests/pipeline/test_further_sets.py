@@ -14,7 +14,8 @@ from symerge_dense.merging.methods.magmax import MagMax
 from symerge_dense.models.checkpoint import load_model
 from symerge_dense.pipeline import data as sources
 from symerge_dense.pipeline.api import given_config
-from symerge_dense.pipeline.comparison.comparison import Comparison, compare_methods
+from symerge_dense.pipeline.comparison.comparison import Comparison
+from symerge_dense.pipeline.comparison.run import compare_methods
 from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.train import train
 from symerge_dense.report.results import REFERENCES, ROWS

@@ -7,7 +7,7 @@ from builders.pipeline_tiny import write_config
 from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.heads.native import MultiScale
 from symerge_dense.models.multi_task import MultiTaskModel
-from symerge_dense.pipeline.comparison.comparison import compare_methods
+from symerge_dense.pipeline.comparison.run import compare_methods
 from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.train import train
 from symerge_dense.registry import TASKS

@@ -1,14 +1,12 @@
 """A study from nothing to its verdict: what is kept, what a kill leaves, and that processes change nothing."""
 
 import json
-import operator
 
 import pytest
 from builders.pipeline_tiny import tool
 from builders.studies import write_study_config
 
 from symerge_dense.registry import STUDIES
-from symerge_dense.studies.frame import execution
 from symerge_dense.studies.frame.execution import run_study
 from symerge_dense.studies.frame.outputs import FILES
 from symerge_dense.studies.frame.page import write_page
@@ -101,10 +99,12 @@ def test_a_folder_with_a_study_is_not_overwritten(home, whole):
         run_study(small(home), str(whole), True, str(home / "cache"), jobs=0)
 
 
-def test_several_processes_give_what_one_gives():
-    items = [(1, 2), (3, 4), (5, 6)]
-    assert list(execution._each(operator.add, items, 1)) == [3, 7, 11]
-    assert sorted(execution._each(operator.add, items, 2)) == [3, 7, 11]
+def test_a_cluster_gives_what_this_machine_gives(home, request):
+    request.addfinalizer(pytest.importorskip("ray").shutdown)
+    plan = load_plan(str(write_study_config(home)))
+    for name, where in (("there", {"on": "ray"}), ("here", {})):
+        run_study(plan, str(home / name), cache=str(home / f"cache-{name}"), **where)
+    assert content(home / "there") == content(home / "here")
 
 
 def test_the_page_has_verdicts_on_top_and_a_section_each(home, whole, tmp_path):

@@ -1,9 +1,9 @@
 from .comparison import Comparison as Comparison
-from .comparison import compare_methods as compare_methods
 from .head_transfer import HeadDonor as HeadDonor
 from .methods import Candidate as Candidate
 from .methods import Outcome as Outcome
 from .model_pool import ModelPool as ModelPool
 from .references import candidates as candidates
+from .run import compare_methods as compare_methods
 from .scoring import Scoring as Scoring
 from .tuning import Tuner as Tuner

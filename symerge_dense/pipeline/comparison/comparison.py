@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import traceback
 from collections.abc import Mapping, Sequence
@@ -37,7 +36,7 @@ from symerge_dense.pipeline.run_checks import check_run
 from symerge_dense.pipeline.run_info import run_facts
 from symerge_dense.progress import console, say
 from symerge_dense.registry import TASKS, did_you_mean
-from symerge_dense.report.comparison_files import FILES, delta, draw_comparison, print_comparison, write_comparison
+from symerge_dense.report.comparison_files import delta, draw_comparison, write_comparison
 
 HEADS_FROM = "symerge"  # the method whose adapted layers are transferred, unless a file is named
 
@@ -106,7 +105,7 @@ class Comparison:
         gc.freeze()  # the libraries' objects stay: garbage collection between methods need not scan them
         try:
             for candidate in self.candidates:
-                self._enter(candidate)
+                self.enter(candidate)
         finally:  # also after Ctrl-C
             gc.unfreeze()
             if self.rows:
@@ -132,37 +131,53 @@ class Comparison:
         }
 
     # -- one method ---------------------------------------------------------------------------------------------------
-    def _enter(self, candidate: Candidate) -> None:
+    def enter(self, candidate: Candidate) -> None:
+        """Put the row of a method into the table: a saved one, or one that is made now.
+
+        Args:
+            candidate: of the row.
+        """
         name = candidate.name
-        found = self.row_store.read(name, self._asked(candidate), candidate.settings(self.config.options))
+        found = self.saved_row(candidate)
         wanted = self.methods is None or name in (EXPERTS, IN_VIEWS, *self.methods)
-        if found is not None and self._is_whole(candidate, found):
+        if found is not None and self.is_whole(candidate, found):
             self.rows[name] = found
         elif found is not None and not wanted:  # its own numbers hold, only the transferred layers have changed
             self.rows[name] = {key: value for key, value in found.items() if key != "transferred"}
         elif wanted:
             console.print(f"[bold]{name}[/bold]")
-            self.rows[name] = self._settled(candidate)
+            self.rows[name] = self.settle(candidate)
             write_comparison(self.folder, self.record())
 
-    def _is_whole(self, candidate: Candidate, row: Row) -> bool:
-        """Whether a saved row needs no work: it was scored with the current adapted layers, or they are its own."""
-        if self._gives(candidate.name) and self.head_donor.hash is None:
+    def saved_row(self, candidate: Candidate) -> Row | None:
+        """The row of a candidate, if there is one that was made with today's options.
+
+        Args:
+            candidate: of a row.
+        """
+        return self.row_store.read(candidate.name, self._asked(candidate), candidate.settings(self.config.options))
+
+    def is_whole(self, candidate: Candidate, row: Row) -> bool:
+        """Whether a saved row needs no work: it was scored with the current adapted layers, or they are its own.
+
+        Args:
+            candidate: of the row.
+            row: as saved.
+        """
+        if self.gives(candidate.name) and self.head_donor.hash is None:
             return False
         return row["block"] == "reference" or not candidate.transfers or row.get("layers") == self.head_donor.hash
 
-    def _settled(self, candidate: Candidate) -> Row:
-        """Run a method; save and return its row."""
-        name, models, tuner = candidate.name, self.models, self.tuner
-        settings = candidate.settings(self.config.options)
+    def settle(self, candidate: Candidate) -> Row:
+        """Run a method; save and return its row.
+
+        Args:
+            candidate: of the row.
+        """
+        name, settings = candidate.name, candidate.settings(self.config.options)
+        measurement = self.measurement(candidate)
         try:
-            giver = HEADS_FROM if self.adapted_from is None else None
-            experts = None if name == EXPERTS else self.rows[EXPERTS]
-            saved = SeedStore(self.folder / "seeds")
-            measurement = Measurement(models, tuner, self.scoring, self.head_donor, giver, experts, saved)
-            seeds = [self.config.seed + number for number in range(self._runs(candidate))]
-            made_with = MadeWith(self._asked(candidate, whole=False), settings)
-            row, trace = measurement.row(candidate, seeds, made_with), ""
+            row, trace = measurement.row(candidate, self.seeds_of(candidate), self.made_with(candidate)), ""
         except Exception as error:
             if name == EXPERTS:  # without them there is nothing to compare with
                 raise
@@ -179,12 +194,41 @@ class Comparison:
             say(f"{name} failed: {row['error']}" if trace else f"{name}: Δm {delta(kept)} %")
         return kept
 
-    def _gives(self, name: str) -> bool:
-        """Whether the transferred layers come from this method."""
+    def measurement(self, candidate: Candidate) -> Measurement:
+        """What runs and scores a candidate, once the experts have their row.
+
+        Args:
+            candidate: of a row.
+        """
+        giver = HEADS_FROM if self.adapted_from is None else None
+        experts = None if candidate.name == EXPERTS else self.rows[EXPERTS]
+        saved = SeedStore(self.folder / "seeds")
+        return Measurement(self.models, self.tuner, self.scoring, self.head_donor, giver, experts, saved)
+
+    def made_with(self, candidate: Candidate) -> MadeWith:
+        """What a saved seed of a candidate must have been made with.
+
+        Args:
+            candidate: of a row.
+        """
+        return MadeWith(self._asked(candidate, whole=False), candidate.settings(self.config.options))
+
+    def gives(self, name: str) -> bool:
+        """Whether the transferred layers come from this method.
+
+        Args:
+            name: of a row.
+        """
         return name == HEADS_FROM and self.adapted_from is None
 
-    def _runs(self, candidate: Candidate) -> int:
-        return self.seeds if self.seeds > 1 and candidate.random else 1
+    def seeds_of(self, candidate: Candidate) -> list[int]:
+        """The seeds of the runs of a candidate.
+
+        Args:
+            candidate: of a row.
+        """
+        runs = self.seeds if self.seeds > 1 and candidate.random else 1
+        return [self.config.seed + number for number in range(runs)]
 
     def _asked(self, candidate: Candidate, whole: bool = True) -> str:
         """Fingerprint of the settings that a saved row, or a single seed of it, must have been made with."""
@@ -193,7 +237,7 @@ class Comparison:
             about.append(further)
         if candidate.name != EXPERTS:
             own = candidate.spec if isinstance(candidate, Variant) else self.options.get(candidate.name, {})
-            about += [self.criterion, *([self._runs(candidate)] if whole else []), own]
+            about += [self.criterion, *([len(self.seeds_of(candidate))] if whole else []), own]
         return config_hash(*about)
 
     # -- what all methods share ---------------------------------------------------------------------------------------
@@ -241,32 +285,3 @@ class Comparison:
 
     def _score_trained(self, model: MultiTaskModel, title: str) -> Scores:
         return self.scoring.score({None: model.to(self.scoring.device)}, title)
-
-
-def compare_methods(config: RunConfig, work_dir: str | None = None, resume: bool = False, **how: Any) -> dict[str, Any]:
-    """Run a comparison in a folder of its own and print its table.
-
-    Args:
-        config: base, experts, data, and the options of adaptation and BatchNorm.
-        work_dir: the folder; None takes a new one, or with ``resume`` the newest.
-        resume: keep the rows and seeds that the folder holds. A complete comparison is only shown; ``methods`` adds to
-            the table.
-        **how: further fields of ``Comparison``.
-
-    Returns:
-        The content of compare.json.
-
-    Raises:
-        ValueError: as ``Comparison``, ``run_dir.choose`` and ``run_dir.open_run`` raise it.
-    """
-    named = dataclasses.replace(config, name=f"{config.name}_compare")
-    folder = run_dir.open_run(run_dir.choose(named, work_dir, resume), config, resume)
-    try:
-        record = Comparison(config, folder, **how).run()
-    except Exception:
-        if not resume:
-            run_dir.abandon(folder)
-        raise
-    print_comparison(record, console)
-    console.print(f"In {folder}: {', '.join(FILES)}")
-    return record

@@ -52,19 +52,36 @@ class Measurement:
             seeds: one run each.
             made_with: what a saved result must have been made with.
         """
-        found = self._found(candidate, seeds, made_with)
+        found = self.saved_seeds(candidate, seeds, made_with)
         missing = [seed for seed in seeds if seed not in found]
-        if candidate.name == self.giver and seeds[-1] in missing:
-            self.donor.path.unlink(missing_ok=True)  # layers of an earlier run must not pass for this one's
         if missing and isinstance(candidate, Adaptive):
             candidate.prepare(self.models)
         for seed in missing:
-            result = self._run(candidate, seed, self._gives(candidate, seed, seeds))
-            found[seed] = self.saved.write(candidate.name, seed, made_with, result) if candidate.random else result
+            found[seed] = self.save(candidate, seed, seeds, made_with)
         return self._row(candidate, [found[seed] for seed in seeds])
 
-    def _found(self, candidate: Candidate, seeds: Sequence[int], made_with: MadeWith) -> dict[int, SeedResult]:
-        """{seed: saved result} of the seeds that need not be run. Other results than random ones are not saved."""
+    def save(self, candidate: Candidate, seed: int, seeds: Sequence[int], made_with: MadeWith) -> SeedResult:
+        """Run a candidate once, and save the result where the candidate is random.
+
+        Args:
+            candidate: whose row is made; its labels of experts are there.
+            seed: of the run.
+            seeds: of all runs of its row.
+            made_with: what the result is made with.
+        """
+        if self._gives(candidate, seed, seeds):
+            self.donor.path.unlink(missing_ok=True)  # layers of an earlier run must not pass for this one's
+        result = self._run(candidate, seed, self._gives(candidate, seed, seeds))
+        return self.saved.write(candidate.name, seed, made_with, result) if candidate.random else result
+
+    def saved_seeds(self, candidate: Candidate, seeds: Sequence[int], made_with: MadeWith) -> dict[int, SeedResult]:
+        """{seed: saved result} of the seeds that need not be run. Other results than random ones are not saved.
+
+        Args:
+            candidate: whose row is made.
+            seeds: of all runs of its row.
+            made_with: what a saved result must have been made with.
+        """
         found = {}
         for seed in seeds if candidate.random else ():
             result = self.saved.read(candidate.name, seed, made_with)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from symerge_dense.engine.fan_out import check_place, each
 from symerge_dense.pipeline import run_dir
 from symerge_dense.pipeline.config import Spec
 from symerge_dense.pipeline.run_info import run_facts
 from symerge_dense.progress import Bar, say, silent
-from symerge_dense.registry import import_plugins, imported
 from symerge_dense.studies.frame.cache import RunCache
 from symerge_dense.studies.frame.costs import METHOD, costs_record
 from symerge_dense.studies.frame.outputs import FILES, Record, write_study
@@ -29,10 +27,16 @@ from symerge_dense.studies.frame.workplace import Run, Workplace
 
 ROOT = run_dir.ROOT / "studies"
 Item = tuple[Run, Any]
+Do = Callable[[Callable[..., Any], Sequence[Item]], Iterator[Any]]  # ``each``, told where
 
 
 def run_study(
-    plan: Plan, work_dir: str | None = None, resume: bool = False, cache: str | None = None, jobs: int = 1
+    plan: Plan,
+    work_dir: str | None = None,
+    resume: bool = False,
+    cache: str | None = None,
+    jobs: int = 1,
+    on: str | None = None,
 ) -> Record:
     """Run what is missing of a study, judge it, and write its files.
 
@@ -42,6 +46,7 @@ def run_study(
         resume: go on with what the folder holds, or write its results anew.
         cache: folder of experts and runs that studies share; None takes work_dirs/studies/cache.
         jobs: processes; the results do not depend on their number.
+        on: 'ray' or 'ray:ADDRESS' for the machines of a cluster, which share the folders; None for this one alone.
 
     Returns:
         The content of study.json.
@@ -51,6 +56,9 @@ def run_study(
     """
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: give at least 1.")
+    if on is not None:
+        check_place(on)
+    do = functools.partial(each, jobs=jobs, on=on)
     kept = RunCache(Path(cache or ROOT / "cache").absolute())
     runs = plan.runs()
     laboratories = [plan.laboratory(run, kept) for run in runs]  # what is wrong with the grid is known now
@@ -59,12 +67,12 @@ def run_study(
         one.share(read)
     folder = Path(work_dir or ROOT / (plan.name + ("-quick" if plan.quick else "")))
     run_dir.open_run(folder, plan.config, resume)
-    hashes = _train(plan, runs, laboratories, kept, jobs)
+    hashes = _train(plan, runs, laboratories, kept, do)
     asked = [
         {"version": plan.study.version, **one.asked(run, hashes[one.ground])}
         for run, one in zip(runs, laboratories, strict=True)
     ]
-    _fill(plan, runs, asked, kept, jobs)
+    _fill(plan, runs, asked, kept, do)
     found = [kept.read(plan.study.experiment, one) for one in asked]
     measured = [Measured(run, one["numbers"]) for run, one in zip(runs, found, strict=True) if one is not None]
     record = write_study(folder, plan, measured, costs_record(measured, [one for one in found if one is not None]))
@@ -75,7 +83,7 @@ def run_study(
 
 # -- experts, then runs -----------------------------------------------------------------------------------------------
 def _train(
-    plan: Plan, runs: Sequence[Run], laboratories: Sequence[Workplace], cache: RunCache, jobs: int
+    plan: Plan, runs: Sequence[Run], laboratories: Sequence[Workplace], cache: RunCache, do: Do
 ) -> dict[str, dict[str, str]]:
     """Train what is missing of the experts of all runs; {ground: hashes of its base and experts}."""
     first: dict[str, Run] = {}
@@ -87,7 +95,7 @@ def _train(
     items: list[Item] = [(first[ground], (ground, ordered[ground])) for ground in first]
     found: dict[str, dict[str, str]] = {}
     with Bar("base and experts", len(items)) as bar:
-        for ground, hashes in _each(functools.partial(_train_one, plan, cache), items, jobs):
+        for ground, hashes in do(functools.partial(_train_one, plan, cache), items):
             found[ground] = hashes
             bar.advance()
     return found
@@ -99,13 +107,13 @@ def _train_one(plan: Plan, cache: RunCache, run: Run, wanted: tuple[str, list[st
         return ground, plan.laboratory(run, cache, tasks).train()
 
 
-def _fill(plan: Plan, runs: Sequence[Run], asked: Sequence[Spec], cache: RunCache, jobs: int) -> None:
+def _fill(plan: Plan, runs: Sequence[Run], asked: Sequence[Spec], cache: RunCache, do: Do) -> None:
     """Make the runs that the cache lacks. Two runs that ask for the same are one."""
     kind = plan.study.experiment
     wanted = {cache.file(kind, one): (run, one) for run, one in zip(runs, asked, strict=True)}
     missing: list[Item] = [item for item in wanted.values() if cache.read(kind, item[1]) is None]
     with Bar(f"runs of {plan.name}", len(wanted), len(wanted) - len(missing)) as bar:
-        for label in _each(functools.partial(_make_one, plan, cache), missing, jobs):
+        for label in do(functools.partial(_make_one, plan, cache), missing):
             bar.advance(label)
 
 
@@ -134,35 +142,3 @@ def _alone(seed: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-# -- processes --------------------------------------------------------------------------------------------------------
-def _each(work: Callable[..., Any], items: Sequence[Item], jobs: int) -> Iterator[Any]:
-    """What ``work`` returns for every item, in the order of completion."""
-    if jobs == 1 or len(items) < 2:
-        for item in items:
-            yield work(*item)
-        return
-    before = multiprocessing.active_children()
-    spawn = multiprocessing.get_context("spawn")
-    number = spawn.Value("i", 0)
-    executor = ProcessPoolExecutor(min(jobs, len(items)), spawn, _start, (number, list(imported)))
-    try:
-        for done in as_completed([executor.submit(work, *item) for item in items]):
-            yield done.result()
-    except BaseException:
-        executor.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():
-            if child not in before:
-                child.terminate()
-        raise
-    executor.shutdown()
-
-
-def _start(number: Any, plugins: Sequence[str]) -> None:
-    """Prepare a process: the plug-ins of the command line, and a GPU of its own where there are several."""
-    import_plugins(plugins)
-    with number.get_lock():
-        own, number.value = number.value, number.value + 1
-    if torch.cuda.is_available():
-        torch.cuda.set_device(own % torch.cuda.device_count())

@@ -9,8 +9,8 @@ import pytest
 from builders.pipeline_tiny import write_config
 
 from symerge_dense.models.checkpoint import load_model, read_metadata, save_model
-from symerge_dense.pipeline.comparison.comparison import compare_methods
 from symerge_dense.pipeline.comparison.methods import Adaptive
+from symerge_dense.pipeline.comparison.run import compare_methods
 from symerge_dense.pipeline.comparison.seed_results import MadeWith, SeedResult, SeedStore
 from symerge_dense.pipeline.config import load_config
 from symerge_dense.tasks.metric import Metric
@@ -90,6 +90,14 @@ def test_a_comparison_killed_between_two_seeds_makes_only_what_is_left(home, mad
     second = json.loads(seed_file(tmp_path / "run", stopped, 1).read_text())["result"]
     seconds = (first["cost"]["seconds"] + second["cost"]["seconds"]) / 2
     assert found[stopped]["seconds"] == pytest.approx(seconds, abs=0.006), "each seed keeps what it took"
+
+
+def test_a_cluster_gives_the_same_rows(home, made, tmp_path, request):
+    request.addfinalizer(pytest.importorskip("ray").shutdown)
+    found = rows(home.config, tmp_path / "run", resume=False, methods=["symerge", LAYER, "average"], on="ray")
+    assert made.runs == [], "nothing was left to do here"
+    assert lasting({name: found[name] for name in home.rows}) == lasting(home.rows) and "average" in found
+    assert donor_hash(tmp_path / "run") == donor_hash(home.run)
 
 
 def test_a_row_is_made_of_saved_seeds_alone(home, copy, made):

@@ -9,8 +9,9 @@ from builders.pipeline_tiny import tool, write_config
 from symerge_dense.adaptation import label_cache
 from symerge_dense.evaluation.delta_m import delta_m
 from symerge_dense.evaluation.scores import scores_from_json
-from symerge_dense.pipeline.comparison.comparison import Comparison, compare_methods
+from symerge_dense.pipeline.comparison.comparison import Comparison
 from symerge_dense.pipeline.comparison.methods import Adaptive, Static
+from symerge_dense.pipeline.comparison.run import compare_methods
 from symerge_dense.pipeline.config import load_config
 
 MORE = """
