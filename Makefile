@@ -1,5 +1,6 @@
 # make demo: train experts on rendered rooms, merge them, print the table.   make test: the tests.   make check: what CI runs.
 # make coverage: the tests, and which lines they miss.   make docs: the site, into site/.
+# make gpu: what only a GPU can tell, in some 8 minutes; figures in work_dirs/gpu and docs/benchmarks.md.
 # make bench: benchmarks of some 12 minutes, added to docs/benchmarks.md.
 # make lock: requirements.lock anew, with hashes, after a change of constraints.txt.   make sbom: what is installed, and its licences.
 # More arguments go through ARGS:  make test ARGS="-k heatmap"    make demo ARGS="--help"
@@ -17,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscop
 # mmcv asks for opencv-python, albumentations for opencv-python-headless: they install the same files. The latter stays.
 ONE_OPENCV := $(BIN)/python -m pip install -q --force-reinstall --no-deps -c constraints.txt opencv-python-headless
 
-.PHONY: install demo test coverage lint check docs bench lock sbom clean
+.PHONY: install demo test coverage lint check docs bench gpu lock sbom clean
 
 install: $(STAMP)
 
@@ -59,6 +60,18 @@ $(DOCS_STAMP): $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python tools/benchmark.py all --append docs/benchmarks.md $(ARGS)
+
+# The published architecture at full size, from nothing, on rendered rooms: tests, experts, adaptation, NCCL, one step.
+ROOMS = $(foreach part,train unlabelled test,data.$(part).type=Rooms data.$(part).root=work_dirs/gpu/rooms \
+	data.$(part).size=288,384 data.$(part).count=32)
+GPU_RUN = tools/train.py configs/nyuv2_symerge.py --amp --cfg-options $(ROOMS) base.pretrained=False base.random_init=True \
+	experts.folder=work_dirs/gpu/experts experts.recipe.epochs=2 baselines.scales=0.3,
+gpu: $(STAMP)
+	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make gpu: PyTorch finds no GPU here")'
+	$(BIN)/python -m pytest -q -m gpu tests $(ARGS)
+	$(BIN)/python $(GPU_RUN) --work-dir work_dirs/gpu/one
+	$(BIN)/torchrun --nproc_per_node 1 $(GPU_RUN) adaptation.rounds=30 --work-dir work_dirs/gpu/nccl --launcher pytorch
+	$(BIN)/python tools/benchmark.py step nyuv2_symerge --append docs/benchmarks.md
 
 # Tools of a release, apart from the package's own environment, which they describe.
 RELEASE := .venv-release/bin

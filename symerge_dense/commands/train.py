@@ -36,7 +36,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="of several processes")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)  # of launchers
-    parser.add_argument("--amp", action="store_true", help="mixed precision: float16 on a GPU, bfloat16 on a CPU")
+    parser.add_argument(
+        "--amp", action="store_true", help="mixed precision: bfloat16, or float16 on a GPU that lacks it"
+    )
     parser.add_argument("--no-train-experts", action="store_true", help="refuse instead of training missing experts")
     parser.add_argument("--seed", type=int, help="seed of the adaptation; experts keep experts.seed of the config")
 
