@@ -2,6 +2,7 @@
 # make coverage: the tests, and which lines they miss.   make docs: the site, into site/.
 # make gpu: what only a GPU can tell, in some 8 minutes; figures in work_dirs/gpu and docs/benchmarks.md.
 # make bench: benchmarks of some 12 minutes, added to docs/benchmarks.md.
+# make fuzz: 100,000 damaged files for all readers, some 15 minutes; docs/robustness.md has what came out.
 # make lock: requirements.lock anew, with hashes, after a change of constraints.txt.   make sbom: what is installed, and its licences.
 # More arguments go through ARGS:  make test ARGS="-k heatmap"    make demo ARGS="--help"
 # Tests run in two processes where there are two cores. WORKERS says otherwise:  make test WORKERS=0 ARGS=--pdb
@@ -18,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscop
 # mmcv asks for opencv-python, albumentations for opencv-python-headless: they install the same files. The latter stays.
 ONE_OPENCV := $(BIN)/python -m pip install -q --force-reinstall --no-deps -c constraints.txt opencv-python-headless
 
-.PHONY: install demo test coverage lint check docs bench gpu lock sbom clean
+.PHONY: install demo test coverage lint check docs bench gpu fuzz lock sbom clean
 
 install: $(STAMP)
 
@@ -72,6 +73,9 @@ gpu: $(STAMP)
 	$(BIN)/python $(GPU_RUN) --work-dir work_dirs/gpu/one
 	$(BIN)/torchrun --nproc_per_node 1 $(GPU_RUN) adaptation.rounds=30 --work-dir work_dirs/gpu/nccl --launcher pytorch
 	$(BIN)/python tools/benchmark.py step nyuv2_symerge --append docs/benchmarks.md
+
+fuzz: $(STAMP)
+	PYTHONPATH=.:tests $(BIN)/python -m fuzz.campaign $(ARGS)
 
 # Tools of a release, apart from the package's own environment, which they describe.
 RELEASE := .venv-release/bin

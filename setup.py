@@ -66,6 +66,7 @@ setup(
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "pytest-cov>=7",
+            "hypothesis>=6.100",  # draws the damage to files in tests/fuzz
             "tensorboard>=2.18",  # MMEngine's TensorboardVisBackend
             "playwright>=1.49",  # drives the machine's own Chromium in the tests of the report page
             "nbclient>=0.10",  # the notebooks are run by a test

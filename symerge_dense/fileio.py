@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import re
 import stat
+import tokenize
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,6 +61,73 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with atomic_write(path) as temporary:
         temporary.write_text(text, "utf-8")
+
+
+DEEPEST = 100  # lists and objects within each other, of JSON; records have a tenth of it
+
+
+def parsed_json(text: str | bytes) -> Any:
+    """The value of a JSON text that may come from anywhere.
+
+    Args:
+        text: the text, or its UTF-8 bytes.
+
+    Raises:
+        ValueError: it is no JSON, is nested deeper than 100 levels, or holds half of a character.
+    """
+    try:
+        tree = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [tree]
+    for _ in range(DEEPEST):
+        halves = [node for node in level if isinstance(node, str) and HALF.search(node)]
+        if halves:
+            raise ValueError(f"it holds half of a character: {halves[0][:40]!a}")
+        level = [inner for node in level for inner in _inside(node)]
+        if not level:
+            return tree
+    raise ValueError(f"it is nested deeper than {DEEPEST} levels")
+
+
+HALF = re.compile("[\ud800-\udfff]")  # of the two that write a character beyond 0xffff: no file can hold one alone
+
+
+def _inside(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        return [*node.keys(), *node.values()]
+    return node if isinstance(node, list) else []
+
+
+def mapped_array(path: str | Path, remedy: str, fault: str = "not a readable .npy array of numbers") -> Any:
+    """A .npy file, memory-mapped, whatever its header says.
+
+    Args:
+        path: the file.
+        remedy: what a user can do about a damaged file, for the message.
+        fault: what to call it there.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, cut short, no .npy file, or holds pickled objects.
+    """
+    import numpy as np
+
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except (*BAD_HEADER, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        reason = "it holds pickled objects" if "pickle" in str(error) else error  # numpy would advise to load these
+        raise ValueError(f"{path}: {fault} ({reason}); {remedy}.") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError(f"{path}: is an archive of arrays (.npz), not one .npy array; {remedy}.")
+    return array
+
+
+# NumPy parses the header as Python's literals, and multiplies the shape as it stands there.
+BAD_HEADER = (SyntaxError, tokenize.TokenError, OverflowError, TypeError, MemoryError, RecursionError)
 
 
 def nearest_existing(path: str | Path) -> Path:

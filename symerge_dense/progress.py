@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -40,6 +41,21 @@ def silent(on: bool = True) -> Iterator[None]:
         _quiet = before
 
 
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """A text that may come from a file, without what moves a terminal's cursor or turns text round.
+
+    Args:
+        text: any; line breaks and tabs stay.
+
+    Returns:
+        The text, each such character by its number, as Python writes it: ``\\x1b``.
+    """
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def say(text: str, once: bool = False, aside: bool = False) -> None:
     """Print a line as it is, on the main process and outside ``silent``.
 
@@ -50,6 +66,7 @@ def say(text: str, once: bool = False, aside: bool = False) -> None:
     """
     if not _is_main_process() or _quiet or (once and text in _said):
         return
+    text = printable(text)
     if once:
         _said.add(text)
     if aside:

@@ -13,11 +13,12 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from symerge_dense.adaptation.label_cache import Experts
+from symerge_dense.adaptation.label_cache import DIMENSIONS, Experts
 from symerge_dense.adaptation.objective import PREFIX, VALID
 from symerge_dense.adaptation.strong_views import StrongViews
 from symerge_dense.datasets.transforms import Augment
 from symerge_dense.datasets.unlabelled import Unlabelled
+from symerge_dense.fileio import mapped_array
 from symerge_dense.models.image_sizes import padded
 from symerge_dense.models.views import Views, average_of_views
 
@@ -108,7 +109,15 @@ class CachedLabels(MarkedImages):
 
     def _label(self, task: str, index: int) -> np.ndarray:
         if task not in self._stores:
-            self._stores[task] = np.load(self.folder / f"{task}.npy", mmap_mode="r", allow_pickle=False)
+            path, remedy = self.folder / f"{task}.npy", f"remove {self.folder}, and the labels are made anew"
+            store = mapped_array(path, remedy)
+            if store.ndim != DIMENSIONS or store.dtype.kind != "f":
+                raise ValueError(f"{path}: holds {store.dtype} of shape {store.shape}, and no labels; {remedy}.")
+            self._stores[task] = store
+        if index >= len(self._stores[task]):
+            raise ValueError(
+                f"{self.folder}: labels of {len(self._stores[task])} images; remove it, and they are made anew."
+            )
         return np.array(self._stores[task][index])
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symerge_dense.fileio import write_text
+from symerge_dense.fileio import parsed_json, write_text
 
 FLUSH_EVERY = 20
+LARGEST = 1 << 53  # of whole numbers
 
 
 class History:
@@ -66,11 +67,24 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
     Args:
         path: the file; one that does not exist has no rows.
+
+    Returns:
+        The rows before the first that is none: ``iteration`` and finite or other numbers by their names.
     """
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = parsed_json(line)
+        except ValueError:
             break
+        if not _is_row(row):
+            break
+        rows.append(row)
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a line is what ``History`` writes: a damaged one may be JSON, too."""
+    if not isinstance(row, dict) or type(row.get("iteration")) is not int:
+        return False
+    return all(type(value) is float or (type(value) is int and abs(value) < LARGEST) for value in row.values())

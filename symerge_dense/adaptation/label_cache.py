@@ -21,7 +21,7 @@ from mmengine.dist import barrier, is_main_process
 from torch.utils.data import DataLoader, Subset
 
 from symerge_dense.datasets.unlabelled import Unlabelled
-from symerge_dense.fileio import atomic_write, write_text
+from symerge_dense.fileio import atomic_write, mapped_array, write_text
 from symerge_dense.models.checkpoint import state_hash
 from symerge_dense.models.modes import evaluating
 from symerge_dense.models.multi_task import MultiTaskModel
@@ -29,6 +29,7 @@ from symerge_dense.models.views import Views, average_of_views, check_views
 from symerge_dense.progress import track
 
 Experts = Mapping[str, MultiTaskModel]
+DIMENSIONS = 4  # of the files: image, channel, row, column
 
 
 def labels_folder(folder: Path, views: Views | None = None) -> Path:
@@ -78,7 +79,7 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
             asked |= _images_of(pool, task)
             record = json.dumps({"expert": state_hash(expert.state_dict()), "pool": images, **asked})
             paths, about = _files(place, task, views), place / f"{task}.json"
-            if all(path.exists() for path in (*paths, about)) and about.read_text() == record:
+            if about.exists() and about.read_bytes() == record.encode() and all(_is_whole(p, len(pool)) for p in paths):
                 continue
             about.unlink(missing_ok=True)  # a record never stands beside labels that it does not describe
             with evaluating(expert):
@@ -86,6 +87,15 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
             write_text(about, record)
     barrier()
     return place
+
+
+def _is_whole(path: Path, images: int) -> bool:
+    """Whether a file holds labels of so many images, or has to be written again: it may be missing, or cut short."""
+    try:
+        array = mapped_array(path, "it is written again")
+    except (OSError, ValueError):
+        return False
+    return array.ndim == DIMENSIONS and len(array) == images and array.dtype.kind == "f"
 
 
 def _images_of(pool: Unlabelled, task: str) -> dict[str, str]:

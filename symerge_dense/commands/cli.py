@@ -156,6 +156,9 @@ def complain(text: str) -> None:
         text: one line or more.
     """
     distributed = sys.modules.get("mmengine.dist")  # not imported: no distributed run
+    from symerge_dense.progress import printable
+
+    text = printable(text)  # names may come from files
     rank, processes = (0, 1) if distributed is None else distributed.get_dist_info()
     # one write, so that lines of different processes do not mix
     sys.stderr.write(f"rank {rank}: {text}\n" if processes > 1 else f"{text}\n")

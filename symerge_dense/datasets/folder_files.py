@@ -156,7 +156,11 @@ def _listed(found: list[FoundImage], file: Path, root: Path) -> list[FoundImage]
         for name in {image.path.name, image.path.stem}:
             loose.setdefault(name, []).append(image)
     chosen: dict[Path, FoundImage] = {}
-    for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), 1):
+    try:
+        lines = file.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: is no text in UTF-8 ({error}); save it as one, with one name a line.") from None
+    for number, line in enumerate(lines, 1):
         name = line.strip()
         if not name or name.startswith("#"):
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import tokenize
+import math
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from symerge_dense.datasets.image_files import DAMAGE, opened
-from symerge_dense.fileio import optional_import
+from symerge_dense.fileio import BAD_HEADER, mapped_array, optional_import
 
 Array = NDArray[Any]
+LARGEST = 1 << 32  # bytes of a label; a compressed file may say that it has any number of them
 LOSSY = (".jpg", ".jpeg", ".webp")  # numbers come back as others
 PALETTES = ("P", "1", "L")  # Pillow's modes whose stored numbers only Pillow gives
 UNREADABLE = (
@@ -26,7 +27,7 @@ UNREADABLE = (
     KeyError,
     cv2.error,
     zipfile.BadZipFile,
-    tokenize.TokenError,
+    *BAD_HEADER,
 )
 NUMBERS = "biuf"  # NumPy's kinds: truth values, whole numbers, floats
 TOLD = (ImportError, Image.DecompressionBombError)  # causes that an error's own words explain
@@ -92,11 +93,13 @@ def _picture(path: Path, key: str | None) -> Array:
 
 
 def _npy(path: Path, key: str | None) -> Array:
-    array = np.load(path, allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise _Explained(f"{path}: is a .npz file; name it so.")
-    return array
+    with path.open("rb") as file:
+        if file.read(2) == b"PK":
+            raise _Explained(f"{path}: is a .npz file; name it so.")
+    try:
+        return np.array(mapped_array(path, "replace it", "not a readable label file"))
+    except ValueError as error:
+        raise _Explained(str(error)) from error
 
 
 def _npz(path: Path, key: str | None) -> Array:
@@ -104,7 +107,31 @@ def _npz(path: Path, key: str | None) -> Array:
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise _Explained(f"{path}: is a .npy file; name it so.")
     with archive:
-        return np.asarray(archive[_chosen(path, key, list(archive.files))])
+        name = _chosen(path, key, list(archive.files))
+        _check_member(path, f"{name}.npy")
+        return np.asarray(archive[name])
+
+
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def _check_member(path: Path, name: str) -> None:
+    """Refuse an array that says it is larger than its file is: NumPy would ask for the memory first."""
+    with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in HEADERS:
+            raise _Explained(f"{path}: holds an array of format {version}; write it again by np.savez.")
+        shape, _, kind = HEADERS[version](file)
+        size = archive.getinfo(name).file_size
+    _check_bytes(path, math.prod(shape) * kind.itemsize, size)
+
+
+def _check_bytes(path: Path, told: int, most: int = LARGEST) -> None:
+    if told > min(most, LARGEST):
+        raise _Explained(
+            f"{path}: not a readable label file (it says that its array has {told} bytes, and at most "
+            f"{min(most, LARGEST)} can be); replace it."
+        )
 
 
 def _hdf5(path: Path, key: str | None) -> Array:
@@ -118,6 +145,7 @@ def _hdf5(path: Path, key: str | None) -> Array:
             names: list[str] = []  # of the whole file, which may take long
             file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
             found = file[_chosen(path, key, names)]
+        _check_bytes(path, found.size * found.dtype.itemsize)
         return np.asarray(found[()])
 
 

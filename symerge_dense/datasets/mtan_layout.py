@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tokenize
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from symerge_dense.datasets.base import Array, DenseDataset, source_of
 from symerge_dense.datasets.image_files import is_hidden
 from symerge_dense.datasets.targets import INVALID_LABEL
 from symerge_dense.datasets.transforms import Augment, TargetRule
+from symerge_dense.fileio import mapped_array
 
 SPLITS = ("train", "val")  # folders of the data sets of MTAN's family, and of NYUv2 prepared here
 REMEDY = "fetch this file again"
@@ -32,15 +32,11 @@ def read_array(path: Path) -> Array:
         ValueError: the file is missing, damaged, or holds anything but numbers; the message names it.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: Array = mapped_array(path, REMEDY)
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; {REMEDY}.") from None
-    except (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError) as error:  # a bad header fails to parse
-        reason = "it holds pickled objects" if "pickle" in str(error) else error  # numpy would advise to load these
-        raise ValueError(f"{path}: not a readable .npy array of numbers ({reason}); {REMEDY}.") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        raise ValueError(f"{path}: holds {found}, expected float or integer numbers; {REMEDY}.")
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: holds {array.dtype}, expected float or integer numbers; {REMEDY}.")
     return array
 
 

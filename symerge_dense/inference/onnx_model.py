@@ -8,7 +8,6 @@ Shape legend: N images, C channels of a task, H x W image size.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from symerge_dense.fileio import optional_import
+from symerge_dense.fileio import optional_import, parsed_json
 from symerge_dense.inference.export_graph import GRAPH_FORMAT, INPUT_TYPES, OUTPUTS
 from symerge_dense.models.plugins import check_registered
 from symerge_dense.models.task_specs import build_task
@@ -98,8 +97,8 @@ class OnnxModel:
     def _described(self) -> dict[str, Any]:
         text = self.session.get_modelmeta().custom_metadata_map.get(KEY, "")
         try:
-            record = json.loads(text) if len(text) <= MOST_TEXT else None
-        except (json.JSONDecodeError, RecursionError):
+            record = parsed_json(text) if len(text) <= MOST_TEXT else None
+        except ValueError:
             record = None
         if not isinstance(record, dict) or not isinstance(record.get("format"), int):
             raise ValueError(f"{self.path} does not say which tasks it has (no {KEY} in its metadata); {NO_MODEL}.")
@@ -119,8 +118,8 @@ class OnnxModel:
         specs = self.record.get("tasks")
         if not isinstance(specs, dict) or not specs:
             raise self._damaged("its metadata has no tasks.")
-        check_registered({"heads": {}, "tasks": specs}, self.record.get("plugins"))
         try:
+            check_registered({"heads": {}, "tasks": specs}, self.record.get("plugins"))
             return {name: build_task(name, spec) for name, spec in specs.items()}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise self._damaged(f"its tasks cannot be built: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from symerge_dense.fileio import parsed_json
 from symerge_dense.models.weight_files import CorruptFileError, existing, has_record, listing
 
 DTYPES = {
@@ -201,8 +201,8 @@ def checkpoint_files(path: str | Path) -> tuple[list[Path], dict[str, str] | Non
 def _indexed(index: Path, present: Sequence[Path] | None = None) -> tuple[list[Path], dict[str, str]]:
     """The files that an index names, and its map. ``present``: the shards in its folder, none of which may be left."""
     try:
-        found = json.loads(index.read_text("utf-8")).get("weight_map")
-    except (ValueError, AttributeError, RecursionError) as error:
+        found = parsed_json(index.read_bytes()).get("weight_map")
+    except (ValueError, AttributeError) as error:
         raise CorruptFileError(f"{index} is no index of shards ({error}); copy it again.") from error
     whole = isinstance(found, dict) and all(isinstance(file, str) for file in found.values())
     if not whole or not found or any(Path(file).name != file for file in found.values()):
@@ -221,6 +221,7 @@ def _indexed(index: Path, present: Sequence[Path] | None = None) -> tuple[list[P
             f"{index} does not name {listing(rest)}, which stand beside its shards; remove them, or name the file that "
             "is meant."
         )
+    _check_numbers(index.parent, [index.parent / name for name in names])
     return [index.parent / name for name in names], found
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import ModelCard, ModelCardData
 
 import symerge_dense
+from symerge_dense.fileio import parsed_json
 from symerge_dense.models.plugins import plugins_of
 from symerge_dense.models.weight_files import has_record, read_metadata, state_hash
 
@@ -69,7 +70,7 @@ def _results(run: str | Path | None) -> dict[str, Any]:
         return {}
     path = Path(run) / RESULTS
     try:
-        results = json.loads(path.read_text("utf-8"))
+        results = parsed_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"run {run}: {RESULTS} cannot be read ({error}); give the folder of a finished run.") from None
     if not isinstance(results, dict) or not isinstance(results.get("config"), dict):

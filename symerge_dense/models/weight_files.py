@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import io
-import json
 import re
 import zipfile
 import zlib
@@ -18,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from symerge_dense.fileio import parsed_json
 from symerge_dense.models.file_kinds import DAMAGED_ZIP, container_of
 from symerge_dense.models.pickle_protocols import in_known_protocol, too_old
 
@@ -163,8 +163,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(KEY)
-        metadata = json.loads(text) if text is not None else None
-    except (SafetensorError, json.JSONDecodeError) as error:
+        metadata = parsed_json(text) if text is not None else None
+    except (SafetensorError, ValueError) as error:
         raise CorruptFileError(
             f"{path} is truncated, damaged or no safetensors file ({error}); copy it again, or train it again."
         ) from error

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
-from symerge_dense.fileio import write_text
+from symerge_dense.fileio import parsed_json, write_text
 from symerge_dense.pipeline.config import RunConfig, by_name
 from symerge_dense.report.differences import leaves
 
@@ -141,10 +141,12 @@ def began_with(folder: Path, config: RunConfig) -> dict[str, Any]:
 
 def _asked_before(record: Path) -> dict[str, Any]:
     try:
-        before: dict[str, Any] = json.loads(record.read_text())
-    except json.JSONDecodeError as error:
+        before = parsed_json(record.read_bytes())
+        if not isinstance(before, dict):
+            raise ValueError("no config")
+    except ValueError as error:
         raise ValueError(f"{record} is damaged ({error}); start a new run in another --work-dir.") from error
-    return before
+    return dict(before)
 
 
 def abandon(folder: Path) -> None:

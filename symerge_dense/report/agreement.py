@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from symerge_dense.report.record_shapes import AGREEMENT_SHAPE, refuse_misshapen
 from symerge_dense.report.results import ROWS, RUN_KEYS, check_results, read_json
 from symerge_dense.report.run_tables import markdown
 from symerge_dense.report.table import Column, finite, print_columns, print_results
@@ -57,6 +58,16 @@ def check_agreement(results: Mapping[str, Any], source: str = "the results") -> 
     missing += [f"agreement.rows.{row}" for row in AGREEMENT_ROWS if not isinstance(rows, Mapping) or row not in rows]
     if missing:
         raise ValueError(f"{source} lack {', '.join(missing)}; run the experiment again to write them all.")
+    refuse_misshapen(results, AGREEMENT_SHAPE, source)
+    rows = results["agreement"]["rows"]
+    wanted = _metrics(rows["merged"])
+    other = [row for row in AGREEMENT_ROWS if _metrics(rows[row]) != wanted]
+    if other:
+        raise ValueError(f"{source}: {other[0]} and merged have other tasks or metrics; run the experiment again.")
+
+
+def _metrics(row: Mapping[str, Any]) -> dict[str, set[str]]:
+    return {task: set(metrics) for task, metrics in row["tasks"].items()}
 
 
 def agreement_columns(results: Mapping[str, Any]) -> list[Column]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from symerge_dense.progress import say
 from symerge_dense.report.agreement import has_labels, read_record
+from symerge_dense.report.record_shapes import COMPARISON_SHAPE, refuse_misshapen
 from symerge_dense.report.results import read_json
 
 RUN, COMPARISON = "results.json", "compare.json"
@@ -91,11 +92,38 @@ def read_comparison(path: str | Path) -> dict[str, Any]:
         wrong = [f"rows[{index}]" for index, row in enumerate(given["rows"]) if not _is_row(row, known)]
     if wrong:
         raise ValueError(f"{path} lacks {', '.join(wrong)}; compare again (symerge compare CONFIG) to write them all.")
+    refuse_misshapen(record, COMPARISON_SHAPE, str(path))
+    _check_alike(given["rows"], path)
     return dict(given)
 
 
+def _check_alike(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Refuse rows that no table holds: of other metrics or further sets than the first, or without a mean of all."""
+    measured = [row for row in rows if "error" not in row]
+    kinds = [[_metrics(row), *((name, _metrics(one)) for name, one in _further(row))] for row in measured]
+    other = [row["method"] for row, kind in zip(measured, kinds, strict=True) if kind != kinds[0]]
+    if other:
+        raise ValueError(f"{path}: {other[0]} has other metrics or further sets than the first row; compare again.")
+    changes = [one.get(key) for row in rows for one in (row, *dict(_further(row)).values()) for key in CHANGES]
+    if any(change and "mean" not in change for change in changes):
+        raise ValueError(f"{path}: a row has Delta_m of tasks and no mean of them; compare again.")
+
+
+CHANGES = ("delta_m", "transferred")
+
+
+def _further(row: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return sorted((row.get("also") or {}).items())
+
+
+def _metrics(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(task, metric) for task, metrics in row["tasks"].items() for metric in metrics]
+
+
 def _is_row(row: Any, blocks: Mapping[str, Any]) -> bool:
-    if not isinstance(row, Mapping) or not isinstance(row.get("method"), str) or row.get("block") not in blocks:
+    if not isinstance(row, Mapping) or not isinstance(row.get("method"), str):
+        return False
+    if not isinstance(row.get("block"), str) or row["block"] not in blocks:
         return False
     return "error" in row or (isinstance(row.get("tasks"), Mapping) and isinstance(row.get("delta_m"), Mapping))
 

@@ -38,7 +38,9 @@ from typing import Any
 import numpy as np
 
 import symerge_dense
-from symerge_dense.fileio import write_text
+from symerge_dense.fileio import parsed_json, write_text
+from symerge_dense.progress import printable
+from symerge_dense.report.record_shapes import RESULTS_SHAPE, refuse_misshapen
 
 ROWS = {
     "experts": "experts",
@@ -86,7 +88,7 @@ def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
 
 
 def read_json(path: str | Path, what: str = "results.json that a run") -> Any:
-    """The content of a record's file, not checked.
+    """The content of a record's file, not checked. Texts that could move a terminal's cursor are made harmless.
 
     Args:
         path: the file.
@@ -96,9 +98,17 @@ def read_json(path: str | Path, what: str = "results.json that a run") -> Any:
         ValueError: the file is no JSON.
     """
     try:
-        return json.loads(Path(path).read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return _harmless(parsed_json(Path(path).read_bytes()))
+    except ValueError as error:
         raise ValueError(f"{path} is no JSON file ({error}); give the {what} wrote.") from None
+
+
+def _harmless(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(key): _harmless(item) for key, item in value.items()}
+    return [_harmless(item) for item in value] if isinstance(value, list) else value
 
 
 def check_results(results: Any, source: str = "the results") -> None:
@@ -109,7 +119,8 @@ def check_results(results: Any, source: str = "the results") -> None:
         source: what to call it in an error.
 
     Raises:
-        ValueError: the run had no labels, or required keys are missing; the text lists all of them.
+        ValueError: the run had no labels, required keys are missing (the text lists all of them), or a part is not
+            what it must be.
     """
     if not isinstance(results, Mapping):
         raise ValueError(f"{source} hold a {type(results).__name__}; an object with {', '.join(ROWS)}, ... is needed.")
@@ -119,10 +130,12 @@ def check_results(results: Any, source: str = "the results") -> None:
             "and none of the metrics asked for; name runs whose config has data.test."
         )
     missing = [key for key in RUN_KEYS if key not in results] + _missing_in_rows(results)
-    for name, rows in (results.get("also") or {}).items():
+    also = results.get("also")
+    for name, rows in also.items() if isinstance(also, Mapping) else ():
         missing += [f"also.{name}.{key}" for key in _missing_in_rows(rows)]
     if missing:
         raise ValueError(f"{source} lack {', '.join(missing)}; run the experiment again to write them all.")
+    refuse_misshapen(results, RESULTS_SHAPE, source)
 
 
 def measured_on(results: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -155,6 +168,8 @@ def unit_of(record: Mapping[str, Any], task: str, metric: str) -> str:
 
 def _missing_in_rows(results: Mapping[str, Any]) -> list[str]:
     """Dotted keys that the rows of a labelled set lack."""
+    if not isinstance(results, Mapping):
+        return ["its rows"]
     shown = rows_of(results)
     missing = [key for row in {**ROWS, **dict.fromkeys(shown)} for key in _missing_in_row(results, row)]
     deltas = [row for row in shown if row != "experts"]

@@ -96,7 +96,7 @@ def number(entry: Mapping[str, Any], places: int | None = None, sign: str = "") 
         return UNDEFINED
     places = decimals([value]) if places is None else places
     text = f"{value:{sign}.{places}f}"
-    return f"{text} ± {entry['std']:.{places}f}" if "std" in entry else text
+    return f"{text} ± {entry['std']:.{places}f}" if entry.get("std") is not None else text
 
 
 def seeds(runs: Sequence[Results]) -> str:

@@ -80,7 +80,7 @@ def _pool(runs: Sequence[Results], row: str, task: str, metric: str) -> dict[str
             f"not every run has {row}/{task}/{metric}: they were not measured in the same way; pool runs "
             "of one protocol."
         ) from None
-    parts = {} if any("parts" not in entry for entry in entries) else {"parts": _mean_parts(entries)}
+    parts = {} if any(entry.get("parts") is None for entry in entries) else {"parts": _mean_parts(entries)}
     values = spread(_number(entry["value"]) for entry in entries)
     return {"higher_is_better": entries[0]["higher_is_better"], **values, **parts}
 

@@ -18,6 +18,7 @@ from symerge_dense.datasets.rooms.render import FIELDS, FURTHER, SPLITS, add_fur
 from symerge_dense.datasets.rooms.scene import focal_length
 from symerge_dense.datasets.rooms.shift import Shift
 from symerge_dense.datasets.transforms import Augment, TargetRule
+from symerge_dense.fileio import mapped_array
 from symerge_dense.registry import DATASETS, did_you_mean
 
 VERSION = 1  # of the frames: raise it with every change that alters a pixel
@@ -172,11 +173,11 @@ def _largest_fit(parent: Path, split: str, count: int) -> Path | None:
 def _mapped(folder: Path, field: str, size: tuple[int, int]) -> Array:
     path, remedy = folder / f"{field}.npy", f"delete {folder} and it will be rendered again"
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: damaged ({error}); {remedy}.") from error
+        array: Array = mapped_array(path, remedy, "damaged")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: damaged (it is missing); {remedy}.") from None
     expected = field_shape(field, int(folder.name.split("-")[1]), size)
     kind = np.dtype((FIELDS | FURTHER)[field][0])
-    if not isinstance(array, np.ndarray) or array.shape != expected or array.dtype != kind:
+    if array.shape != expected or array.dtype != kind:
         raise ValueError(f"{path}: damaged (expected {kind} {expected}); {remedy}.")
     return array

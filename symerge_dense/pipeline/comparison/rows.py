@@ -12,8 +12,10 @@ from typing import Any
 
 from symerge_dense.evaluation.delta_m import delta_by_task
 from symerge_dense.evaluation.scores import Scores, scores_from_json
+from symerge_dense.fileio import parsed_json
 from symerge_dense.pipeline.config import to_json
 from symerge_dense.progress import say
+from symerge_dense.report.record_shapes import ROW_SHAPE, refuse_misshapen
 from symerge_dense.report.results import write_results
 from symerge_dense.report.seeds import spread
 
@@ -117,8 +119,9 @@ class RowStore:
             The row; None if there is none, the method failed, or the settings were others.
         """
         try:
-            found = json.loads(self._file(name).read_text("utf-8"))
+            found = parsed_json(self._file(name).read_bytes())
             row: Row = found["row"]
+            refuse_misshapen(row, ROW_SHAPE, "the row")
             if found["asked"] != asked or "error" in row:
                 return None
             changed = changed_settings(found.get("settings", {}), settings)

@@ -10,12 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from symerge_dense.evaluation.scores import Scores, scores_from_json, scores_to_json
+from symerge_dense.fileio import parsed_json
 from symerge_dense.pipeline.comparison.rows import changed_settings
 from symerge_dense.pipeline.config import to_json
 from symerge_dense.progress import say
+from symerge_dense.report.record_shapes import NUMBER, OPEN, refuse_misshapen
 from symerge_dense.report.results import write_results
 
 SEED_FORMAT = 1  # of the files
+
+
+SHAPE = {
+    "cost": {"seconds": NUMBER, "peak_memory_mb?": NUMBER},
+    "transferred": {"*": OPEN},
+    "layers?": str,
+    "gives?": str,
+    "block": str,
+    "data": str,
+    "encoder_passes": NUMBER,
+    "facts": dict,
+}
+"""Of what is saved of a ``SeedResult``, beside scores."""
 
 
 @dataclass
@@ -62,6 +77,7 @@ class SeedResult:
             ValueError: scores have another form.
             KeyError, TypeError, AttributeError: so has the rest.
         """
+        refuse_misshapen(found, SHAPE, "the result")
         read = {
             "scores": scores_from_json(found["scores"]),
             "also": {name: scores_from_json(scores) for name, scores in found["also"].items()},
@@ -105,7 +121,7 @@ class SeedStore:
         """
         path = self._file(name, seed)
         try:
-            found = json.loads(path.read_text("utf-8"))
+            found = parsed_json(path.read_bytes())
             why = _other(found, made_with)
             if not why:
                 return SeedResult.from_json(found["result"])

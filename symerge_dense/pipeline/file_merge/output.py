@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -42,7 +43,8 @@ def check_out(path: str, inputs: Iterable[str], overwrite: bool, shard_size: int
         raise ValueError(f"--out {out} must end in .safetensors, the only format that can be written in a stream.")
     for given in map(Path, inputs):
         folder = given if given.is_dir() else given.parent if given.name.endswith(INDEX) else None
-        if out.resolve() == given.resolve() or (folder is not None and out.resolve().parent == folder.resolve()):
+        target, source = os.path.realpath(out), os.path.realpath(given)  # resolve() fails for a link to itself
+        if target == source or (folder is not None and os.path.dirname(target) == os.path.realpath(folder)):
             raise ValueError(f"--out {out} is one of the inputs, or in the folder of one; choose another name.")
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder; name a file in it.")

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from symerge_dense.fileio import parsed_json
 from symerge_dense.merging.packed import restored
 from symerge_dense.merging.sources import SafetensorsSource, TensorSource, layouts, open_source
 from symerge_dense.models.weight_files import existing
@@ -81,7 +82,7 @@ def _record(path: str) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get("merge", "{}")
     try:
-        record = json.loads(text)
+        record = parsed_json(text)
         words = [record["prefix"], record["method"]]
         words += [file[key] for file in record[BASE] for key in ("file", "sha256")]
         whole = (
@@ -92,7 +93,7 @@ def _record(path: str) -> dict[str, Any]:
             and isinstance(record.get("base_key", ""), str)
             and isinstance(record.get("ema", False), bool)
         )
-    except (ValueError, KeyError, TypeError, RecursionError):  # no JSON, or of another structure
+    except (ValueError, KeyError, TypeError):  # no JSON, or of another structure
         whole = False
     if not whole:
         raise ValueError(refusal)

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from symerge_dense.fileio import parsed_json
 from symerge_dense.merging.packed_experts import Packing
 from symerge_dense.merging.restored_expert import RestoredExpert
 from symerge_dense.merging.sources import SafetensorsSource, open_source
@@ -61,7 +62,11 @@ def open_packed(path: str, base: str) -> dict[str, RestoredExpert]:
         )
     origin = open_source(base, record["prefix"], record.get("base_key"), record.get("ema", False))
     packing = Packing(record["bits"], record["shared_bits"], record["per"])
-    return {task: RestoredExpert(packing, origin, source, task, record["expert_prefix"]) for task in record["experts"]}
+    prefix = record["expert_prefix"]
+    try:
+        return {task: RestoredExpert(packing, origin, source, task, prefix) for task in record["experts"]}
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write_expert(path: str, base: str, task: str, out: str, shard_size: int | str | None = None) -> None:
@@ -141,10 +146,10 @@ def expert_record(path: str) -> dict[str, Any]:
     """
     texts = _texts(path)
     try:
-        record = json.loads(texts[ENTRY])
+        record = parsed_json(texts[ENTRY])
         version = record["format"]
         whole = type(version) is int and (version != FORMAT or _whole(record))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no JSON, or of another structure
+    except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, or of another structure
         whole = False
     if not whole:
         raise ValueError(f"{path} holds no packed experts, or a damaged record of them; write it by tools/pack.py.")
@@ -165,7 +170,7 @@ def _whole(record: dict[str, Any]) -> bool:
     return (
         min(len(entries), len(record[BASE])) > 0
         and all(isinstance(word, str) for word in words)
-        and all(isinstance(json.loads(entry["header"].get(KEY, "{}")), dict) for entry in entries)
+        and all(isinstance(parsed_json(entry["header"].get(KEY, "{}")), dict) for entry in entries)
         and isinstance(record.get("base_key", ""), str)
         and isinstance(record.get("ema", False), bool)
     )

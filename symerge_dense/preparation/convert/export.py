@@ -16,7 +16,7 @@ import numpy as np
 
 from symerge_dense.datasets.base import Array, DenseDataset
 from symerge_dense.datasets.targets import INVALID_LABEL, SHORTEST_NORMAL, known_depth, known_normals
-from symerge_dense.fileio import atomic_write, nearest_existing
+from symerge_dense.fileio import atomic_write, mapped_array, nearest_existing
 from symerge_dense.progress import Bar
 
 UNIT_TOLERANCE = 1e-5  # float32 vectors this close to length 1 stay as they are
@@ -84,9 +84,9 @@ def is_whole(path: Path, shape: tuple[int, ...]) -> bool:
         shape: that its array must have.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = mapped_array(path, "it is written again")
         size = path.stat().st_size
-    except (ValueError, EOFError, OSError):
+    except (ValueError, OSError):
         return False
     return (
         isinstance(array, np.memmap)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from symerge_dense.datasets.image_files import is_hidden
-from symerge_dense.fileio import write_text
+from symerge_dense.fileio import parsed_json, write_text
 from symerge_dense.preparation.convert.fingerprints import Entry, same
 
 MANIFEST_FORMAT = 1
@@ -40,7 +40,7 @@ def read_manifest(root: Path) -> Manifest | None:
     """
     path = root / NAME
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = parsed_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from symerge_dense.fileio import parsed_json
 from symerge_dense.pipeline.config import to_json
 from symerge_dense.progress import say
+from symerge_dense.report.record_shapes import OPEN, refuse_misshapen
 from symerge_dense.report.results import write_results
 
 CACHE_VERSION = 1
@@ -59,7 +61,8 @@ class RunCache:
         """
         path = self.file(kind, asked)
         try:
-            kept = json.loads(path.read_text("utf-8"))
+            kept = parsed_json(path.read_bytes())
+            refuse_misshapen(kept, {"numbers": {"*": OPEN}}, "the result")
             numbers, version = kept["numbers"], kept["version"]
             if version == CACHE_VERSION:
                 return {**kept, "numbers": {name: _number(value) for name, value in numbers.items()}}
