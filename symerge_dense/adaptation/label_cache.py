@@ -8,6 +8,7 @@ views are never used. Averages over several views have a folder of their own, wi
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -17,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dataset import default_collate
-from mmengine.dist import barrier, is_main_process
-from torch.utils.data import DataLoader, Subset
+from mmengine.dist import barrier, broadcast_object_list, get_rank, get_world_size, is_main_process
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.fileio import atomic_write, mapped_array, write_text
@@ -48,8 +50,8 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
     """Run every expert once on every image that it labels; labels that the folder already holds are kept.
 
     Files: ``<task>.npy`` float16 (images, C, h, w) and ``<task>.json``; of several views also ``<task>.variance.npy``
-    float32 (images, 1, h, w). A row of an image that the expert does not label (``labels_of`` of its pool) is 0. The
-    main process writes, others wait.
+    float32 (images, 1, h, w). A row of an image that the expert does not label (``labels_of`` of its pool) is 0.
+    Processes share out the images; the files are those of one.
 
     Args:
         experts: {task: expert}.
@@ -71,20 +73,11 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
         height, width = pool.image(0).shape[-2:]
         for task, expert in experts.items():
             check_views(views, expert.backbone, {task: expert.tasks[task]}, (height, width))
-    if is_main_process():
-        place.mkdir(parents=True, exist_ok=True)
-        images = pool.fingerprint
-        for task, expert in experts.items():
-            asked: dict[str, Any] = {} if views is None else {"views": views.spec}
-            asked |= _images_of(pool, task)
-            record = json.dumps({"expert": state_hash(expert.state_dict()), "pool": images, **asked})
-            paths, about = _files(place, task, views), place / f"{task}.json"
-            if about.exists() and about.read_bytes() == record.encode() and all(_is_whole(p, len(pool)) for p in paths):
-                continue
-            about.unlink(missing_ok=True)  # a record never stands beside labels that it does not describe
-            with evaluating(expert):
-                _predict(task, expert, pool, paths, batch_size, views)
-            write_text(about, record)
+    for task in _missing(experts, pool, place, views):
+        with evaluating(experts[task]):
+            _predict(task, experts[task], pool, _files(place, task, views), batch_size, views)
+        if is_main_process():
+            write_text(place / f"{task}.json", _record(task, experts[task], pool, views))
     barrier()
     return place
 
@@ -96,6 +89,28 @@ def _is_whole(path: Path, images: int) -> bool:
     except (OSError, ValueError):
         return False
     return array.ndim == DIMENSIONS and len(array) == images and array.dtype.kind == "f"
+
+
+def _missing(experts: Experts, pool: Unlabelled, place: Path, views: Views | None) -> list[str]:
+    """The tasks without the labels that are asked for, as the main process finds them."""
+    found: list[str] = []
+    if is_main_process():
+        place.mkdir(parents=True, exist_ok=True)
+        for task, expert in experts.items():
+            paths, about = _files(place, task, views), place / f"{task}.json"
+            same = about.exists() and about.read_bytes() == _record(task, expert, pool, views).encode()
+            if not same or not all(_is_whole(path, len(pool)) for path in paths):
+                about.unlink(missing_ok=True)  # a record never stands beside labels that it does not describe
+                found.append(task)
+    told = [found]
+    broadcast_object_list(told)
+    return told[0]
+
+
+def _record(task: str, expert: MultiTaskModel, pool: Unlabelled, views: Views | None) -> str:
+    asked: dict[str, Any] = {} if views is None else {"views": views.spec}
+    asked |= _images_of(pool, task)
+    return json.dumps({"expert": state_hash(expert.state_dict()), "pool": pool.fingerprint, **asked})
 
 
 def _images_of(pool: Unlabelled, task: str) -> dict[str, str]:
@@ -121,28 +136,42 @@ def _files(folder: Path, task: str, views: Views | None) -> list[Path]:
 def _predict(
     task: str, expert: MultiTaskModel, pool: Unlabelled, paths: Sequence[Path], batch_size: int, views: Views | None
 ) -> None:
-    """Write one expert's answers for the whole pool, under temporary names until they are complete."""
-    device = next(expert.parameters()).device
-    stores: list[np.memmap[Any, Any]] = []
-    labelled = Subset(pool, np.flatnonzero(pool.labelled_by(task)).tolist())  # rows of the others stay 0
-    loader: DataLoader[Any] = DataLoader(labelled, batch_size, collate_fn=default_collate)
+    """Write one expert's answers for the whole pool, under temporary names until they are complete.
+
+    Every process answers whole batches in its turn, so that the answers do not depend on the number of processes.
+    """
+    labelled = np.flatnonzero(pool.labelled_by(task)).tolist()  # rows of the others stay 0
+    batches = [labelled[start : start + batch_size] for start in range(0, len(labelled), batch_size)]
+    own = batches[get_rank() :: get_world_size()]
+    loader: DataLoader[Any] = DataLoader(pool, batch_sampler=own, collate_fn=default_collate)
     title = f"labels of expert {task}" + ("" if views is None else f", {views}")
+    answers = (
+        (batch["index"].numpy(), _answers(task, expert, batch["image"], views)) for batch in track(loader, title)
+    )
+    first = next(answers, None)
     with ExitStack() as stack:
-        temporary = [stack.enter_context(atomic_write(path)) for path in paths]
-        for batch in track(loader, title):
-            image = batch["image"].to(device)
-            if views is None:
-                answers = [expert(image, mode="tensor")[task].half()]
-            else:
-                average, variance = average_of_views(expert, image, views, [task])[task]
-                answers = [average.half(), variance[:, None]]
-            arrays = [answer.cpu().numpy() for answer in answers]
-            if not stores:
-                stores = [_store(path, len(pool), array) for path, array in zip(temporary, arrays, strict=True)]
+        stores, told = list[np.memmap[Any, Any]](), list[list[Path]]([[]])
+        if is_main_process() and first is not None:
+            told[0] = [stack.enter_context(atomic_write(path)) for path in paths]
+            stores = [_store(path, len(pool), array) for path, array in zip(told[0], first[1], strict=True)]
+        broadcast_object_list(told)
+        if not is_main_process():
+            stores = [np.lib.format.open_memmap(path, "r+") for path in told[0]]
+        for index, arrays in itertools.chain([first] if first else [], answers):
             for store, array in zip(stores, arrays, strict=True):
-                store[batch["index"].numpy()] = array
+                store[index] = array
         for store in stores:
             store.flush()
+        barrier()  # before the files get their names
+
+
+def _answers(task: str, expert: MultiTaskModel, image: Tensor, views: Views | None) -> list[np.ndarray]:
+    """Labels of a batch, and their variance where there are several views."""
+    image = image.to(next(expert.parameters()).device)
+    if views is None:
+        return [expert(image, mode="tensor")[task].half().cpu().numpy()]
+    average, variance = average_of_views(expert, image, views, [task])[task]
+    return [average.half().cpu().numpy(), variance[:, None].cpu().numpy()]
 
 
 def _store(path: Path, images: int, array: np.ndarray) -> np.memmap[Any, Any]:

@@ -139,18 +139,21 @@ FINER = {"granularity": "channel", "coefficient_lr": 3e-2, "views": {"flip": Tru
 FINER |= {"averaging": "ema", "averaging_start": 0.5, "sharpness": 0.1, "warmup": 0.34}
 
 
-@pytest.mark.parametrize(("net", "schedule", "more"), [("CNN", "per_task", SLOW), ("VIT", "sum", FINER)])
-def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, net, schedule, more):
+@pytest.mark.parametrize(("count", "net", "schedule", "more"), [(2, "CNN", "per_task", SLOW), (4, "VIT", "sum", FINER)])
+def test_processes_equal_one_at_the_same_global_batch(tmp_path, count, net, schedule, more):
     options = {"statistics": "running", "schedule": schedule, **more}
-    one, _ = adapt_tiny(tmp_path / "one", spec=getattr(tiny, net), **options)
-    words = [tmp_path / "two", "--launcher", "pytorch", f"net={net!r}"]
+    alone, _ = adapt_tiny(tmp_path / "one", spec=getattr(tiny, net), **options)
+    words = [tmp_path / "many", "--launcher", "pytorch", f"net={net!r}"]
     words += [f"{key}={value!r}" for key, value in options.items()]
-    ranks = [Python(SCRIPT, *words, env=ENV | given) for given in torchrun_environments(2)]
-    for rank in ranks:
+    for rank in [Python(SCRIPT, *words, env=ENV | given) for given in torchrun_environments(count)]:
         rank.printed()
-    two = load_file(tmp_path / "two" / "end.safetensors")
-    for name, value in state(one).items():
-        torch.testing.assert_close(value, two[name], rtol=1e-3, atol=2e-5, msg=lambda text, name=name: name + text)
+    found = load_file(tmp_path / "many" / "end.safetensors")
+    for name, value in state(alone).items():
+        torch.testing.assert_close(value, found[name], rtol=1e-3, atol=2e-5, msg=lambda text, name=name: name + text)
+    labels = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one" / "labels").rglob("*.npy")]
+    assert len(labels) == 6, "a file of labels per task, and one of their variance"
+    for path in labels:
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "many" / path).read_bytes()
 
 
 class Poisoned(tiny.TinySet):
