@@ -91,7 +91,10 @@ def test_noise_is_of_the_predicted_variance_and_the_mean_is_what_is_kept():
         quiet = student.distances(IMAGE, {})["depth"].item()
     mean = sum((a - b).abs().mean().item() for a, b in zip(kept, wanted, strict=True)) / 4
     assert quiet == pytest.approx(mean, rel=0.05)
-    assert noisy > quiet + 0.2  # E|e| of N(0, 1) is 0.8, at a variance of 1
+    with torch.no_grad():
+        sizes = [level.square().mean().sqrt().item() for level in student.model.eval().features(probe_image(shared()))]
+    assert list(student.units.values()) == pytest.approx(sizes, rel=1e-5)
+    assert noisy > quiet + 0.2 * sum(sizes) / len(sizes)  # E|e| of N(0, 1) is 0.8, in units of the level
 
 
 def test_noise_depends_on_seed_and_step_alone():

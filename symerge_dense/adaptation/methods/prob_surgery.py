@@ -2,6 +2,8 @@
 
 z' = z - (mu + sigma * e), e ~ N(0, 1), with mu = M h, log sigma^2 = S h, h = relu(D z), per task; minimise
 ||z' - z_expert||_1 + w KL(N(mu, sigma^2) || N(0, 1)) over D, M and S. At inference z' = z - mu, the expectation.
+The paper corrects one embedding. Feature levels differ in size, some a hundredfold, so noise and prior are in units
+of each.
 Wei et al., Representation Surgery in Model Merging with Probabilistic Modeling, ICML 2025,
 https://proceedings.mlr.press/v267/wei25c.html
 """
@@ -22,6 +24,7 @@ from symerge_dense.adaptation.methods.surgery import Surgery, SurgeryStudent, me
 from symerge_dense.adaptation.options import SyMergeOptions
 from symerge_dense.adaptation.student import Groups, Student
 from symerge_dense.merging.arguments import check_within
+from symerge_dense.models.modes import evaluating
 from symerge_dense.registry import ADAPTIVE_METHODS
 
 
@@ -43,12 +46,21 @@ class ProbSurgeryStudent(SurgeryStudent):
         options: of the adaptation.
         lr: learning rate of adapters and variances.
         kl_weight: w.
+        units: {feature level: root mean square of its features}.
         seed: of the noise; that of a step depends on its number and the process, so that a resumed run draws the same.
     """
 
-    def __init__(self, model: TaskAdapted, options: SyMergeOptions, lr: float, kl_weight: float, seed: int) -> None:
+    def __init__(
+        self,
+        model: TaskAdapted,
+        options: SyMergeOptions,
+        lr: float,
+        kl_weight: float,
+        units: Mapping[int, float],
+        seed: int,
+    ) -> None:
         super().__init__(model, options, {"adapters": lr})
-        self.lr, self.kl_weight, self.seed, self._iteration = lr, kl_weight, seed, 0
+        self.lr, self.kl_weight, self.units, self.seed, self._iteration = lr, kl_weight, dict(units), seed, 0
         self.spreads = nn.ModuleDict(
             {
                 task: nn.ParameterDict(
@@ -89,10 +101,10 @@ class ProbSurgeryStudent(SurgeryStudent):
             code = adapter.code(features[level])
             mean = adapter.along(code, adapter.up).float()
             log_variance = adapter.along(code, self.spreads.get_parameter(f"{task}.{level}")).float()
-            noise = torch.randn(mean.shape, generator=self._noise, device=mean.device)
-            sampled = features[level].float() - mean - noise * (0.5 * log_variance).exp()
+            noise, unit = torch.randn(mean.shape, generator=self._noise, device=mean.device), self.units[level]
+            sampled = features[level].float() - mean - unit * noise * (0.5 * log_variance).exp()
             distance = mean_distance([sampled], [wanted[level]], own)
-            losses.append(distance + self.kl_weight * counts * divergence(mean[chosen], log_variance[chosen]))
+            losses.append(distance + self.kl_weight * counts * divergence(mean[chosen] / unit, log_variance[chosen]))
         return torch.stack(losses).mean()
 
 
@@ -101,7 +113,7 @@ class ProbSurgery(Surgery):
     """Surgery with sampled corrections; the network at the end is Surgery's, of a higher rank.
 
     Rank 128, weight 1e-4 and Adam at 1e-3 without decay are those of the public code. As there, the variance is 1 at
-    first. Every position of a feature map has its own noise.
+    first, here in units of a level's mean square over one image. Every position of a feature map has its own noise.
 
     Args:
         rank: of the adapters.
@@ -119,8 +131,11 @@ class ProbSurgery(Surgery):
         self.kl_weight = check_within(self.name, "kl_weight", kl_weight, "[0, inf)", "the weight of a loss")
 
     def student(self, context: AdaptationContext) -> Student:
-        network = TaskAdapted(initial_merge(context), probe_image(context), self.rank, context.seed)
-        return ProbSurgeryStudent(network, self.options(context), self.lr, self.kl_weight, context.seed)
+        image = probe_image(context)
+        network = TaskAdapted(initial_merge(context), image, self.rank, context.seed)
+        with torch.no_grad(), evaluating(network):
+            units = {level: float(found.square().mean().sqrt()) for level, found in enumerate(network.features(image))}
+        return ProbSurgeryStudent(network, self.options(context), self.lr, self.kl_weight, units, context.seed)
 
     def note(self, context: AdaptationContext) -> str:
         return "an adapter per feature level; the mean corrections are kept at inference"
