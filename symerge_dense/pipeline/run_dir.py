@@ -4,6 +4,7 @@ work_dirs/<config>/<date-time>/      run.json (what was asked), results.json, hi
     labels/  checkpoints/            expert predictions; states to resume from
     merged.safetensors               the merged multi-task model; coefficients.safetensors what was learned
     panels.png coefficients.png curves.png   panels/ has every picture of panels.png alone
+    .run.lock                        who works here, while somebody does
 work_dirs/experts/<config>/          base-<fingerprint>.safetensors, <task>-<fingerprint>.safetensors
 """
 
@@ -19,6 +20,7 @@ from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
 from symerge_dense.fileio import parsed_json, write_text
 from symerge_dense.pipeline.config import RunConfig, by_name
+from symerge_dense.pipeline.run_lock import LOCK
 from symerge_dense.report.differences import leaves
 
 ROOT = Path("work_dirs")
@@ -86,7 +88,7 @@ def open_run(folder: Path, config: Recorded, resume: bool) -> Path:
             cannot be written.
     """
     record, asked = folder / "run.json", config.record
-    exists = record.exists() and (resume or any(path != record for path in folder.iterdir()))  # alone: nothing was done
+    exists = record.exists() and (resume or _names(folder) != {record.name})  # alone: nothing was done
     barrier()
     if exists and not resume:
         raise ValueError(f"{folder} already holds a run; add --resume to go on with it, or choose another --work-dir.")
@@ -149,12 +151,17 @@ def _asked_before(record: Path) -> dict[str, Any]:
     return dict(before)
 
 
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {LOCK}
+
+
 def abandon(folder: Path) -> None:
     """Remove the folder of a run that failed before it wrote anything but its config.
 
     Args:
         folder: of the run.
     """
-    if is_main_process() and [path.name for path in folder.iterdir()] == ["run.json"]:
+    if is_main_process() and _names(folder) == {"run.json"}:
         (folder / "run.json").unlink()
+        (folder / LOCK).unlink(missing_ok=True)
         folder.rmdir()

@@ -35,6 +35,7 @@ from symerge_dense.pipeline.config import RunConfig, to_json
 from symerge_dense.pipeline.expert_store import ExpertStore
 from symerge_dense.pipeline.run_checks import check_run, held_out_count
 from symerge_dense.pipeline.run_info import Stages, parameters, peak_memory_mb, run_facts
+from symerge_dense.pipeline.run_lock import alone_in
 from symerge_dense.pipeline.run_pictures import Panels, draw_learning
 from symerge_dense.progress import console
 from symerge_dense.registry import ADAPTIVE_METHODS, TASKS
@@ -286,9 +287,10 @@ def train(
         console.print(f"{folder} is complete.")
         print_record(results, console)
         return results
-    try:
-        return TrainRun(config, folder, launcher, resume, amp, train_experts, images, pictures).run()
-    except Exception:
-        if not resume:
-            run_dir.abandon(folder)
-        raise
+    with alone_in(folder):
+        try:
+            return TrainRun(config, folder, launcher, resume, amp, train_experts, images, pictures).run()
+        except Exception:
+            if not resume:
+                run_dir.abandon(folder)
+            raise

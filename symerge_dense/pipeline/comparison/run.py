@@ -16,6 +16,7 @@ from symerge_dense.pipeline import run_dir
 from symerge_dense.pipeline.comparison.comparison import Comparison
 from symerge_dense.pipeline.comparison.methods import Adaptive, Candidate
 from symerge_dense.pipeline.config import RunConfig
+from symerge_dense.pipeline.run_lock import alone_in
 from symerge_dense.progress import Bar, console, silent
 from symerge_dense.report.comparison_files import FILES, print_comparison
 
@@ -46,15 +47,16 @@ def compare_methods(
         check_place(on)
     named = dataclasses.replace(config, name=f"{config.name}_compare")
     folder = run_dir.open_run(run_dir.choose(named, work_dir, resume), config, resume)
-    try:
-        comparison = Comparison(config, folder, **how)
-        if on is not None:
-            spread(comparison, on)
-        record = comparison.run()
-    except Exception:
-        if not resume:
-            run_dir.abandon(folder)
-        raise
+    with alone_in(folder):
+        try:
+            comparison = Comparison(config, folder, **how)
+            if on is not None:
+                spread(comparison, on)
+            record = comparison.run()
+        except Exception:
+            if not resume:
+                run_dir.abandon(folder)
+            raise
     print_comparison(record, console)
     console.print(f"In {folder}: {', '.join(FILES)}")
     return record
