@@ -178,6 +178,19 @@ def to_rgb(image: Image.Image) -> Pixels:
     return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
+def check_sums(data: bytes) -> None:
+    """Look over the checksums of a PNG file, which Pillow decodes whether they are right or not. Others have none.
+
+    Args:
+        data: a file that Pillow knows.
+
+    Raises:
+        SyntaxError, OSError, EOFError, struct.error: one is wrong, or the file is cut off: of ``DAMAGE``.
+    """
+    if (header := Image.open(io.BytesIO(data))).format == "PNG":
+        header.verify()
+
+
 def _by_opencv(data: bytes, header: Image.Image | None) -> Pixels | None:
     flags = cv2.IMREAD_COLOR if header is None else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -210,10 +223,12 @@ def read_image(path: str | Path) -> Pixels:
     pixels: Pixels | None = None
     try:
         if header is not None and (header.mode in ALPHA or "transparency" in header.info):
+            check_sums(data)
             pixels = to_rgb(header)
         elif not _cut_off(data):
             pixels = _by_opencv(data, header)
             if pixels is None and header is not None:
+                check_sums(data)
                 pixels = to_rgb(header)
     except DAMAGE:
         pixels = None

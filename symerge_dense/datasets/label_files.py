@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from symerge_dense.datasets.image_files import DAMAGE, opened
+from symerge_dense.datasets.image_files import DAMAGE, check_sums, opened
 from symerge_dense.fileio import BAD_HEADER, mapped_array, optional_import
 
 Array = NDArray[Any]
@@ -82,6 +82,7 @@ def _picture(path: Path, key: str | None) -> Array:
     data = path.read_bytes()
     header = opened(path, io.BytesIO(data))
     if header is not None and header.mode in PALETTES:
+        check_sums(data)
         return np.array(header)
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if stored is not None:
@@ -89,6 +90,7 @@ def _picture(path: Path, key: str | None) -> Array:
         return np.ascontiguousarray(stored[..., [2, 1, 0, *range(3, stored.shape[2])]] if colours else stored)
     if header is None:
         raise _Explained(f"{path}: not a readable picture; replace it.")
+    check_sums(data)
     return np.array(header)
 
 

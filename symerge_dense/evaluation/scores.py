@@ -43,7 +43,7 @@ def scores_from_json(data: Mapping[str, Any]) -> Scores:
     """
     try:
         return {task: {name: _metric(entry) for name, entry in metrics.items()} for task, metrics in data.items()}
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(
             f"scores {str(data)[:200]!r} must be {{task: {{metric: {{'value': number or null, "
             f"'higher_is_better': true or false}}}}}}; write them with scores_to_json."

@@ -79,7 +79,7 @@ class OnnxModel:
             {task: raw output (N,C,H,W) float32}; of a file with decided outputs, what ``task.decide`` gives.
 
         Raises:
-            ValueError: the graph takes no images of this shape.
+            ValueError: the graph takes no images of this shape, or fails on them.
         """
         sides = tuple(images.shape[1:])
         if any(isinstance(side, int) and side != given for side, given in zip(self._shape[1:], sides, strict=True)):
@@ -90,13 +90,17 @@ class OnnxModel:
         pixels = images.detach().cpu()
         pixels = pixels.round().clamp(0, 255).byte() if self._type is np.uint8 else pixels.float()
         chunks = pixels.contiguous().split(self._shape[0] if isinstance(self._shape[0], int) else len(pixels))
-        found = [self.session.run(list(self.tasks), {self._input: chunk.numpy()}) for chunk in chunks]
+        try:
+            found = [self.session.run(list(self.tasks), {self._input: chunk.numpy()}) for chunk in chunks]
+        except Exception as error:  # a graph may be well formed, and fail on what it computes
+            first = str(error).splitlines()[0][:200]
+            raise ValueError(f"{self.path} fails when it is run ({first}); {NO_MODEL}, or write it again.") from error
         return {name: torch.from_numpy(np.concatenate(rows)) for name, *rows in zip(self.tasks, *found, strict=True)}
 
     # -- what the file says -----------------------------------------------------------------------------------------
     def _described(self) -> dict[str, Any]:
-        text = self.session.get_modelmeta().custom_metadata_map.get(KEY, "")
         try:
+            text = self.session.get_modelmeta().custom_metadata_map.get(KEY, "")
             record = parsed_json(text) if len(text) <= MOST_TEXT else None
         except ValueError:
             record = None

@@ -50,6 +50,12 @@ class RestoredExpert(Mapping[str, Tensor]):
         }
 
     def __getitem__(self, name: str) -> Tensor:
+        try:
+            return self._restored(name)
+        except ValueError as error:
+            raise ValueError(f"{getattr(self._packed, 'where', self._task)}: {error}") from error
+
+    def _restored(self, name: str) -> Tensor:
         inner = name.removeprefix(self._prefix) if name.startswith(self._prefix) else None
         like = None if inner is None else self._base.get(inner)
         kept = f"kept.{self._task}.{name}"

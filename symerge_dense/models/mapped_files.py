@@ -66,6 +66,7 @@ class SafetensorsSource(Mapping[str, Tensor]):
 
     def __init__(self, *paths: str | Path, prefix: str = "") -> None:
         self.prefix = prefix
+        self.where = ", ".join(map(str, paths))  # for messages
         self.layouts: dict[str, TensorLayout] = {}
         # Mapped all at once: objects that stay, allocated between large results, would fragment memory.
         self._mapped: dict[str, Tensor] = {}

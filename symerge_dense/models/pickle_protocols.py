@@ -38,6 +38,8 @@ def in_known_protocol(path: Path) -> Path | io.BytesIO:
         copy = io.BytesIO()
         with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as rewritten:
             for entry in archive.namelist():
+                if not entry:
+                    raise ValueError("an entry has no name")
                 rewritten.writestr(entry, _translated(io.BytesIO(content)) if entry == name else archive.read(entry))
     copy.seek(0)
     return copy
@@ -59,6 +61,19 @@ def too_old(path: Path) -> int | None:
         return _oldest(parts[-1]) if any(value == MAGIC for _, value, _ in parts[0]) else None
     except (ValueError, StopIteration, zipfile.BadZipFile, MemoryError):
         return None
+
+
+def has_memory(count: int) -> bool:
+    """Whether the system grants so many bytes, none of which is touched: else a length in a file is not at fault.
+
+    Args:
+        count: number of bytes.
+    """
+    try:
+        bytearray(count)
+    except MemoryError:
+        return False
+    return True
 
 
 def _oldest(operations: list[tuple[Any, Any, int | None]]) -> int | None:

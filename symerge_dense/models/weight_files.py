@@ -19,7 +19,7 @@ from torch import Tensor
 
 from symerge_dense.fileio import parsed_json
 from symerge_dense.models.file_kinds import DAMAGED_ZIP, container_of
-from symerge_dense.models.pickle_protocols import in_known_protocol, too_old
+from symerge_dense.models.pickle_protocols import has_memory, in_known_protocol, too_old
 
 SHOWN = 10  # names printed per list of a message
 # What Python's own readers of zip files and pickles say of a damaged file; OSError: of a place before its start.
@@ -78,8 +78,10 @@ def read_plain(path: str | Path, mapped: bool = False) -> Any:
             readable = io.BytesIO(path.read_bytes())
         mapped = mapped and zipped and isinstance(readable, Path)
         return torch.load(readable, map_location="cpu", weights_only=True, mmap=mapped)
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        if not has_memory(2 * path.stat().st_size):
+            raise
+        raise _refusal(path, ValueError("it asks for more memory than it has bytes")) from error
     except Exception as error:  # the type depends on where the reader stumbles: RuntimeError, EOFError, pickle's own
         raise _refusal(path, error) from error
 

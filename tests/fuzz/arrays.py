@@ -238,9 +238,14 @@ READERS = [
     Reader("photo", "png", any_picture, picture),
     Reader("picture of a listed set", "png", pictures(".png", RGB, palette(), GREY), read_picture),
     Reader("class map", "png", pictures(".png", palette(), GREY, DEEP), read_class_map),
-    Reader("photo .png, its bytes", "bytes", pictures(".png", RGB), read_image, digest, share=0.5),
-    Reader("label .png, its bytes", "bytes", pictures(".png", GREY, DEEP), read_label, digest, share=0.5),
+    Reader(
+        "photo .png, its bytes", "bytes", pictures(".png", RGB, RGBA, palette(), GREY), read_image, digest, share=0.5
+    ),
+    Reader("label .png, its bytes", "bytes", pictures(".png", GREY, DEEP, palette()), read_label, digest, share=0.5),
     Reader("class map, its bytes", "bytes", pictures(".png", palette()), read_class_map, digest, share=0.5),
+    Reader(
+        "picture of a listed set, its bytes", "bytes", pictures(".png", RGB, palette()), read_picture, digest, share=0.5
+    ),
     Reader("photo .jpg", "bytes", pictures(".jpg", RGB, GREY), picture),
     Reader("video", "bytes", film, read_film, share=0.3),
     Reader(".mat", "bytes", mat, lambda path: read_mat(path, "depth")),

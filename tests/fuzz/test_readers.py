@@ -173,6 +173,38 @@ def test_an_index_of_some_of_its_shards_is_half_a_network(tmp_path):
     assert attempt(json.dumps(index).encode()) == "refused"
 
 
+@pytest.mark.parametrize(
+    "name", ["label .png, its bytes", "class map, its bytes", "picture of a listed set, its bytes"]
+)
+def test_pictures_whose_checksum_is_wrong(name, tmp_path):
+    """Pillow decodes grey and palette pictures whether it is right or not."""
+    attempt = trial(name, tmp_path)
+    for content in attempt.files:
+        assert attempt(content[:-13] + bytes([content[-13] ^ 1]) + content[-12:]) == "refused"
+
+
+def test_an_archive_whose_checksum_is_wrong(tmp_path):
+    """It stands behind the last member, where nobody looks who has all members."""
+    attempt = trial("normals_gt.tgz, its bytes", tmp_path)
+    assert attempt(attempt.files[0][:-5] + b"\x55" + attempt.files[0][-4:]) == "refused"
+
+
+def test_a_checkpoint_with_a_nameless_entry(tmp_path):
+    attempt = trial("checkpoint .pth", tmp_path)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(attempt.files[2])) as source, zipfile.ZipFile(stream, "w") as target:
+        for entry in source.namelist():
+            target.writestr(zipfile.ZipInfo("\x00" if entry.endswith("version") else entry), source.read(entry))
+    assert attempt(stream.getvalue()) == "refused"
+
+
+def test_a_length_that_no_memory_has(tmp_path):
+    """Of a text in a checkpoint of before PyTorch 1.6."""
+    attempt = trial("checkpoint before PyTorch 1.6", tmp_path)
+    content = attempt.files[0].replace(b"X\x0b\x00\x00\x00conv.weight", b"X\xff\xff\xff\x7fconv.weight")
+    assert content != attempt.files[0] and attempt(content) == "refused"
+
+
 def test_a_picture_of_very_many_pixels(tmp_path):
     attempt = trial("photo", tmp_path)
     content = attempt.files[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
 import tarfile
@@ -120,6 +121,9 @@ def decode_normals(image: NDArray[np.uint8], mask: NDArray[Any] | None = None) -
 # -- the archive, or the folder unpacked from it ----------------------------------------------------------------------
 FOLDER, ARCHIVE = "normals_gt", "normals_gt.tgz"
 URL = "https://web.archive.org/web/20220412033406/https://cs.nyu.edu/~deigen/dnl/normals_gt.tgz"
+# What Python says of a damaged archive; MemoryError: of a name that is said to be longer than memory.
+DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, MemoryError)
+BLOCK = 1 << 20  # bytes read at once
 LARGEST = 8 * 2**30  # bytes unpacked; the pictures of 1449 frames take less than a fifth of it
 
 
@@ -145,9 +149,10 @@ def normals_folder(root: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=root, prefix=f".{FOLDER}-") as temporary:
             unpacked = _unpack(archive, Path(temporary))
             _move(unpacked, folder)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except DAMAGED as error:
         raise ValueError(
-            f"{archive}: cannot be unpacked into {root} ({error}). Fetch it again from {URL}, or unpack it by hand."
+            f"{archive}: cannot be unpacked into {root} ({error or type(error).__name__}). Fetch it again from "
+            f"{URL}, or unpack it by hand."
         ) from error
     return folder
 
@@ -163,9 +168,19 @@ def _unpack(archive: Path, into: Path) -> Path:
             raise tarfile.TarError(f"it would unpack to more than {LARGEST >> 30} GB")
         for member in track(members, f"unpacking {ARCHIVE}", len(members)):
             file.extract(member, into, filter="data")  # raises for a path outside the folder
+        _read_to_the_end(file)
     if not all((into / FOLDER / part).is_dir() for part in ("normals", "masks")):
         raise tarfile.TarError(f"it does not hold {FOLDER}/normals and {FOLDER}/masks")
     return into / FOLDER
+
+
+def _read_to_the_end(file: tarfile.TarFile) -> None:
+    """The checksum of a compressed archive stands behind the last member, and is compared when it is reached."""
+    stream, left = file.fileobj, LARGEST
+    while stream is not None and (block := stream.read(BLOCK)):
+        left -= len(block)
+        if left < 0:
+            raise tarfile.TarError(f"it would unpack to more than {LARGEST >> 30} GB")
 
 
 def _move(unpacked: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from symerge_dense.datasets.image_files import DAMAGE
+from symerge_dense.datasets.image_files import DAMAGE, check_sums
 from symerge_dense.datasets.mtan_layout import REMEDY
 from symerge_dense.datasets.targets import INVALID_LABEL
 from symerge_dense.fileio import optional_import
@@ -17,7 +18,9 @@ from symerge_dense.fileio import optional_import
 
 def _pixels(path: Path, wanted: Literal["RGB", "ids"]) -> NDArray[Any]:
     try:
-        with Image.open(path) as picture:
+        data = path.read_bytes()
+        check_sums(data)
+        with Image.open(io.BytesIO(data)) as picture:
             # The ids are the palette's indices, not its colours; only Pillow gives them.
             return np.array(picture.convert("RGB") if wanted == "RGB" else picture)
     except FileNotFoundError:

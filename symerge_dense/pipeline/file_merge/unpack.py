@@ -71,7 +71,11 @@ class FileUnpack:
 
     def _tensors(self, base: TensorSource, source: TensorSource) -> Iterator[tuple[str, Any]]:
         for name in track(list(base), f"unpacking {self.task}"):
-            yield name, restored(base, source, self.task, name)
+            try:
+                tensor = restored(base, source, self.task, name)
+            except ValueError as error:
+                raise ValueError(f"{self.packed}: {error}") from error
+            yield name, tensor
 
 
 def _record(path: str) -> dict[str, Any]:
