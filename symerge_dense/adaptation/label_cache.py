@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +29,7 @@ from symerge_dense.models.checkpoint import state_hash
 from symerge_dense.models.modes import evaluating
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.views import Views, average_of_views, check_views
-from symerge_dense.progress import track
+from symerge_dense.progress import say, track
 
 Experts = Mapping[str, MultiTaskModel]
 DIMENSIONS = 4  # of the files: image, channel, row, column
@@ -64,7 +65,8 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
         The folder of the files: ``labels_folder(folder, views)``.
 
     Raises:
-        ValueError: the pool is empty, a task has no average of several views, or a network does not take their sizes.
+        ValueError: the pool is empty, a task has no average of several views, a network does not take their sizes, or
+            the disk is too small.
     """
     if len(pool) == 0:
         raise ValueError("the unlabelled pool is empty: point data.unlabelled at a set with images.")
@@ -152,6 +154,7 @@ def _predict(
     with ExitStack() as stack:
         stores, told = list[np.memmap[Any, Any]](), list[list[Path]]([[]])
         if is_main_process() and first is not None:
+            _check_space(task, sum(array[0].nbytes for array in first[1]) * len(pool), paths[0].parent)
             told[0] = [stack.enter_context(atomic_write(path)) for path in paths]
             stores = [_store(path, len(pool), array) for path, array in zip(told[0], first[1], strict=True)]
         broadcast_object_list(told)
@@ -163,6 +166,17 @@ def _predict(
         for store in stores:
             store.flush()
         barrier()  # before the files get their names
+
+
+def _check_space(task: str, size: int, folder: Path) -> None:
+    """Say how large the files of a task will be; ValueError where the disk is smaller."""
+    free, needed = shutil.disk_usage(folder).free, f"{size / 2**20:.1f} MiB"
+    if size > free:
+        raise ValueError(
+            f"{folder}: the labels of {task} take {needed}, and {free / 2**20:.1f} are free; make room, give fewer "
+            "images, or keep no labels: adaptation.labels='online'."
+        )
+    say(f"labels of {task}: {needed} in {folder}")
 
 
 def _answers(task: str, expert: MultiTaskModel, image: Tensor, views: Views | None) -> list[np.ndarray]:

@@ -1,6 +1,8 @@
 """Labels of several views: written once, never taken for those of others, learned from like any label."""
 
+import shutil
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,3 +105,17 @@ def test_the_adaptation_learns_from_the_averages_cached_or_asked_in_every_step(t
     mine, theirs = cached.merge.coefficients.detach(), online.merge.coefficients.detach()
     assert float((mine - 0.3).abs().max()) > 0.02
     assert float((mine - theirs).abs().median()) < 1e-4  # what float16 does to a label
+
+
+def test_labels_that_the_disk_cannot_hold_are_refused_before_they_are_written(
+    tmp_path, experts, pool, monkeypatch, capsys
+):
+    size = sum(path.stat().st_size for path in write_labels(experts, pool, tmp_path / "whole", 2).glob("depth.npy"))
+    row = size - 128  # without the header
+    assert f"labels of depth: {row / 2**20:.1f} MiB in {tmp_path / 'whole'}" in capsys.readouterr().out.replace(
+        "\n", ""
+    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=row - 1))
+    with pytest.raises(ValueError, match=r"the labels of depth take .* are free; make room, give fewer images, or"):
+        write_labels({"depth": experts["depth"]}, pool, tmp_path / "full", 2)
+    assert not list((tmp_path / "full").iterdir())

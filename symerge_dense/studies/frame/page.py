@@ -98,14 +98,12 @@ def verdicts(found: list[tuple[Path, dict[str, Any]]]) -> str:
     """
     lines = [["study", "claim", "paper", "ours", "verdict", "cost", "command"]]
     for folder, record in found:
-        findings = record["verdict"]["findings"]
-        first = next(iter(findings.items()), None)
         lines.append(
             [
                 f"[{record['name']}](#{anchor(record)})",
                 record["claim"],
                 record["paper"] or UNDEFINED,
-                UNDEFINED if first is None else f"{first[0]}: {_ours(first[1])}",
+                record["verdict"]["reason"],
                 f"**{record['verdict']['outcome']}**",
                 cost(folder),
                 f"`{record['command']}`",
@@ -160,11 +158,3 @@ def cost(folder: Path) -> str:
         return UNDEFINED
     found = read_json(path, COSTS_FILE)
     return f"{found['seconds'] / 60:.0f} min without experts, {found['device']}"
-
-
-def _ours(found: Mapping[str, Any]) -> str:
-    if found["mean"] is None:
-        return UNDEFINED
-    if found["low"] is None:
-        return f"{found['mean']:+.2f}"
-    return f"{found['mean']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
