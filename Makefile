@@ -3,6 +3,7 @@
 # make gpu: what only a GPU can tell, in some 8 minutes; figures in work_dirs/gpu and docs/benchmarks.md.
 # make bench: benchmarks of some 12 minutes, added to docs/benchmarks.md.
 # make fuzz: 100,000 damaged files for all readers, some 15 minutes; docs/robustness.md has what came out.
+# make torture: jobs killed at 50 random moments and resumed, some 10 minutes.
 # make lock: requirements.lock anew, with hashes, after a change of constraints.txt.   make sbom: what is installed, and its licences.
 # More arguments go through ARGS:  make test ARGS="-k heatmap"    make demo ARGS="--help"
 # Tests run in two processes where there are two cores. WORKERS says otherwise:  make test WORKERS=0 ARGS=--pdb
@@ -19,7 +20,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscop
 # mmcv asks for opencv-python, albumentations for opencv-python-headless: they install the same files. The latter stays.
 ONE_OPENCV := $(BIN)/python -m pip install -q --force-reinstall --no-deps -c constraints.txt opencv-python-headless
 
-.PHONY: install demo test coverage lint check docs bench gpu fuzz lock sbom clean
+.PHONY: install demo test coverage lint check docs bench gpu fuzz torture lock sbom clean
 
 install: $(STAMP)
 
@@ -76,6 +77,9 @@ gpu: $(STAMP)
 
 fuzz: $(STAMP)
 	PYTHONPATH=.:tests $(BIN)/python -m fuzz.campaign $(ARGS)
+
+torture: $(STAMP)
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m faults.torture $(ARGS)
 
 # Tools of a release, apart from the package's own environment, which they describe.
 RELEASE := .venv-release/bin

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
 import re
+import shutil
+import socket
 import stat
 import tokenize
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,7 +26,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     The folder is made where it is missing. The file gets the permissions of the process's umask, whichever library
     wrote it. If the block raises, ``path`` stays as it was, and the temporary file and the folders that were made for
-    it are removed.
+    it are removed. What a killed process left in the folder is removed, too.
 
     Args:
         path: file to write.
@@ -30,7 +34,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid4().hex}.part")
+    temporary = _temporary(target)
     try:
         permissions = _permissions(temporary)
         yield temporary
@@ -42,6 +46,86 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             for folder in made:
                 with suppress(OSError):  # something else is in there by now
                     folder.rmdir()
+
+
+@contextmanager
+def temporary_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty hidden folder beside ``path``; it is gone when the block ends, with what is left in it.
+
+    What a killed process left beside ``path`` is removed, too.
+
+    Args:
+        path: of what is made in the folder, and then moved to this place.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = _temporary(target)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# -- what killed processes leave --------------------------------------------------------------------------------------
+TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{12}\.\w+|\..+\.[0-9a-f]{32}\.part")
+_tidied: set[Path] = set()
+
+
+def _temporary(target: Path) -> Path:
+    """A hidden name beside ``target`` that says who made it."""
+    _tidy_once(target.absolute().parent)
+    return target.with_name(f".{target.name}.{_machine()}-{os.getpid()}-{uuid4().hex[:12]}.part")
+
+
+@cache
+def _machine() -> str:
+    """Eight hex digits of the machine, or of the container: process numbers are those of one."""
+    numbers = Path("/proc/self/ns/pid")
+    about = os.readlink(numbers) if numbers.is_symlink() else ""
+    return hashlib.sha256(f"{socket.gethostname()} {about}".encode()).hexdigest()[:8]
+
+
+def _tidy_once(folder: Path) -> None:
+    """Remove what killed processes of this machine left in a folder, when this process first writes there."""
+    if folder not in _tidied:
+        _tidied.add(folder)
+        for path in folder.glob(".*"):
+            if (match := TEMPORARY.fullmatch(path.name)) and match[1] == _machine() and not _runs(int(match[2])):
+                _remove(path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove all unfinished files and folders below a folder in which no other program writes.
+
+    Args:
+        folder: that this process alone may write to, and its children. What runs on this machine keeps its files.
+    """
+    for path in list(folder.rglob(".*")):
+        if match := TEMPORARY.fullmatch(path.name):
+            foreign = match[1] != _machine()
+            if foreign or int(match[2]) == os.getpid() or not _runs(int(match[2])):
+                _remove(path)
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":  # on Windows the question would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _permissions(path: Path) -> int:

@@ -10,7 +10,6 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import timm
@@ -20,7 +19,7 @@ from torch import Tensor
 
 import symerge_dense
 from symerge_dense.datasets.rooms.dataset import SIZE as ROOM_SIZE
-from symerge_dense.fileio import atomic_write
+from symerge_dense.fileio import atomic_write, temporary_folder
 from symerge_dense.inference.export import opened, reference
 from symerge_dense.inference.export_check import check_images, compare, report
 from symerge_dense.inference.export_graph import GraphOptions
@@ -63,8 +62,8 @@ class WeightsExport:
         """
         model, out = self._opened(), self._file()
         record = {key: value for key, value in model.record.items() if key != "export"}
-        with TemporaryDirectory(dir=_parent(out)) as folder:
-            trial = Path(folder) / out.name
+        with temporary_folder(out) as folder:
+            trial = folder / out.name
             save_model(trial, model, record, self.fp16)
             found = self._compared(model, load_model(trial)[0])
             about = {"source_hash": model.record.get("hash"), "fp16": self.fp16, "check": found}
@@ -121,11 +120,11 @@ class WeightsExport:
         if out.is_file() or (out.is_dir() and any(out.iterdir()) and not self.overwrite):
             raise ValueError(f"{out} exists already; choose another --out, or --overwrite it.")
         words = {"name": repo_id or out.resolve().name, "run": run, "license": license}
-        with TemporaryDirectory(dir=_parent(out)) as folder:
+        with temporary_folder(out) as folder:
             model.save_pretrained(folder, model_card_kwargs=words)
             self._compared(model, MultiTaskModel.from_pretrained(folder))
             out.mkdir(exist_ok=True)
-            for path in sorted(Path(folder).iterdir()):
+            for path in sorted(folder.iterdir()):
                 os.replace(path, out / path.name)
         say(
             f"{out}: {', '.join(path.name for path in sorted(out.iterdir()))}. Upload it by hf upload, or in Python by "
@@ -168,8 +167,3 @@ class WeightsExport:
             wanted, found = dict(zip(names, ours, strict=True)), dict(zip(names, theirs, strict=True))
             report(compare(lambda _: wanted, lambda _: found, [image], self.fp16), False, self.fp16, "timm")
         return list(missing)
-
-
-def _parent(out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return out.parent

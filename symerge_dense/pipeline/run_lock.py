@@ -13,7 +13,7 @@ from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 
-from symerge_dense.fileio import parsed_json
+from symerge_dense.fileio import parsed_json, remove_leftovers
 from symerge_dense.progress import printable
 
 LOCK = ".run.lock"
@@ -25,7 +25,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Keep other programs out of a run's folder while the block works in it.
 
     The operating system ends the lock with the process that holds it, however that ends: what a killed run left keeps
-    nobody out. Of several processes of one run, the main one holds it. A disk that knows no locks keeps nobody out.
+    nobody out, and its unfinished files are removed. Of several processes of one run, the main one holds it. A disk
+    that knows no locks keeps nobody out.
 
     Args:
         folder: of the run, which exists.
@@ -45,6 +46,8 @@ def alone_in(folder: Path) -> Iterator[None]:
             "would overwrite each other's files.)"
         )
     try:
+        if file is not None:
+            remove_leftovers(folder)
         yield
     finally:
         if file is not None:

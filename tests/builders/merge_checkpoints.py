@@ -18,18 +18,18 @@ from symerge_dense.models.multi_task import MultiTaskModel
 
 
 class Net(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, width: int = 20) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 6, 3)
         self.bn = nn.BatchNorm2d(6)
-        self.fc = nn.Linear(30, 20)
+        self.fc = nn.Linear(30, width)
 
 
-def state_of(seed: int) -> dict[str, Tensor]:
+def state_of(seed: int, width: int = 20) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     return {
         name: value + torch.rand_like(value) if value.is_floating_point() else value + seed
-        for name, value in Net().state_dict().items()
+        for name, value in Net(width).state_dict().items()
     }
 
 
@@ -61,9 +61,9 @@ class Files(NamedTuple):
         return {path.name for path in self.folder.iterdir()} == {"base.safetensors", "a.safetensors", "b.safetensors"}
 
 
-def write_files(folder: Path) -> Files:
-    """base, a and b .safetensors in ``folder``."""
-    states = {name: state_of(seed) for seed, name in enumerate(("base", "a", "b"))}
+def write_files(folder: Path, width: int = 20) -> Files:
+    """base, a and b .safetensors in ``folder``, of a network with so many outputs."""
+    states = {name: state_of(seed, width) for seed, name in enumerate(("base", "a", "b"))}
     for name, state in states.items():
         save_file(state, folder / f"{name}.safetensors")
     return Files(folder, states.pop("base"), states)

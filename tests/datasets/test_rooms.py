@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -247,11 +249,16 @@ def test_failed_render_leaves_nothing_behind(tmp_path, workers):
 
 
 def test_a_killed_render_is_not_mistaken_for_a_set(tmp_path):
-    """What a killed process leaves is a hidden folder, which nobody reads; the next run renders anew."""
+    """What a killed process leaves is a hidden folder, which nobody reads; the next run renders anew and removes it."""
     parent = tmp_path / "v1-6x8-s0"
-    (parent / ".rendering-abc").mkdir(parents=True)
-    (parent / ".rendering-abc" / "image.npy").write_bytes(b"half")
+    killed = (
+        "import os, sys; from symerge_dense.fileio import temporary_folder as made\nwith made(sys.argv[1]): os.abort()"
+    )
+    subprocess.run([sys.executable, "-c", killed, parent / "val-1"], check=False)
+    (left,) = parent.iterdir()
+    (left / "image.npy").write_bytes(b"half")
     assert Rooms("val", tmp_path, count=1, size=(6, 8)).image(0).shape == (6, 8, 3)
+    assert [path.name for path in parent.iterdir()] == ["val-1"]
 
 
 def test_a_view_of_one_bare_wall_is_rendered():

@@ -6,7 +6,6 @@ import lzma
 import os
 import re
 import tarfile
-import tempfile
 import zlib
 from itertools import permutations, product
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symerge_dense.datasets.targets import LONGEST_NORMAL, SHORTEST_NORMAL
+from symerge_dense.fileio import temporary_folder
 from symerge_dense.progress import track
 
 OWN_AXES = "x,z,y"
@@ -146,8 +146,8 @@ def normals_folder(root: Path) -> Path:
             f"into {root}, or set normals='depth' to compute normals from depth."
         )
     try:
-        with tempfile.TemporaryDirectory(dir=root, prefix=f".{FOLDER}-") as temporary:
-            unpacked = _unpack(archive, Path(temporary))
+        with temporary_folder(folder) as temporary:
+            unpacked = _unpack(archive, temporary)
             _move(unpacked, folder)
     except DAMAGED as error:
         raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -12,7 +11,6 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ from symerge_dense.datasets.rooms.gbuffer import POSE, gbuffer
 from symerge_dense.datasets.rooms.raycast import render
 from symerge_dense.datasets.rooms.scene import random_scene
 from symerge_dense.datasets.rooms.shift import Shift
+from symerge_dense.fileio import temporary_folder
 from symerge_dense.progress import track
 
 Array = NDArray[Any]
@@ -175,9 +174,7 @@ def _written(
 ) -> Iterator[Path]:
     """A hidden folder beside ``folder`` with all frames of some fields; it is gone afterwards."""
     workers = min(2, os.cpu_count() or 1) if workers is None else workers
-    unfinished = folder.with_name(f".rendering-{uuid4().hex}")
-    unfinished.mkdir(parents=True)
-    try:
+    with temporary_folder(folder) as unfinished:
         stores = {
             field: np.lib.format.open_memmap(unfinished / f"{field}.npy", "w+", dtype, field_shape(field, count, size))
             for field, (dtype, _) in fields.items()
@@ -189,8 +186,6 @@ def _written(
         for store in stores.values():
             store.flush()
         yield unfinished
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _publish(unfinished: Path, folder: Path) -> None:

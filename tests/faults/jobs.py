@@ -1,0 +1,149 @@
+"""Jobs to kill, each tiny and from nothing, and what must be the same of their files when they have ended."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from builders.merge_checkpoints import write_files
+from builders.nyu_mat_files import write_mat
+from builders.pipeline_tiny import write_config
+from builders.studies import STUDY
+from safetensors import safe_open
+
+from symerge_dense.fileio import mapped_array, parsed_json
+from symerge_dense.models.weight_files import read_plain
+
+Words = list[object]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command, as a user gives it.
+
+    Args:
+        name: of the job.
+        share: of all kills.
+        prepare: writes into one folder what the command reads, and returns the command; it writes into the other.
+        record: file that a run writes first: with it, --resume goes on; "" where the same command does.
+        last: file that is written last, where the same command refuses to write it again.
+    """
+
+    name: str
+    share: int
+    prepare: Callable[[Path, Path], Words]
+    record: str = ""
+    last: str = ""
+
+
+def _main(given: Path, made: Path) -> Words:
+    config = write_config(given, rooms=made / "rooms", experts=made / "experts")
+    return ["train.py", config, "--work-dir", made / "run"]
+
+
+def _comparison(given: Path, made: Path) -> Words:
+    config = write_config(given, rooms=made / "rooms", experts=made / "experts")
+    methods = ["--methods", "task_arithmetic", "ties", "symerge", "--seeds", 2]
+    return ["compare.py", config, "--work-dir", made / "run", *methods]
+
+
+def _study(given: Path, made: Path) -> Words:
+    config = write_config(given, more=STUDY, rooms=made / "rooms", experts=made / "experts")
+    return ["study.py", config, "--work-dir", made / "run", "--cache", made / "cache"]
+
+
+def _merge(given: Path, made: Path, *more: object) -> Words:
+    return ["merge.py", *write_files(given, 400_000).arguments("ties", *more, out=str(made / "out.safetensors"))]
+
+
+def _sharded(given: Path, made: Path) -> Words:
+    return _merge(given, made, "--shard-size", "20MB")
+
+
+def _conversion(given: Path, made: Path) -> Words:
+    write_mat(given, count=8, train=(1, 2, 4, 5), normals="tgz")
+    return ["prepare_data.py", "nyuv2", given, "--from", "mat", "--out", made]
+
+
+JOBS = [
+    Job("main job", 16, _main, "run/run.json"),
+    Job("comparison", 10, _comparison, "run/run.json"),
+    Job("study", 10, _study, "run/run.json"),
+    Job("file merge", 4, _merge, last="out.safetensors"),
+    Job("file merge, shards", 4, _sharded, last="out.safetensors.index.json"),
+    Job("conversion", 6, _conversion),
+]
+
+# -- files ------------------------------------------------------------------------------------------------------------
+COSTS = re.compile(r"(.*_)?seconds|peak_memory_mb|timings")
+LOGS = re.compile(r"\d{8}_\d{6}")  # folders of MMEngine's, one for each start
+
+
+def files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Names and paths of what a job has written, without logs and lock files."""
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and "locks" not in parts and not any(LOGS.fullmatch(part) for part in parts):
+            yield "/".join(parts), path
+
+
+def unfinished(name: str) -> bool:
+    """Whether a file is one that gets its name when it is whole."""
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def half_written(folder: Path) -> list[str]:
+    """Files that cannot be read, though they have their final names."""
+    return [f"{name}: {value}" for name, value in contents(folder).items() if isinstance(value, Unreadable)]
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Every file with what must be the same at each run: all but times and memory."""
+    found: dict[str, Any] = {}
+    for name, path in files(folder):
+        try:
+            found[name] = "unfinished" if unfinished(name) else _read(path)
+        except Exception as error:
+            found[name] = Unreadable(error)
+    return found
+
+
+class Unreadable(str):
+    """Why a file cannot be read."""
+
+
+def _read(path: Path) -> Any:
+    data = path.read_bytes()
+    if path.suffix == ".json":
+        return _without_costs(parsed_json(data))
+    if path.suffix == ".jsonl":
+        return [_without_costs(json.loads(line)) for line in data.splitlines()]
+    if path.suffix == ".csv":
+        return [_without_costs(row) for row in csv.DictReader(data.decode().splitlines())]
+    if path.suffix in (".md", ".py"):  # tables with seconds, whose numbers are in a .csv, too; how MMEngine was started
+        return len(data.decode()) > 0
+    if path.suffix == ".pth":
+        return sorted(read_plain(path))  # it holds the name that it was written under
+    if path.suffix == ".npy":
+        mapped_array(path, "")
+    elif path.suffix == ".png":
+        assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is not None
+    elif path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no dict
+                file.get_tensor(name)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _without_costs(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_costs(item) for key, item in value.items() if not COSTS.fullmatch(key)}
+    return [_without_costs(item) for item in value] if isinstance(value, list) else value
