@@ -39,8 +39,9 @@ FROM_EXPERTS: Mapping[str, Any] = {
     "lr_decay": "none",
     "warmup": 0,
     "sharpness": 0.0,
+    "statistics": "batch",
 }
-"""Changes of methods that learn from the experts' own features, on plain images: no teacher is asked."""
+"""Changes of methods that learn from features: no teacher is asked, and BatchNorm in the heads settles last."""
 
 
 @dataclass
@@ -112,9 +113,8 @@ class Adapted:
 class AdaptiveMethod(ABC):
     """An adaptive merging method of ``ADAPTIVE_METHODS``; its constructor takes its hyper-parameters, all optional.
 
-    ``title`` and ``learns`` are for tables, ``paper`` is a URL. Constructor arguments become attributes of the same
-    names. ``changes`` are the options of the adaptation that define the method; all others it takes from the context,
-    so that every method learns from the same labels, images and rounds.
+    ``title`` and ``learns`` are for tables, ``paper`` is a URL. Constructor arguments become attributes of those names.
+    ``changes`` are the adaptation's options that define the method; others are the context's, as for all methods.
     """
 
     name: ClassVar[str]

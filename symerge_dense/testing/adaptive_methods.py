@@ -157,6 +157,8 @@ def check_options(runs: TinyRuns) -> None:
     method, given = runs.build(), shared_context()
     student = method.student(given)
     for name in KEPT:
+        if name == "statistics" and name in method.changes:
+            continue  # a method that does not learn through the heads has them settle last
         asked, found = getattr(shared_context().options, name), getattr(student.options, name)
         expect(
             asked == found, f"{name} is {found} instead of {asked}; replace only the options that define the method."

@@ -1,16 +1,20 @@
 """SurgeryV2 and ProbSurgery: corrections and losses by hand, passes per task, noise that depends on the step alone."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from builders import tiny
 from builders.adaptive_runs import setting, shared
 
+from symerge_dense.adaptation.finalize import finalize, image_batches
 from symerge_dense.adaptation.method import initial_merge, probe_image
 from symerge_dense.adaptation.methods.prob_surgery import ProbSurgery, divergence
 from symerge_dense.adaptation.methods.surgery_v2 import DeepTaskAdapted, SurgeryV2
 from symerge_dense.adaptation.objective import VALID
+from symerge_dense.models.modes import evaluating
+from symerge_dense.registry import ADAPTIVE_METHODS
 
 IMAGE = torch.rand(2, 3, *tiny.SIZE, generator=torch.Generator().manual_seed(7)) * 255
 
@@ -78,6 +82,8 @@ def test_the_divergence_from_a_standard_normal():
 def test_noise_is_of_the_predicted_variance_and_the_mean_is_what_is_kept():
     """With the variance at nearly 0 the loss is Surgery's, of the network as it is at inference."""
     student = attached(ProbSurgery(kl_weight=0.0))
+    with torch.no_grad(), evaluating(student.model):
+        sizes = [level.square().mean().sqrt().item() for level in student.model.features(probe_image(shared()))]
     with torch.no_grad():
         for adapter in student.model.levels("depth").values():
             torch.nn.init.normal_(adapter.up, std=0.1, generator=torch.Generator().manual_seed(1))
@@ -91,8 +97,6 @@ def test_noise_is_of_the_predicted_variance_and_the_mean_is_what_is_kept():
         quiet = student.distances(IMAGE, {})["depth"].item()
     mean = sum((a - b).abs().mean().item() for a, b in zip(kept, wanted, strict=True)) / 4
     assert quiet == pytest.approx(mean, rel=0.05)
-    with torch.no_grad():
-        sizes = [level.square().mean().sqrt().item() for level in student.model.eval().features(probe_image(shared()))]
     assert list(student.units.values()) == pytest.approx(sizes, rel=1e-5)
     assert noisy > quiet + 0.2 * sum(sizes) / len(sizes)  # E|e| of N(0, 1) is 0.8, in units of the level
 
@@ -115,3 +119,20 @@ def test_images_that_the_expert_does_not_label_do_not_count(method):
     student = attached(method())
     first = student.distances(IMAGE[:1], {VALID + "depth": torch.tensor([[[False]]])})
     assert first["depth"].item() == 0 and first["depth"].requires_grad and first["normals"].item() > 0
+
+
+# -- all methods that learn from features -----------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["surgery", "prob_surgery", "surgery_v2", "prodistill"])
+def test_heads_that_are_not_asked_see_the_statistics_of_what_was_learned(name, tmp_path):
+    context = setting(tmp_path)
+    context.options = dataclasses.replace(context.options, statistics="running")
+    adapted = ADAPTIVE_METHODS.build({"type": name}).run(context)
+    before = {key: value.clone() for key, value in adapted.model.state_dict().items() if "running_" in key}
+    student, options = adapted.student, adapted.student.options
+    images = image_batches(context.pool, options.recalibration_images, options.batch_size, context.device)
+    student.statistics_fixed.fill_(False)
+    finalize(student, images)
+    after = student.model.state_dict()
+    assert any(".heads." in f".{key}" for key in before)
+    for key, value in before.items():
+        torch.testing.assert_close(after[key], value, msg=lambda text, key=key: key + text)
