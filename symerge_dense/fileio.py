@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import json
@@ -30,6 +31,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: file to write.
+
+    Raises:
+        OSError: the disk is full or fails, whichever library noticed it in its own way; it names ``path``.
     """
     target = Path(path)
     made = [folder for folder in target.parents if not folder.exists()]
@@ -40,12 +44,62 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(permissions)  # safetensors writes 0600
         os.replace(temporary, target)
+    except Exception as error:
+        number = _failed_write(error, temporary)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
         if not target.exists():
             for folder in made:
                 with suppress(OSError):  # something else is in there by now
                     folder.rmdir()
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NUMBER = re.compile(r"\(os error (\d+)\)")  # as safetensors tells it
+# PyTorch and NumPy tell no number when a file takes fewer bytes than it is given
+SHORT = ("unexpected pos", "file write failed", "requested and")
+
+
+def _failed_write(error: Exception, path: Path) -> int | None:
+    """The system's number of the fault that kept a file from being written; None for any other error."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in FULL or error.filename == str(path) else None
+    if isinstance(error, ValueError):
+        return None
+    if told := NUMBER.search(str(error)):
+        return int(told[1])
+    if not any(text in str(error) for text in SHORT):
+        return None
+    return errno.ENOSPC if shutil.disk_usage(nearest_existing(path)).free < 1 << 20 else errno.EIO
+
+
+def new_array(path: str | Path, dtype: Any, shape: tuple[int, ...]) -> Any:
+    """A new .npy file of zeros, memory-mapped, to be filled. Its bytes are reserved on the disk before.
+
+    A mapped file without them would end the process, by a signal and without a word, where the disk becomes full.
+
+    Args:
+        path: the file.
+        dtype: of its numbers.
+        shape: of the array.
+
+    Raises:
+        OSError: the disk is full; it names ``path``.
+    """
+    import numpy as np
+
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+            except OSError as error:
+                if error.errno in FULL:  # else a disk that reserves nothing
+                    raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    return array
 
 
 @contextmanager

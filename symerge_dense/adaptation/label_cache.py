@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from symerge_dense.datasets.unlabelled import Unlabelled
-from symerge_dense.fileio import atomic_write, mapped_array, write_text
+from symerge_dense.fileio import atomic_write, mapped_array, new_array, write_text
 from symerge_dense.models.checkpoint import state_hash
 from symerge_dense.models.modes import evaluating
 from symerge_dense.models.multi_task import MultiTaskModel
@@ -189,4 +189,4 @@ def _answers(task: str, expert: MultiTaskModel, image: Tensor, views: Views | No
 
 
 def _store(path: Path, images: int, array: np.ndarray) -> np.memmap[Any, Any]:
-    return np.lib.format.open_memmap(path, "w+", array.dtype, (images, *array.shape[1:]))
+    return new_array(path, array.dtype, (images, *array.shape[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import signal
 import sys
@@ -182,7 +183,8 @@ def message(error: Exception) -> str | None:
     if not isinstance(error, (ValueError, OSError)):
         return None
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename} cannot be read or written ({error.strerror}); choose another place."
+        remedy = "make room on its disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another place"
+        return f"{error.filename} cannot be read or written ({error.strerror}); {remedy}."
     text = str(error)
     if "Original Traceback" in text:  # PyTorch shows a data worker's whole traceback, the message last
         text = text.rsplit(f"{type(error).__name__}: ", 1)[-1].rstrip()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from builders.pipeline_tiny import write_config
 from builders.studies import STUDY
 from safetensors import safe_open
 
+from symerge_dense.adaptation.history import read_history
 from symerge_dense.fileio import mapped_array, parsed_json
 from symerge_dense.models.weight_files import read_plain
 
@@ -83,7 +83,7 @@ JOBS = [
 ]
 
 # -- files ------------------------------------------------------------------------------------------------------------
-COSTS = re.compile(r"(.*_)?seconds|peak_memory_mb|timings")
+COSTS = re.compile(r"(.*_)?seconds|peak_memory_mb|timings|commit")
 LOGS = re.compile(r"\d{8}_\d{6}")  # folders of MMEngine's, one for each start
 
 
@@ -125,7 +125,7 @@ def _read(path: Path) -> Any:
     if path.suffix == ".json":
         return _without_costs(parsed_json(data))
     if path.suffix == ".jsonl":
-        return [_without_costs(json.loads(line)) for line in data.splitlines()]
+        return read_history(path)  # it is appended to: the last line may be cut off until the run goes on
     if path.suffix == ".csv":
         return [_without_costs(row) for row in csv.DictReader(data.decode().splitlines())]
     if path.suffix in (".md", ".py"):  # tables with seconds, whose numbers are in a .csv, too; how MMEngine was started
@@ -137,9 +137,11 @@ def _read(path: Path) -> Any:
     elif path.suffix == ".png":
         assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is not None
     elif path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no dict
-                file.get_tensor(name)
+        with safe_open(path, "np") as file:  # the library writes the entries of its metadata in any order
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            about = {name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in tensors.items()}
+            kinds = {name: f"{value.dtype} {value.shape}" for name, value in tensors.items()}
+            return [about, kinds, file.metadata()]
     return hashlib.sha256(data).hexdigest()
 
 

@@ -19,7 +19,7 @@ from symerge_dense.datasets.rooms.gbuffer import POSE, gbuffer
 from symerge_dense.datasets.rooms.raycast import render
 from symerge_dense.datasets.rooms.scene import random_scene
 from symerge_dense.datasets.rooms.shift import Shift
-from symerge_dense.fileio import temporary_folder
+from symerge_dense.fileio import new_array, temporary_folder
 from symerge_dense.progress import track
 
 Array = NDArray[Any]
@@ -176,7 +176,7 @@ def _written(
     workers = min(2, os.cpu_count() or 1) if workers is None else workers
     with temporary_folder(folder) as unfinished:
         stores = {
-            field: np.lib.format.open_memmap(unfinished / f"{field}.npy", "w+", dtype, field_shape(field, count, size))
+            field: new_array(unfinished / f"{field}.npy", dtype, field_shape(field, count, size))
             for field, (dtype, _) in fields.items()
         }
         with _frames(job, count, workers) as frames:

@@ -1,0 +1,117 @@
+"""A disk that takes no more, at one write after another of the main job: a message, old files whole, and then the rest.
+
+The limit of the operating system on the size of a file stands for the disk: every library meets it in its own way.
+"""
+
+import errno
+import os
+import resource
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from builders.pipeline_tiny import tool, write_config
+from safetensors.torch import save_file
+
+from faults.jobs import contents, half_written
+from symerge_dense import fileio
+from symerge_dense.commands.cli import run_tool
+from symerge_dense.fileio import atomic_write, new_array
+
+
+@pytest.fixture
+def full():
+    """Call it: from then on no file grows beyond 64 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+WRITERS = {
+    "a.safetensors": lambda path: save_file({"a": torch.ones(1000)}, path),
+    "a.pth": lambda path: torch.save({"a": torch.ones(1000)}, path),
+    "a.npy": lambda path: new_array(path, np.float32, (1000,)),
+    "a.txt": lambda path: path.write_text("a" * 5000),
+    "b.npy": lambda path: np.save(path.open("wb"), np.ones(1000)),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_library_s_complaint_names_the_file_which_stays_as_it_was(tmp_path, full, capsys, name):
+    path = tmp_path / name
+    path.write_text("old")
+
+    def write():
+        with atomic_write(path) as temporary:
+            WRITERS[name](temporary)
+
+    full()
+    assert run_tool(write) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {path} cannot be read or written (") and "Traceback" not in told
+    assert path.read_text() == "old" and [found.name for found in tmp_path.iterdir()] == [name]
+
+
+def test_room_is_the_remedy_of_a_full_disk(tmp_path, capsys):
+    def write():
+        with atomic_write(tmp_path / "a"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert run_tool(write) == 2
+    told = "cannot be read or written (No space left on device); make room on its disk."
+    assert capsys.readouterr().err == f"error: {tmp_path / 'a'} {told}\n"
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(OSError, match="missing") as found, atomic_write(tmp_path / "a"):
+        (tmp_path / "missing").read_text()
+    assert found.value.filename == str(tmp_path / "missing")
+
+
+def test_a_folder_that_vanishes_is_named(tmp_path, capsys):
+    def write():
+        with atomic_write(tmp_path / "run" / "a.pth") as temporary:
+            shutil.rmtree(tmp_path / "run")
+            torch.save({}, temporary.open("wb"))
+
+    assert run_tool(write) == 2
+    told = capsys.readouterr().err
+    assert (
+        told
+        == f"error: {tmp_path / 'run' / 'a.pth'} cannot be read or written ({os.strerror(2)}); choose another place.\n"
+    )
+
+
+def test_reserved_bytes_are_zeros_on_the_disk(tmp_path):
+    array = new_array(tmp_path / "a.npy", np.float16, (300, 1000))
+    assert not array.any() and array.shape == (300, 1000)
+    assert (tmp_path / "a.npy").stat().st_blocks * 512 >= array.nbytes
+
+
+def test_the_main_job_goes_on_after_a_full_disk_wherever_it_was(tmp_path, full, capsys, monkeypatch):
+    config = write_config(tmp_path, more="evaluation = dict(batch_size=3, panels=1)\n")
+    words = ["train.py", config, "--work-dir", tmp_path / "run"]
+    assert tool(*words) == 0
+    whole = contents(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    limit, name_of = resource.getrlimit(resource.RLIMIT_FSIZE), fileio._temporary
+    for writes in (3, 8):
+        left = [writes]
+
+        def counted(target, left=left):
+            left[0] -= 1
+            if left[0] == 0:
+                full()
+            return name_of(target)
+
+        monkeypatch.setattr(fileio, "_temporary", counted)
+        capsys.readouterr()
+        code = tool(*words, *(["--resume"] if (tmp_path / "run" / "run.json").exists() else []))
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        told = capsys.readouterr().err
+        assert code == 2 and "cannot be read or written (" in told and "Traceback" not in told
+        assert half_written(tmp_path / "run") == []
+    monkeypatch.setattr(fileio, "_temporary", name_of)
+    assert tool(*words, *(["--resume"] if (tmp_path / "run" / "run.json").exists() else [])) == 0
+    assert contents(tmp_path / "run") == whole
