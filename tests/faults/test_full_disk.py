@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -20,12 +21,15 @@ from symerge_dense.commands.cli import run_tool
 from symerge_dense.fileio import atomic_write, new_array
 
 
-@pytest.fixture
+@contextmanager
 def full():
-    """Call it: from then on no file grows beyond 64 bytes."""
+    """No file grows beyond 64 bytes inside: not in a whole test, whose result pytest writes somewhere, too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 WRITERS = {
@@ -38,7 +42,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_library_s_complaint_names_the_file_which_stays_as_it_was(tmp_path, full, capsys, name):
+def test_every_library_s_complaint_names_the_file_which_stays_as_it_was(tmp_path, capsys, name):
     path = tmp_path / name
     path.write_text("old")
 
@@ -46,8 +50,8 @@ def test_every_library_s_complaint_names_the_file_which_stays_as_it_was(tmp_path
         with atomic_write(path) as temporary:
             WRITERS[name](temporary)
 
-    full()
-    assert run_tool(write) == 2
+    with full():
+        assert run_tool(write) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"error: {path} cannot be read or written (") and "Traceback" not in told
     assert path.read_text() == "old" and [found.name for found in tmp_path.iterdir()] == [name]
@@ -89,7 +93,7 @@ def test_reserved_bytes_are_zeros_on_the_disk(tmp_path):
     assert (tmp_path / "a.npy").stat().st_blocks * 512 >= array.nbytes
 
 
-def test_the_main_job_goes_on_after_a_full_disk_wherever_it_was(tmp_path, full, capsys, monkeypatch):
+def test_the_main_job_goes_on_after_a_full_disk_wherever_it_was(tmp_path, capsys, monkeypatch):
     config = write_config(tmp_path, more="evaluation = dict(batch_size=3, panels=1)\n")
     words = ["train.py", config, "--work-dir", tmp_path / "run"]
     assert tool(*words) == 0
@@ -102,13 +106,15 @@ def test_the_main_job_goes_on_after_a_full_disk_wherever_it_was(tmp_path, full, 
         def counted(target, left=left):
             left[0] -= 1
             if left[0] == 0:
-                full()
+                resource.setrlimit(resource.RLIMIT_FSIZE, (64, limit[1]))
             return name_of(target)
 
         monkeypatch.setattr(fileio, "_temporary", counted)
         capsys.readouterr()
-        code = tool(*words, *(["--resume"] if (tmp_path / "run" / "run.json").exists() else []))
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        try:
+            code = tool(*words, *(["--resume"] if (tmp_path / "run" / "run.json").exists() else []))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         told = capsys.readouterr().err
         assert code == 2 and "cannot be read or written (" in told and "Traceback" not in told
         assert half_written(tmp_path / "run") == []
