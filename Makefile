@@ -1,9 +1,9 @@
 # make demo: train experts on rendered rooms, merge them, print the table.   make test: the tests.   make check: what CI runs.
 # make coverage: the tests, and which lines they miss.   make docs: the site, into site/.
-# make gpu: what only a GPU can tell, in some 8 minutes; figures in work_dirs/gpu and docs/benchmarks.md.
-# make bench: benchmarks of some 12 minutes, added to docs/benchmarks.md.
-# make fuzz: 100,000 damaged files for all readers, some 15 minutes; docs/robustness.md has what came out.
-# make torture: jobs killed at 50 random moments and resumed, some 10 minutes.
+# make gpu: what only a GPU can tell; figures in work_dirs/gpu and docs/benchmarks.md.
+# make bench: benchmarks of about 12 minutes, by estimate, added to docs/benchmarks.md.
+# make fuzz: 100,000 damaged files for all readers, some 20 minutes; docs/robustness.md has what came out.
+# make torture: jobs killed at 50 random moments and resumed, some 8 minutes.
 # make lock: requirements.lock anew, with hashes, after a change of constraints.txt.   make sbom: what is installed, and its licences.
 # More arguments go through ARGS:  make test ARGS="-k heatmap"    make demo ARGS="--help"
 # Tests run in two processes where there are two cores. WORKERS says otherwise:  make test WORKERS=0 ARGS=--pdb

@@ -75,11 +75,11 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
         height, width = pool.image(0).shape[-2:]
         for task, expert in experts.items():
             check_views(views, expert.backbone, {task: expert.tasks[task]}, (height, width))
-    for task in _missing(experts, pool, place, views):
+    for task, record in _missing(experts, pool, place, views).items():
         with evaluating(experts[task]):
             _predict(task, experts[task], pool, _files(place, task, views), batch_size, views)
         if is_main_process():
-            write_text(place / f"{task}.json", _record(task, experts[task], pool, views))
+            write_text(place / f"{task}.json", record)
     barrier()
     return place
 
@@ -93,17 +93,18 @@ def _is_whole(path: Path, images: int) -> bool:
     return array.ndim == DIMENSIONS and len(array) == images and array.dtype.kind == "f"
 
 
-def _missing(experts: Experts, pool: Unlabelled, place: Path, views: Views | None) -> list[str]:
-    """The tasks without the labels that are asked for, as the main process finds them."""
-    found: list[str] = []
+def _missing(experts: Experts, pool: Unlabelled, place: Path, views: Views | None) -> dict[str, str]:
+    """{task: record} of the labels that are asked for and not there, as the main process finds them."""
+    found: dict[str, str] = {}
     if is_main_process():
         place.mkdir(parents=True, exist_ok=True)
         for task, expert in experts.items():
             paths, about = _files(place, task, views), place / f"{task}.json"
-            same = about.exists() and about.read_bytes() == _record(task, expert, pool, views).encode()
+            record = _record(task, expert, pool, views)
+            same = about.exists() and about.read_bytes() == record.encode()
             if not same or not all(_is_whole(path, len(pool)) for path in paths):
                 about.unlink(missing_ok=True)  # a record never stands beside labels that it does not describe
-                found.append(task)
+                found[task] = record
     told = [found]
     broadcast_object_list(told)
     return told[0]

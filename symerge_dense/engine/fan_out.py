@@ -105,6 +105,11 @@ def _on_ray(work: Callable[..., Any], items: Sequence[tuple[Any, ...]], address:
             yield from ray.get(done)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
+    except ray.exceptions.RayError as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"a run died on the cluster {TRIES + 1} times ({first}); a machine may lack memory. Go on with --resume."
+        ) from error
     finally:
         for piece in waiting:
             ray.cancel(piece, force=True)

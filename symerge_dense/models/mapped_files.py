@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from symerge_dense.fileio import parsed_json
+from symerge_dense.fileio import new_array, parsed_json, temporary_folder
 from symerge_dense.models.weight_files import CorruptFileError, existing, has_record, listing
 
 DTYPES = {
@@ -118,6 +116,7 @@ def scratch_tensor(numel: int, dtype: torch.dtype, folder: str | Path | None = N
 
     Raises:
         ValueError: the disk is too small.
+        OSError: it became full in the meantime.
     """
     place, size = Path(folder or tempfile.gettempdir()), numel * dtype.itemsize
     free = shutil.disk_usage(place).free
@@ -126,15 +125,8 @@ def scratch_tensor(numel: int, dtype: torch.dtype, folder: str | Path | None = N
             f"{place} has {free / 2**30:.1f} GiB free, and {size / 2**30:.1f} are needed; make room, or choose another "
             "folder."
         )
-    descriptor, path = tempfile.mkstemp(prefix=".scratch.", dir=place)
-    try:
-        with open(descriptor, "r+b") as file:
-            if hasattr(os, "posix_fallocate") and size:
-                os.posix_fallocate(file.fileno(), 0, size)  # else a disk that fills up later kills the process
-            return torch.from_file(path, shared=True, size=numel, dtype=dtype)
-    finally:
-        with suppress(PermissionError):  # Windows keeps what is mapped
-            os.unlink(path)
+    with temporary_folder(place / "scratch") as hidden:  # what is mapped stays, on the disk too, when its name is gone
+        return torch.from_numpy(new_array(hidden / "numbers.npy", torch.empty(0, dtype=dtype).numpy().dtype, (numel,)))
 
 
 def refuse_empty(found: Mapping[str, object], prefix: str, paths: Sequence[str | Path]) -> None:

@@ -97,6 +97,8 @@ def test_a_folder_with_a_study_is_not_overwritten(home, whole):
         run_study(small(home), str(whole), cache=str(home / "cache"))
     with pytest.raises(ValueError, match="give at least 1"):
         run_study(small(home), str(whole), True, str(home / "cache"), jobs=0)
+    with pytest.raises(ValueError, match="give one of the two"):
+        run_study(small(home), str(whole), True, str(home / "cache"), jobs=2, on="ray")
 
 
 def test_a_cluster_gives_what_this_machine_gives(home, request):

@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -159,4 +159,4 @@ def many_expert_rows(folder: Path, experts: int, threads: int, rounds: int) -> l
 
 
 if __name__ == "__main__":
-    print(json.dumps(work(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))  # type: ignore[arg-type]
+    print(json.dumps(work(Path(sys.argv[1]), cast(TaskVectors, sys.argv[2]), int(sys.argv[3]))))

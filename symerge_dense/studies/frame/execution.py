@@ -57,6 +57,8 @@ def run_study(
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: give at least 1.")
     if on is not None:
+        if jobs > 1:
+            raise ValueError(f"--jobs {jobs} is of this machine, and --on {on} of a cluster; give one of the two.")
         check_place(on)
     do = functools.partial(each, jobs=jobs, on=on)
     kept = RunCache(Path(cache or ROOT / "cache").absolute())
