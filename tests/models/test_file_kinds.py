@@ -144,8 +144,16 @@ def test_want_of_memory_and_our_own_mistakes_are_not_called_damage(tmp_path, mon
     for owner, name, fault in ((torch, "load", MemoryError), (weight_files, "in_known_protocol", KeyError)):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, lambda *_, fault=fault, **__: (_ for _ in ()).throw(fault("x")))
+            patch.setattr(weight_files, "has_memory", lambda count: False)
             with pytest.raises(fault):
                 read_foreign(path)
+
+
+def test_a_file_that_asks_for_more_memory_than_it_has_bytes_is_damaged(tmp_path, monkeypatch):
+    torch.save(WEIGHTS, tmp_path / "best.pth")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: (_ for _ in ()).throw(MemoryError("x")))
+    with pytest.raises(ValueError, match="asks for more memory than it has bytes"):
+        read_foreign(tmp_path / "best.pth")
 
 
 def test_an_onnx_file_is_named_by_its_suffix_too(tmp_path):

@@ -33,7 +33,8 @@ FOUND = {
 }  # files in each folder: count a new one
 TOP = sorted(path.name for path in CONFIGS.glob("*.py"))
 ABLATIONS = sorted((CONFIGS / "ablation").glob("*.py"))
-FREE = {"save_every", "num_workers", "amp", "batchnorm", "recalibration_images"}  # of every row alike, or of no result
+# of every row alike, or of no result
+FREE = {"save_every", "num_workers", "task_vectors", "amp", "batchnorm", "recalibration_images"}
 SPLITS = ("train", "unlabelled", "test")
 
 
