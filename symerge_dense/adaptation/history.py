@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from symerge_dense.fileio import parsed_json, write_text
+from symerge_dense.progress import say
 
 FLUSH_EVERY = 20
 LARGEST = 1 << 53  # of whole numbers
@@ -36,6 +38,8 @@ class History:
             iteration: the first to remove.
         """
         kept = [row for row in read_history(self.path) if row["iteration"] < iteration]
+        if lost := iteration - len(kept):
+            say(f"{self.path} is damaged: {lost} of {iteration} iterations are lost. The run goes on without them.")
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def add(self, iteration: int, values: dict[str, Tensor]) -> None:
@@ -63,23 +67,19 @@ class History:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The rows of a history file; a last line that a kill cut short is left out.
+    """The rows of a history file; damaged lines, and a last one that a kill cut short, are left out.
 
     Args:
         path: the file; one that does not exist has no rows.
 
     Returns:
-        The rows before the first that is none: ``iteration`` and finite or other numbers by their names.
+        The rows: ``iteration`` and finite or other numbers by their names.
     """
     rows = []
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        try:
-            row = parsed_json(line)
-        except ValueError:
-            break
-        if not _is_row(row):
-            break
-        rows.append(row)
+        with suppress(ValueError):
+            if _is_row(row := parsed_json(line)):
+                rows.append(row)
     return rows
 
 

@@ -2,7 +2,8 @@
 
 Labels are the experts' raw outputs at head resolution, as float16 in one memory-mapped file per task, one row per
 image. A record beside it holds the hashes of expert and pool, and the views, so that labels of another expert, pool or
-views are never used. Averages over several views have a folder of their own, with the variance beside each.
+views are never used; a checksum finds damaged ones. Averages over several views have a folder of their own, with the
+variance beside each.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mmengine.dist import barrier, broadcast_object_list, get_rank, get_world_si
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from symerge_dense.datasets.checksums import is_changed, write_checksum
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.fileio import atomic_write, mapped_array, new_array, write_text
 from symerge_dense.models.checkpoint import state_hash
@@ -52,7 +54,8 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
 
     Files: ``<task>.npy`` float16 (images, C, h, w) and ``<task>.json``; of several views also ``<task>.variance.npy``
     float32 (images, 1, h, w). A row of an image that the expert does not label (``labels_of`` of its pool) is 0.
-    Processes share out the images; the files are those of one.
+    Processes share out the images; the files are those of one. Damaged files are named and made anew: kept ones are
+    read once by each program that uses them.
 
     Args:
         experts: {task: expert}.
@@ -79,18 +82,24 @@ def write_labels(experts: Experts, pool: Unlabelled, folder: Path, batch_size: i
         with evaluating(experts[task]):
             _predict(task, experts[task], pool, _files(place, task, views), batch_size, views)
         if is_main_process():
+            for path in _files(place, task, views):
+                write_checksum(path)
             write_text(place / f"{task}.json", record)
     barrier()
     return place
 
 
-def _is_whole(path: Path, images: int) -> bool:
-    """Whether a file holds labels of so many images, or has to be written again: it may be missing, or cut short."""
+def _damage(path: Path, images: int) -> str:
+    """Why a file does not hold the labels of so many images that were written; empty where it does."""
     try:
-        array = mapped_array(path, "it is written again")
-    except (OSError, ValueError):
-        return False
-    return array.ndim == DIMENSIONS and len(array) == images and array.dtype.kind == "f"
+        array = mapped_array(path, "it is made anew")
+        if array.ndim != DIMENSIONS or len(array) != images or array.dtype.kind != "f":
+            return f"{path}: holds {array.dtype} of shape {array.shape}"
+        return f"{path}: its checksum is another" if is_changed(path) else ""
+    except FileNotFoundError:
+        return f"{path}: is missing"
+    except (OSError, ValueError) as error:
+        return f"{path}: cannot be read ({error})" if str(path) not in str(error) else str(error)
 
 
 def _missing(experts: Experts, pool: Unlabelled, place: Path, views: Views | None) -> dict[str, str]:
@@ -101,13 +110,23 @@ def _missing(experts: Experts, pool: Unlabelled, place: Path, views: Views | Non
         for task, expert in experts.items():
             paths, about = _files(place, task, views), place / f"{task}.json"
             record = _record(task, expert, pool, views)
-            same = about.exists() and about.read_bytes() == record.encode()
-            if not same or not all(_is_whole(path, len(pool)) for path in paths):
+            if (fault := _fault(about, record, paths, len(pool))) is not None:
+                if fault:
+                    say(f"{fault.rstrip('.')}. The labels of {task} are made anew.")
                 about.unlink(missing_ok=True)  # a record never stands beside labels that it does not describe
                 found[task] = record
     told = [found]
     broadcast_object_list(told)
     return told[0]
+
+
+def _fault(about: Path, record: str, paths: Sequence[Path], images: int) -> str | None:
+    """Why labels have to be made: empty where there are none, None where they are there and whole."""
+    if not about.exists():
+        return ""
+    if about.read_bytes() != record.encode():
+        return f"{about}: is damaged, or of another expert, other images or views"
+    return next(filter(None, (_damage(path, images) for path in paths)), None)
 
 
 def _record(task: str, expert: MultiTaskModel, pool: Unlabelled, views: Views | None) -> str:

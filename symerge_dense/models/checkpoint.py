@@ -135,7 +135,6 @@ def load_model(path: str | Path, mapped: bool = False) -> tuple[MultiTaskModel, 
     """
     metadata = read_metadata(path)
     state = dict(SafetensorsSource(path))  # what is whole or foreign is no question here: the record says it
-    refuse_non_finite(state, str(path))
     try:
         model = MultiTaskModel.from_spec(metadata["model"], metadata.get("plugins"))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -144,13 +143,28 @@ def load_model(path: str | Path, mapped: bool = False) -> tuple[MultiTaskModel, 
     report = match_report(state, own)
     if not report.full or len(report.matched) < len(own):
         raise ValueError(f"{path} does not match the network that it describes; train or export it again.\n{report}")
+    refuse_changed(path, metadata, state)
+    refuse_non_finite(state, str(path))
+    model.load_state_dict({name: value.to(own[name].dtype) for name, value in state.items()}, assign=mapped)
+    model.record = metadata
+    return model.eval(), metadata
+
+
+def refuse_changed(path: str | Path, metadata: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Refuse a model file whose weights are not those that were saved.
+
+    Args:
+        path: the file, for the message.
+        metadata: its record.
+        state: its tensors by name.
+
+    Raises:
+        CorruptFileError: their hash differs.
+    """
     if metadata.get("hash") != state_hash(state):
         raise CorruptFileError(
             f"{path}: the weights are not those that were saved (their hash differs); copy it again."
         )
-    model.load_state_dict({name: value.to(own[name].dtype) for name, value in state.items()}, assign=mapped)
-    model.record = metadata
-    return model.eval(), metadata
 
 
 def check_same_base(

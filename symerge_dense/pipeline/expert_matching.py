@@ -20,6 +20,7 @@ from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.experts.matching import Matched, Matching, match
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.checkpoint import save_model, state_hash
+from symerge_dense.models.kept_files import is_kept
 from symerge_dense.models.modes import left_alone
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline.config import RunConfig, config_hash
@@ -62,7 +63,7 @@ def matched_experts(
             continue
         about = dataclasses.asdict(options), state_hash(expert.state_dict()), digest, pool.fingerprint
         path = folder / f"{task}-matched-{config_hash(*about)}.safetensors"
-        if is_main_process() and not path.exists():
+        if is_main_process() and not is_kept(path):
             with explained(f"experts.match, expert {task}"):
                 result = _match(expert, anchor, pool, options, device)
             record = {**result.record, "to": title, "file": str(paths[task])}

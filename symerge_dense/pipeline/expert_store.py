@@ -14,14 +14,12 @@ from typing import Any
 
 import torch
 from mmengine.dist import barrier, get_world_size, is_main_process
-from safetensors.torch import save_file
 
 from symerge_dense.adaptation.symerge_model import load_expert
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.evaluation.scores import Scores, scores_to_json
 from symerge_dense.experts.recipe import Recipe
 from symerge_dense.experts.training import fit
-from symerge_dense.fileio import atomic_write
 from symerge_dense.models.backbone import TimmBackbone, load_base
 from symerge_dense.models.checkpoint import load_model, read_metadata, save_model, state_hash
 from symerge_dense.models.multi_task import MultiTaskModel
@@ -29,12 +27,11 @@ from symerge_dense.pipeline.config import RunConfig, Spec, config_hash, to_json,
 from symerge_dense.pipeline.config_checks import UNTRAINED, explained
 from symerge_dense.pipeline.data import dataset, labels_fingerprint, pool_spec
 from symerge_dense.pipeline.expert_facts import check_base
+from symerge_dense.pipeline.expert_files import HOW, base_file, is_usable
 from symerge_dense.pipeline.expert_matching import matched_experts, mean_backbone
 from symerge_dense.pipeline.network import network
 from symerge_dense.pipeline.run_dir import ROOT
 from symerge_dense.progress import say
-
-HOW = "Train it (leave out --no-train-experts), or name a file in the config"
 
 
 @dataclass
@@ -84,23 +81,13 @@ class ExpertStore:
             base: the shared backbone, as ``base()`` gives it.
             pool: spec or object of the unlabelled images; None takes all that the config names.
         """
+        own = set(self._source) == {"checkpoint"}
         return {
-            "base": str(self._base_file(base)),
+            "base": str(self._source["checkpoint"] if own else base_file(self.folder, base)),
             "experts": {task: str(path) for task, path in self.paths.items()},
             "pool": pool_spec(self.config) if pool is None else pool,
             "other_base": bool(self.config.experts.get("other_base", False) or self.config.base.get("mean")),
         }
-
-    def _base_file(self, base: TimmBackbone) -> Path:
-        if set(self._source) == {"checkpoint"}:
-            return Path(self._source["checkpoint"])
-        state = base.state_dict()
-        path = self.folder / f"base-{state_hash(state)[:8]}.safetensors"
-        if is_main_process() and not path.exists():
-            with atomic_write(path) as temporary:
-                save_file({f"backbone.{name}": value.cpu().contiguous() for name, value in state.items()}, temporary)
-        barrier()
-        return path
 
     def models(self, pool: Unlabelled, device: torch.device) -> tuple[TimmBackbone, dict[str, MultiTaskModel]]:
         """Base and experts as they are merged: where the config says so matched, and the base their mean.
@@ -253,8 +240,11 @@ class ExpertStore:
         return {"amp": True} if self.amp else {}
 
     def _found(self, path: Path, tasks: Spec) -> bool:
-        """Whether the file is there. Labels are not in its name: it says so if they changed since its training."""
-        if not path.exists():
+        """Whether the file is there. Labels are not in its name: it says so if they changed since its training.
+
+        A damaged file is trained anew.
+        """
+        if not is_usable(path, self.allowed):
             return False
         labels = read_metadata(path).get("labels")
         if labels is not None and labels != labels_fingerprint(self.config, tasks):

@@ -83,7 +83,7 @@ def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
     Raises:
         ValueError: JSON has no form for a value.
     """
-    text = json.dumps(_plain(results, "results"), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(results), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
@@ -200,12 +200,20 @@ def _at(tree: Any, *keys: str) -> Any:
     return tree
 
 
-def _plain(value: Any, where: str) -> Any:
-    """``value`` in types that JSON has. ``where`` is its name in an error."""
+def plain(value: Any, where: str = "results") -> Any:
+    """A value in types that JSON has.
+
+    Args:
+        value: of a record, or the record.
+        where: its name in an error.
+
+    Raises:
+        ValueError: JSON has no form for it.
+    """
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, (str, bool, int)):
@@ -213,7 +221,7 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, (np.generic, np.ndarray)) or hasattr(value, "detach"):  # a tensor, without importing torch
-        return _plain(value.tolist(), where)
+        return plain(value.tolist(), where)
     raise ValueError(f"{where} is a {type(value).__name__}, not for JSON; give numbers, text, lists or dicts.")
 
 

@@ -134,7 +134,8 @@ def test_labels_that_were_not_finished_are_asked_again(tmp_path, experts, pool):
     assert not (tmp_path / "segmentation.npy").exists()
     stopper.remove()
     write_labels(experts, pool, tmp_path, 4)
-    assert {path.name for path in tmp_path.iterdir()} == {f"{task}.{end}" for task in TASKS for end in ("npy", "json")}
+    ends = "npy", "npy.crc32", "json"
+    assert {path.name for path in tmp_path.iterdir()} == {f"{task}.{end}" for task in TASKS for end in ends}
 
 
 # -- geometry ----------------------------------------------------------------------------------------------------------

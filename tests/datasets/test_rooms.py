@@ -233,7 +233,7 @@ def test_more_frames_get_a_folder_of_their_own_with_the_same_beginning(tmp_path)
 def test_cache_path_says_version_size_seed_and_count(tmp_path):
     folder = Rooms("val", tmp_path, count=2, size=(6, 8), scene_seed=3).folder
     assert folder.relative_to(tmp_path).as_posix() == "v1-6x8-s3/val-2"
-    assert sorted(path.stem for path in folder.iterdir()) == sorted(FIELDS)
+    assert sorted(path.stem for path in folder.glob("*.npy")) == sorted(FIELDS)
 
 
 def test_default_counts():
@@ -297,12 +297,23 @@ def empty(path):
 
 
 @pytest.mark.parametrize("damage", [truncate, pickled, reshaped, empty, Path.unlink])
-def test_damaged_cache_file_is_named_with_the_remedy(tmp_path, rules, damage):
-    folder = Rooms("val", tmp_path, count=1, size=(6, 8)).folder
-    damage(folder / "depth.npy")
-    with pytest.raises(ValueError, match=r"depth\.npy: damaged .*delete .*val-1 and it will be rendered again"):
-        Rooms("val", tmp_path, count=1, size=(6, 8), tasks={"depth": rules["depth"]})
+def test_a_damaged_cache_file_is_named_and_rendered_again_when_it_is_asked_for(tmp_path, rules, damage, capsys):
+    path = Rooms("val", tmp_path, count=1, size=(6, 8)).folder / "depth.npy"
+    before = path.read_bytes()
+    damage(path)
     Rooms("val", tmp_path, count=1, size=(6, 8))  # the image is whole, and nothing else was asked for
+    assert "damaged" not in capsys.readouterr().out
+    Rooms("val", tmp_path, count=1, size=(6, 8), tasks={"depth": rules["depth"]})
+    assert f"{path}: damaged (" in (told := capsys.readouterr().out) and "it is rendered again." in told
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_damaged_under_way_is_named_with_the_remedy(tmp_path, rules):
+    rooms = Rooms("val", tmp_path, count=1, size=(6, 8), tasks={"depth": rules["depth"]})
+    truncate(rooms.folder / "depth.npy")
+    worker = pickle.loads(pickle.dumps(rooms))  # opens the files itself
+    with pytest.raises(ValueError, match=r"depth\.npy: damaged .*delete .*val-1 and it will be rendered again"):
+        worker.target(0, "depth")
 
 
 @pytest.mark.parametrize(

@@ -212,13 +212,16 @@ def rooms_frames(folder: Path) -> Sequence[Path]:
 
 
 def read_rooms(path: Path) -> Any:
-    """The damaged field in the place of the sound one, beside the others."""
-    field = next((path.parent.parent / "rooms").rglob("depth.npy"))
-    sound = field.with_suffix(".sound")
-    if not sound.exists():
-        field.replace(sound)
-    shutil.copy(path, field)
-    return Rooms("val", path.parent.parent / "rooms", 2, {"depth": {}}, size=(32, 48)).target(1, "depth")
+    """The field is damaged after the set was opened, which would render it again, and before a data worker opens it."""
+    rooms = Rooms("val", path.parent.parent / "rooms", 2, {"depth": {}}, size=(32, 48))
+    field = rooms.folder / "depth.npy"
+    sound = field.read_bytes()
+    try:
+        shutil.copy(path, field)
+        rooms._open.clear()
+        return rooms.target(1, "depth")
+    finally:
+        field.write_bytes(sound)
 
 
 def read_cached(path: Path) -> Any:

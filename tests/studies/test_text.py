@@ -122,14 +122,16 @@ def test_what_is_wrong_is_told_before_anything_is_trained(tmp_path, changes, mes
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_expert_is_named_with_the_remedy(tmp_path):
+def test_a_damaged_expert_is_named_and_trained_again(tmp_path, capsys):
     plan = tiny()
     laboratory = plan.laboratory(plan.runs()[0], RunCache(tmp_path))
     laboratory.train()
     path = next(tmp_path.glob("experts/text-tense-*.safetensors"))
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(ValueError, match="delete it"):
+    whole = path.read_bytes()
+    for damaged in (whole[:50], b"", whole[:-1] + bytes([whole[-1] ^ 8])):
+        path.write_bytes(damaged)
         plan.laboratory(plan.runs()[0], RunCache(tmp_path)).train()
+        assert f"{path} is damaged (" in capsys.readouterr().out and path.read_bytes() == whole
 
 
 @pytest.mark.parametrize("weakest, outcome", [(-9.0, "confirmed"), (-1.0, "refuted"), (-3.0, "inconclusive")])

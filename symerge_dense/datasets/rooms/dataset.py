@@ -12,13 +12,15 @@ from mmengine.dist import barrier, get_rank
 from numpy.typing import NDArray
 
 from symerge_dense.datasets.base import Array, DenseDataset, source_of
+from symerge_dense.datasets.checksums import is_changed
 from symerge_dense.datasets.class_names import NYU13
 from symerge_dense.datasets.rooms.labels import LABELS
-from symerge_dense.datasets.rooms.render import FIELDS, FURTHER, SPLITS, add_further, field_shape, render_set
+from symerge_dense.datasets.rooms.render import FIELDS, FURTHER, SPLITS, field_shape, render_fields, render_set
 from symerge_dense.datasets.rooms.scene import focal_length
 from symerge_dense.datasets.rooms.shift import Shift
 from symerge_dense.datasets.transforms import Augment, TargetRule
 from symerge_dense.fileio import mapped_array
+from symerge_dense.progress import say
 from symerge_dense.registry import DATASETS, did_you_mean
 
 VERSION = 1  # of the frames: raise it with every change that alters a pixel
@@ -36,7 +38,8 @@ class Rooms(DenseDataset):
     degrees (``intrinsics``). Functions in ``labels`` say what the other labels are.
 
     Frames are rendered at first use and kept in ``root/v<VERSION>-<H>x<W>-s<scene_seed>/<split>-<count>/<field>.npy``.
-    Labels that need more of the scenes than these fields render them again when they are first asked for.
+    Labels that need more of the scenes than these fields render them again when they are first asked for. So do files
+    that are lost or, by their shape or checksum, damaged.
 
     Args:
         split: 'train', 'val' or 'test'; their scenes are drawn independently.
@@ -51,7 +54,7 @@ class Rooms(DenseDataset):
             another way, kept in a folder of their own. None changes nothing.
 
     Raises:
-        ValueError: the split is unknown, ``count`` is below 1, the shift is wrong, or a kept file is damaged.
+        ValueError: the split is unknown, ``count`` is below 1, or the shift is wrong.
     """
 
     DEFAULT_SIZE: ClassVar[tuple[int, int]] = SIZE
@@ -82,8 +85,7 @@ class Rooms(DenseDataset):
         self.folder = _kept(Path(root) / name, split, self.count, self.frame, scene_seed, self.shift)
         self._open: dict[str, Array] = {}
         wanted = {"image"}.union(*(LABELS[source_of(rule)][0] for rule in self.tasks.values()))
-        if wanted & set(FURTHER):
-            _complete(self.folder, split, self.frame, scene_seed, self.shift)
+        _complete(self.folder, wanted, split, self.frame, scene_seed, self.shift)
         for field in sorted(wanted):
             self._field(field)
 
@@ -153,12 +155,28 @@ def _kept(parent: Path, split: str, count: int, size: tuple[int, int], seed: int
     return folder
 
 
-def _complete(folder: Path, split: str, size: tuple[int, int], seed: int, shift: Shift) -> None:
-    """Render the further fields of a set, where one is missing: one process on every node does."""
-    missing = not all((folder / f"{field}.npy").is_file() for field in FURTHER)
-    if int(os.environ.get("LOCAL_RANK", get_rank())) == 0 and missing:
-        add_further(folder, split, int(folder.name.split("-")[1]), size, seed, shift=shift)
+def _complete(folder: Path, wanted: set[str], split: str, size: tuple[int, int], seed: int, shift: Shift) -> None:
+    """Render fields of a set, where one is missing or damaged: one process on every node does."""
+    if int(os.environ.get("LOCAL_RANK", get_rank())) == 0:
+        missing = (
+            set(FURTHER) if any(not (folder / f"{field}.npy").is_file() for field in wanted & FURTHER.keys()) else set()
+        )
+        damaged = {field: fault for field in sorted({*wanted} - missing) if (fault := _damage(folder, field, size))}
+        for fault in damaged.values():
+            say(f"{fault}: it is rendered again.")
+        if fields := [*missing, *damaged]:
+            render_fields(folder, fields, split, int(folder.name.split("-")[1]), size, seed, shift=shift)
     barrier()
+
+
+def _damage(folder: Path, field: str, size: tuple[int, int]) -> str:
+    """What is wrong with a kept file; empty where nothing is."""
+    try:
+        _mapped(folder, field, size)
+    except ValueError as error:
+        return str(error).partition("; delete")[0]
+    path = folder / f"{field}.npy"
+    return f"{path}: damaged (its checksum is another)" if is_changed(path) else ""
 
 
 def _largest_fit(parent: Path, split: str, count: int) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from symerge_dense.datasets.checksums import checksum_file, write_checksum
 from symerge_dense.datasets.rooms.gbuffer import POSE, gbuffer
 from symerge_dense.datasets.rooms.raycast import render
 from symerge_dense.datasets.rooms.scene import random_scene
@@ -136,8 +137,9 @@ def render_set(
         _publish(unfinished, folder)
 
 
-def add_further(
+def render_fields(
     folder: Path,
+    fields: Sequence[str],
     split: str,
     count: int,
     size: tuple[int, int],
@@ -145,10 +147,11 @@ def add_further(
     workers: int | None = None,
     shift: Shift = UNCHANGED,
 ) -> None:
-    """Render the fields of ``FURTHER`` into the folder of a set; each file appears complete or not at all.
+    """Render some fields into the folder of a set: further ones, or lost ones. Each appears complete or not at all.
 
     Args:
         folder: of the set, which ``render_set`` made.
+        fields: of ``FIELDS`` and ``FURTHER``.
         split: as for ``render_set``.
         count: as for ``render_set``.
         size: as for ``render_set``.
@@ -156,10 +159,17 @@ def add_further(
         workers: as for ``render_set``.
         shift: as for ``render_set``.
     """
-    job = partial(render_further, split=split, size=size, seed=seed, shift=shift)
-    with _written(folder, FURTHER, job, f"rendering further labels of rooms ({split})", count, size, workers) as made:
-        for field in FURTHER:
-            os.replace(made / f"{field}.npy", folder / f"{field}.npy")
+    values: dict[str, Any] = {"split": split, "size": size, "seed": seed, "shift": shift}
+    for known, job, told in (
+        (FIELDS, partial(render_frame, **values), f"rendering rooms ({split})"),
+        (FURTHER, partial(render_further, **values), f"rendering further labels of rooms ({split})"),
+    ):
+        if chosen := [field for field in fields if field in known]:
+            with _written(folder, known, job, told, count, size, workers) as made:
+                for field in chosen:
+                    path = folder / f"{field}.npy"  # the checksum first: alone or beside another file it is a fault
+                    os.replace(checksum_file(made / path.name), checksum_file(path))
+                    os.replace(made / path.name, path)
 
 
 @contextmanager
@@ -183,8 +193,9 @@ def _written(
             for index, frame in enumerate(track(frames, told, count)):
                 for field, store in stores.items():
                     store[index] = frame[field]
-        for store in stores.values():
+        for field, store in stores.items():
             store.flush()
+            write_checksum(unfinished / f"{field}.npy")
         yield unfinished
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from symerge_dense.models.checkpoint import load_model, read_metadata
+from symerge_dense.models.kept_files import damage_of
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline.comparison.model_pool import ModelPool
 from symerge_dense.pipeline.comparison.scoring import Networks
@@ -22,12 +23,17 @@ class HeadDonor:
     """
 
     path: Path
+    _read: tuple[int, int, str | None] = field(default=(0, 0, None), init=False)
 
     @property
     def hash(self) -> str | None:
-        """Hash of the weights; None while there is no readable file."""
+        """Hash of the weights; None while there is no whole file."""
         try:
-            return str(read_metadata(self.path)["hash"])
+            found = self.path.stat()
+            if self._read[:2] != (found.st_mtime_ns, found.st_size):  # a file is read once
+                digest = None if damage_of(self.path) else str(read_metadata(self.path)["hash"])
+                self._read = (found.st_mtime_ns, found.st_size, digest)
+            return self._read[2]
         except (ValueError, OSError, KeyError):
             return None
 

@@ -12,11 +12,10 @@ from typing import Any
 
 from symerge_dense.evaluation.delta_m import delta_by_task
 from symerge_dense.evaluation.scores import Scores, scores_from_json
-from symerge_dense.fileio import parsed_json
 from symerge_dense.pipeline.config import to_json
 from symerge_dense.progress import say
 from symerge_dense.report.record_shapes import ROW_SHAPE, refuse_misshapen
-from symerge_dense.report.results import write_results
+from symerge_dense.report.sealed import read_sealed, write_sealed
 from symerge_dense.report.seeds import spread
 
 Row = dict[str, Any]
@@ -116,16 +115,19 @@ class RowStore:
                 newer than it, and off by default; files of earlier versions know none.
 
         Returns:
-            The row; None if there is none, the method failed, or the settings were others.
+            The row; None if there is none, the file is damaged, the method failed, or the settings were others.
         """
         try:
-            found = parsed_json(self._file(name).read_bytes())
+            found = read_sealed(self._file(name))
             row: Row = found["row"]
             refuse_misshapen(row, ROW_SHAPE, "the row")
             if found["asked"] != asked or "error" in row:
                 return None
             changed = changed_settings(found.get("settings", {}), settings)
-        except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: it is made again
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            say(f"{name}: {self._file(name)} is damaged ({error}) and does not count; the row is made again.")
             return None
         if changed:
             say(
@@ -147,8 +149,8 @@ class RowStore:
         Returns:
             The row as ``read`` will return it.
         """
-        write_results(self._file(name), {"asked": asked, "settings": to_json(settings), "row": row, "trace": trace})
-        kept: Row = json.loads(self._file(name).read_text("utf-8"))["row"]
+        write_sealed(self._file(name), {"asked": asked, "settings": to_json(settings), "row": row, "trace": trace})
+        kept: Row = read_sealed(self._file(name))["row"]
         return kept
 
     def _file(self, name: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from symerge_dense.evaluation.scores import Scores, scores_from_json, scores_to_json
-from symerge_dense.fileio import parsed_json
 from symerge_dense.pipeline.comparison.rows import changed_settings
 from symerge_dense.pipeline.config import to_json
 from symerge_dense.progress import say
 from symerge_dense.report.record_shapes import NUMBER, OPEN, refuse_misshapen
-from symerge_dense.report.results import write_results
+from symerge_dense.report.sealed import read_sealed, write_sealed
 
 SEED_FORMAT = 1  # of the files
 
@@ -121,14 +119,14 @@ class SeedStore:
         """
         path = self._file(name, seed)
         try:
-            found = parsed_json(path.read_bytes())
+            found = read_sealed(path)
             why = _other(found, made_with)
             if not why:
                 return SeedResult.from_json(found["result"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            why = "cannot be read"
+            why = "cannot be read, or is damaged,"
         say(f"{name}, seed {seed}: {path} {why} and does not count; the seed is run again.")
         return None
 
@@ -145,10 +143,10 @@ class SeedStore:
             The result as ``read`` will return it.
         """
         path, settings = self._file(name, seed), to_json(made_with.settings)
-        write_results(
+        write_sealed(
             path, {"format": SEED_FORMAT, "asked": made_with.asked, "settings": settings, "result": result.to_json()}
         )
-        return SeedResult.from_json(json.loads(path.read_text("utf-8"))["result"])
+        return SeedResult.from_json(read_sealed(path)["result"])
 
     def _file(self, name: str, seed: int) -> Path:
         return self.folder / name / f"{seed}.json"

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from symerge_dense.fileio import parsed_json
+from symerge_dense.models.kept_files import set_aside
 from symerge_dense.pipeline.config import to_json
-from symerge_dense.progress import say
 from symerge_dense.report.record_shapes import OPEN, refuse_misshapen
-from symerge_dense.report.results import write_results
+from symerge_dense.report.sealed import read_sealed, write_sealed
 
 CACHE_VERSION = 1
 """Of the kept files. Raise it with every change of the code that alters a number."""
@@ -61,7 +60,7 @@ class RunCache:
         """
         path = self.file(kind, asked)
         try:
-            kept = parsed_json(path.read_bytes())
+            kept = read_sealed(path)
             refuse_misshapen(kept, {"numbers": {"*": OPEN}}, "the result")
             numbers, version = kept["numbers"], kept["version"]
             if version == CACHE_VERSION:
@@ -71,9 +70,7 @@ class RunCache:
             return None
         except (ValueError, KeyError, TypeError, AttributeError):
             why = "is damaged"
-        aside = path.with_name(f"{path.name}.old")
-        path.replace(aside)
-        say(f"{path} {why}: the run is made anew, the file is kept as {aside.name}.")
+        set_aside(path, f"{path} {why}")
         return None
 
     def write(
@@ -94,7 +91,7 @@ class RunCache:
             "about": dict(about),
             "asked": to_json(asked),
         }
-        write_results(self.file(kind, asked), kept)
+        write_sealed(self.file(kind, asked), kept)
 
     def fetch(self, kind: str, asked: Mapping[str, Any], make: Callable[[], Mapping[str, float]]) -> dict[str, float]:
         """A kept result, or a new one that is kept.

@@ -23,6 +23,7 @@ from symerge_dense.evaluation.delta_m import delta_by_task
 from symerge_dense.evaluation.metric import DenseMetric
 from symerge_dense.evaluation.scores import Scores
 from symerge_dense.models.checkpoint import save_model
+from symerge_dense.models.kept_files import is_kept
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.training import NonFiniteLoss
 from symerge_dense.pipeline import data
@@ -170,7 +171,7 @@ class Laboratory(Workplace):
         """
         path = self.cache.folder / "merges" / f"{content_hash(self.asked(run, models.hashes))}.safetensors"
         with self.cache.locked(path.stem):
-            if not path.exists():
+            if not is_kept(path):
                 save_model(path, self.make(models, run["method"], run.get("options", {})).networks[None], {})
         return path
 

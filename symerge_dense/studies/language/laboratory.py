@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from symerge_dense.adaptation.method import OptionVariant
@@ -20,6 +21,7 @@ from symerge_dense.evaluation.scores import Scores
 from symerge_dense.fileio import atomic_write
 from symerge_dense.merging.run import merge_state
 from symerge_dense.merging.tensor_specs import tensor_specs
+from symerge_dense.models.kept_files import set_aside
 from symerge_dense.models.weight_files import state_hash
 from symerge_dense.pipeline.comparison.methods import Static
 from symerge_dense.pipeline.comparison.resources import measured
@@ -38,6 +40,7 @@ from symerge_dense.tasks.metric import Metric
 
 State = dict[str, Tensor]
 ACCURACY = "accuracy"
+HASH = "hash"  # in the header of a file, of its tensors
 
 
 class TextLaboratory(Workplace):
@@ -127,10 +130,10 @@ class TextLaboratory(Workplace):
             torch.manual_seed(config.seed)
             encoder = TextEncoder(**config.encoder)
         path = self._file("base")
-        if not path.exists():
+        if (state := _kept(path)) is None:
             pretrain(encoder, self.text["train"].words, recipe, config.seed)
-            _save(path, encoder.state_dict())
-        encoder.load_state_dict(_load(path))
+            _save(path, state := encoder.state_dict())
+        encoder.load_state_dict(state)
         return encoder.requires_grad_(False).eval()
 
     @cached_property
@@ -144,10 +147,10 @@ class TextLaboratory(Workplace):
             torch.manual_seed(self.config.seed)
             head = nn.Linear(self.base.norm.normalized_shape[0], len(TASKS[task]))
         expert = Expert(copy.deepcopy(self.base).requires_grad_(True), head)
-        if not path.exists():
+        if (state := _kept(path)) is None:
             finetune(*expert, train.words, train.labels[task], Recipe(**self.config.experts), self.config.seed)
-            _save(path, _joined(expert))
-        nn.ModuleDict(expert._asdict()).load_state_dict(_load(path))
+            _save(path, state := _joined(expert))
+        nn.ModuleDict(expert._asdict()).load_state_dict(state)
         return Expert(*(part.requires_grad_(False).eval() for part in expert))
 
     def _file(self, what: str) -> Path:
@@ -228,11 +231,22 @@ def _joined(expert: Expert) -> State:
 
 def _save(path: Path, state: Mapping[str, Tensor]) -> None:
     with atomic_write(path) as temporary:
-        save_file({name: value.contiguous() for name, value in state.items()}, temporary)
+        about = {HASH: state_hash(state)}
+        save_file({name: value.contiguous() for name, value in state.items()}, temporary, about)
 
 
-def _load(path: Path) -> State:
+def _kept(path: Path) -> State | None:
+    """The state in a file; None where there is no file, or a damaged one, which is set aside."""
+    if not path.exists():
+        return None
     try:
-        return load(path.read_bytes())
-    except Exception as error:  # safetensors has errors of its own
-        raise ValueError(f"{path} is damaged ({error}); delete it, and it is trained again.") from error
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            digest = (file.metadata() or {}).get(HASH)  # earlier versions kept none
+        if digest in (None, state_hash(state)):
+            return state
+        why = "its hash is another"
+    except SafetensorError as error:
+        why = str(error)
+    set_aside(path, f"{path} is damaged ({why})")
+    return None

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -197,8 +198,9 @@ def test_a_result_comes_back_as_it_was_written(store):
 def test_a_file_that_does_not_count_is_named(store, capsys, change, why):
     store.write("ties", 0, MADE_WITH, result())
     path = store.folder / "ties" / "0.json"
-    assert change(path.read_text()) != path.read_text()
-    path.write_text(change(path.read_text()))
+    text = re.sub(r',\s*"hash": "\w+"', "", path.read_text())  # as of an earlier version
+    assert change(text) != text
+    path.write_text(change(text))
     capsys.readouterr()
     assert store.read("ties", 0, MADE_WITH) is None
     said = " ".join(capsys.readouterr().out.split())
