@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import atexit
 import copy
+import ctypes
 import inspect
 import itertools
 import logging
+import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +46,9 @@ PASSED_ON = ("env_cfg", "visualizer", "default_hooks", "custom_hooks", "log_leve
 """Keys of a config that are passed on to MMEngine's runner."""
 BUILT = (MODELS, HOOKS, DATASETS, DATA_SAMPLERS, METRICS, LOOPS, OPTIM_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS)
 """What MMEngine's runner builds of this package."""
+MALLOC_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # of <malloc.h>
+KEPT_BYTES = 1 << 30
 _runs = itertools.count()  # MMEngine keeps loggers and message hubs by name, so every run needs a new name
 
 
@@ -117,6 +123,20 @@ def _leave_processes() -> None:
     """End the group before the interpreter does: threads of gloo that outlive it now and then abort the process."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, for the next step, which asks for the same again.
+
+    By default glibc gives every large block back, and the kernel fills its pages with zeros when the next tensor of
+    that size comes: on CPUs a tenth of a small network's step. Other C libraries are left as they are.
+    """
+    if not sys.platform.startswith("linux") or any(name in os.environ for name in MALLOC_VARIABLES):
+        return  # who has set them knows better
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version"):
+        library.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -256,6 +276,7 @@ def build_runner(config: Mapping[str, Any], **live: Any) -> QuietRunner:
     Returns:
         The runner; ``train()`` starts it.
     """
+    keep_freed_memory()
     plain = dict(config) if config.get("default_scope", SCOPE) == SCOPE else _with_scope(dict(config))
     name = plain.pop("filename", None)
     kept = Config(plain, cfg_text="# composed, not read from a file" if name else None, filename=name)

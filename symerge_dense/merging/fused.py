@@ -139,8 +139,9 @@ def _by_channel(vectors: Tensor, channels: int) -> Tensor:
 def _channel_products(vectors: Tensor, gradient: Tensor) -> Tensor:
     """(C, T): the inner product of every channel of every task vector with that of the gradient."""
     with torch.autocast(device_type=gradient.device.type, enabled=False):
-        columns = gradient.reshape(len(gradient), -1, 1).to(vectors.dtype)
-        return torch.bmm(_by_channel(vectors.to(gradient.device), len(gradient)), columns)[:, :, 0]
+        rows = gradient.reshape(len(gradient), 1, -1).to(vectors.dtype)
+        # the gradient on the left: the task vectors on the left of a column take MKL five times as long
+        return torch.bmm(rows, _by_channel(vectors.to(gradient.device), len(gradient)).transpose(1, 2))[:, 0]
 
 
 # -- a coefficient per task and singular direction --------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 import copy
 import json
+import os
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from symerge_dense.adaptation.history import read_history
 from symerge_dense.engine.checkpointing import CheckpointPolicy
 from symerge_dense.engine.hooks import IterationSeedHook
-from symerge_dense.engine.runner import runner_config
+from symerge_dense.engine.runner import MALLOC_VARIABLES, runner_config
 from symerge_dense.models.checkpoint import load_model
 from symerge_dense.pipeline.config import RUNNER_KEYS, load_config
 from symerge_dense.pipeline.train import train
@@ -249,3 +252,35 @@ def test_the_seed_of_an_iteration_does_not_depend_on_those_before():
             number = torch.rand(1).item()
         drawn.append(number)
     assert drawn[0] == drawn[1]
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+FAULTS = """
+import os, resource
+import torch
+from symerge_dense.engine.runner import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        torch.zeros(16 << 20).add_(1)  # 64 MiB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+os.environ["MALLOC_MMAP_THRESHOLD_"] = "131072"
+keep_freed_memory()
+faults()
+print(faults())
+del os.environ["MALLOC_MMAP_THRESHOLD_"]
+keep_freed_memory()
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
+def test_a_step_gets_the_memory_that_the_last_one_freed():
+    environment = {name: value for name, value in os.environ.items() if name not in MALLOC_VARIABLES}
+    done = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before >= 8  # who sets glibc's own variables keeps what they say
+    assert after <= 4

@@ -57,6 +57,25 @@ def test_steps_from_the_end_by_hand(name, expected):
     assert {name: steps[name] for name in expected} == expected
 
 
+@pytest.mark.parametrize("name", ["AdamW", "Adam", "SGD"])
+def test_one_pass_over_the_weights_is_the_optimizer_s_own_loop_up_to_rounding(name):
+    recipe, rates = Recipe(optimizer=name, lr=0.01, backbone_lr_scale=0.5, weight_decay=0.1), []
+    networks = [network(seed=3) for _ in range(2)]
+    plain = {"foreach": False, "momentum": 0.9} if name == "SGD" else {"foreach": False}
+    groups = [{"params": networks[1].backbone.parameters(), "lr": 0.005}, {"params": networks[1].heads.parameters()}]
+    optimizers = [
+        recipe.build_optimizer(networks[0]),
+        getattr(torch.optim, name)(groups, lr=0.01, weight_decay=0.1, **plain),
+    ]
+    for step in range(3):
+        for model, optimizer in zip(networks, optimizers, strict=True):
+            generator = torch.Generator().manual_seed(step)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+    torch.testing.assert_close(networks[0].state_dict(), networks[1].state_dict(), rtol=1e-5, atol=1e-7)
+
+
 def test_without_repeating_blocks_the_children_count():
     assert steps_from_end(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))) == {
         "0.weight": 1,
