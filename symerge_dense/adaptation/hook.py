@@ -6,6 +6,7 @@
 | before_train | attach experts: task vectors | Student.attach |
 | | expert labels: cached once, or computed in every step | adaptation.label_cache, adaptation.expert_labels |
 | | fix BatchNorm's statistics, scale the losses, as the options say | finalize, initial_scale |
+| | save memory or time, as the options say | adaptation.acceleration |
 | before_train_iter | choose the tasks of the step, and what is mixed | task_of, CutMix, Student.before_step |
 | after_train_iter | project coefficients, average, log | Student.after_step, adaptation.averaging, history |
 | | tell the teacher of the new weights | Teacher.after_step |
@@ -30,13 +31,14 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor
 
+from symerge_dense.adaptation.acceleration import accelerate, check_acceleration, restore
 from symerge_dense.adaptation.averaging import average_of
 from symerge_dense.adaptation.cutmix import CutMix
 from symerge_dense.adaptation.expert_labels import CachedLabels, MarkedImages, OnlineLabels, labelled_images
 from symerge_dense.adaptation.finalize import finalize, finalized, image_batches
 from symerge_dense.adaptation.history import History
 from symerge_dense.adaptation.label_cache import write_labels
-from symerge_dense.adaptation.objective import SMALLEST
+from symerge_dense.adaptation.objective import SMALLEST, task_of
 from symerge_dense.adaptation.strong_views import StrongViews
 from symerge_dense.adaptation.student import Student
 from symerge_dense.adaptation.uncertainty import variance_layers
@@ -51,19 +53,6 @@ from symerge_dense.models.views import Views, check_views
 from symerge_dense.registry import HOOKS
 
 PROBE_IMAGES = 64
-
-
-# -- the tasks of a step, and the weights of their losses -------------------------------------------------------------
-def task_of(iteration: int, tasks: list[str], seed: int) -> str:
-    """The task of an iteration of the 'per_task' schedule; every round has all tasks, in a random order.
-
-    Args:
-        iteration: its number, from 0.
-        tasks: all tasks.
-        seed: of the orders.
-    """
-    order = np.random.default_rng((seed, iteration // len(tasks))).permutation(len(tasks))
-    return tasks[int(order[iteration % len(tasks)])]
 
 
 @torch.no_grad()
@@ -129,7 +118,7 @@ class SyMergeHook(Hook):
 
         Raises:
             ValueError: the training data are no ``Unlabelled`` set, the model has no expert for a task, or it asks for
-                sharpness-aware steps and the optimizer wrapper takes plain ones.
+                sharpness-aware steps and the optimizer wrapper takes plain ones, or for a compiler that is missing.
         """
         model, folder = unwrap(runner), Path(runner.work_dir)
         if model.sharpness and not isinstance(runner.optim_wrapper, SharpnessAware):
@@ -139,6 +128,7 @@ class SyMergeHook(Hook):
             )
         if self._merged is not None:
             plugins_of(model.model.spec)  # a network that no file can describe is refused before the work
+        check_acceleration(model.model.backbone, model.options)
         self.history = history = History(Path(self._history_file or folder / "history.jsonl"))
         experts = self._attach(runner, model)
         if model.options.labels == "cached":
@@ -147,6 +137,7 @@ class SyMergeHook(Hook):
             model.labeller = self._online(model, experts)
         if runner.iter == 0:
             self._start(model, runner)
+        accelerate(model.model.backbone, model.options)
         if get_rank() == 0:
             history.cut(runner.iter)
 
@@ -255,6 +246,7 @@ class SyMergeHook(Hook):
         """Leave the merged model behind: folded, BatchNorm re-estimated."""
         self.close()
         model = unwrap(runner)
+        restore(model.model.backbone)
         finalize(model, self._images(model))
         model.average = None  # it has taken its place
         if self._merged is not None and get_rank() == 0:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+import numpy as np
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
@@ -18,6 +19,18 @@ from symerge_dense.tasks.base import DenseTask
 PREFIX, VALID = "label_", "valid_"  # of a batch's keys, before the name of a task
 EVEN: Mapping[str, Tensor] = MappingProxyType({})  # weights of pixels that are all alike
 SMALLEST = 1e-6  # of a loss that an expert-identical start leaves at zero
+
+
+def task_of(iteration: int, tasks: list[str], seed: int) -> str:
+    """The task of an iteration of the 'per_task' schedule; every round has all tasks, in a random order.
+
+    Args:
+        iteration: its number, from 0.
+        tasks: all tasks.
+        seed: of the orders.
+    """
+    order = np.random.default_rng((seed, iteration // len(tasks))).permutation(len(tasks))
+    return tasks[int(order[iteration % len(tasks)])]
 
 
 def labels_in(batch: Mapping[str, Tensor], tasks: Iterable[str]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from symerge_dense.adaptation.acceleration import check_acceleration
 from symerge_dense.adaptation.teacher import build_teacher
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.multi_task import MultiTaskModel
@@ -38,13 +39,14 @@ def check_network(config: RunConfig) -> None:
         config: of the run. It does not describe the heads of given checkpoints: their adapted layer is not checked.
 
     Raises:
-        ValueError: the network cannot be built, a plug-in is not registered, so that no model file could name it, or a
-            head lacks the adapted layer.
+        ValueError: the network cannot be built, a plug-in is not registered, so that no model file could name it, a
+            head lacks the adapted layer, or the backbone or this machine what ``check_acceleration`` asks for.
     """
     with torch.device("meta"):  # without memory for the weights
         backbone = TimmBackbone(**config.backbone)
     model = network(config, backbone, config.tasks)
     plugins_of(model.spec)
+    check_acceleration(backbone, config.options)
     for task, head in model.named_heads():
         if task not in config.experts.get("checkpoints", {}):
             with explained(f"adaptation.layer, task {task}"):

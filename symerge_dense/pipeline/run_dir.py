@@ -27,6 +27,7 @@ ROOT = Path("work_dirs")
 RECIPES = ("experts.recipe.", "experts.recipes.", "base.train.recipe.")
 LONGEST = 60  # letters of a value that a message shows
 FREE = (
+    "adaptation.activation_checkpointing",
     "adaptation.num_workers",
     "adaptation.save_every",
     "adaptation.task_vectors",

@@ -5,8 +5,7 @@ import torch
 from builders import tiny
 
 from symerge_dense.adaptation.finalize import finalized
-from symerge_dense.adaptation.hook import task_of
-from symerge_dense.adaptation.objective import PREFIX
+from symerge_dense.adaptation.objective import PREFIX, task_of
 from symerge_dense.adaptation.options import make_options
 from symerge_dense.adaptation.symerge_model import SyMergeModel
 from symerge_dense.models.batchnorm import batchnorms

@@ -59,7 +59,7 @@ def test_steps_from_the_end_by_hand(name, expected):
 
 @pytest.mark.parametrize("name", ["AdamW", "Adam", "SGD"])
 def test_one_pass_over_the_weights_is_the_optimizer_s_own_loop_up_to_rounding(name):
-    recipe, rates = Recipe(optimizer=name, lr=0.01, backbone_lr_scale=0.5, weight_decay=0.1), []
+    recipe = Recipe(optimizer=name, lr=0.01, backbone_lr_scale=0.5, weight_decay=0.1)
     networks = [network(seed=3) for _ in range(2)]
     plain = {"foreach": False, "momentum": 0.9} if name == "SGD" else {"foreach": False}
     groups = [{"params": networks[1].backbone.parameters(), "lr": 0.005}, {"params": networks[1].heads.parameters()}]

@@ -34,7 +34,16 @@ FOUND = {
 TOP = sorted(path.name for path in CONFIGS.glob("*.py"))
 ABLATIONS = sorted((CONFIGS / "ablation").glob("*.py"))
 # of every row alike, or of no result
-FREE = {"save_every", "num_workers", "task_vectors", "amp", "batchnorm", "recalibration_images"}
+FREE = {
+    "save_every",
+    "num_workers",
+    "task_vectors",
+    "activation_checkpointing",
+    "compile",
+    "amp",
+    "batchnorm",
+    "recalibration_images",
+}
 SPLITS = ("train", "unlabelled", "test")
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from symerge_dense.adaptation.acceleration import accelerate
 from symerge_dense.adaptation.objective import PREFIX
 from symerge_dense.adaptation.symerge_model import SyMergeModel
 from symerge_dense.engine.runner import keep_freed_memory
@@ -94,6 +95,7 @@ class Bench:
         model.teacher.attach(model)
         model.attach(self.experts)
         model.progress = 1.0  # a teacher that waits for the end of a warm-up has its full cost
+        accelerate(model.model.backbone, self.options)
         model.train()
         optimizer = torch.optim.Adam(model.parameter_groups())
         batch = {PREFIX + task: label for task, label in self.labels.items()}

@@ -23,7 +23,7 @@ def test_settings_are_all_options_that_a_row_depends_on():
     options = make_options(num_workers=3)
     own = Adaptive("symerge", {"rounds": 7}).settings(options)
     wanted = {**vars(options), "rounds": 7}
-    free = ("num_workers", "save_every", "task_vectors")
+    free = ("num_workers", "save_every", "task_vectors", "activation_checkpointing")
     assert own == {name: value for name, value in wanted.items() if name not in free}
     assert Adaptive("adamerging").settings(options)["objective"] == "entropy", "what defines the method"
     assert Adaptive("surgery").settings(options)["rank"] == 16, "the method's own defaults"
