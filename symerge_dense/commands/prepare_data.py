@@ -21,6 +21,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     nyuv2.add_argument("--normals", choices=("stored", "depth"), help="depth: computed from depth; default stored")
     nyuv2.add_argument("--normal-axes", metavar="AXES", help="what the stored channels are: --normal-axes=x,-y,z")
     nyuv2.add_argument("--splits", nargs="+", choices=("train", "val"), help="default both")
+    nyuv2.add_argument("--jobs", type=int, default=1, help="processes that write, default 1")
+    nyuv2.add_argument("--on", metavar="ray[:ADDRESS]", help="the machines of a Ray cluster, which share the folders")
     check = tools.add_parser("check", help="read every file of a prepared folder; exit code 1 where it finds faults")
     check.add_argument("root")
     check.add_argument("--classes", type=int, choices=(13, 40), default=13)
@@ -35,5 +37,5 @@ def run(options: argparse.Namespace) -> int:
         return check_tool(options.root, options.classes, options.sheet)
     from symerge_dense.preparation.convert.convert import convert_tool
 
-    names = ("source", "packaging", "out", "classes", "size", "crop", "normals", "normal_axes", "splits")
+    names = ("source", "packaging", "out", "classes", "size", "crop", "normals", "normal_axes", "splits", "jobs", "on")
     return convert_tool(**{name: getattr(options, name) for name in names})

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import cv2
 
 from symerge_dense.datasets.mtan_layout import SPLITS
+from symerge_dense.engine.fan_out import check_place
 from symerge_dense.preparation.convert.export import check_space, export, frame_of, missing_bytes
 from symerge_dense.preparation.convert.fingerprints import Entry, fingerprints
 from symerge_dense.preparation.convert.manifest import (
@@ -29,7 +30,13 @@ OUT = "data/nyuv2"
 
 
 def convert(
-    packaging: str, source: str | Path, out: str | Path, settings: Mapping[str, Any], splits: Sequence[str] = SPLITS
+    packaging: str,
+    source: str | Path,
+    out: str | Path,
+    settings: Mapping[str, Any],
+    splits: Sequence[str] = SPLITS,
+    jobs: int = 1,
+    on: str | None = None,
 ) -> int:
     """Write a packaging to a folder in the layout of ``export``, with a manifest.
 
@@ -41,6 +48,8 @@ def convert(
         out: folder to write to.
         settings: as ``settings_of`` returns them.
         splits: which splits to write.
+        jobs: processes that write; the files do not depend on their number.
+        on: 'ray' or 'ray:ADDRESS' for the machines of a cluster, which share the folders; None for this one alone.
 
     Returns:
         Number of files written.
@@ -49,6 +58,10 @@ def convert(
         ValueError: ``out`` holds files that were made with other settings or from other sources, the disk is too
             small, or something is wrong with the source.
     """
+    if jobs < 1:
+        raise ValueError(f"--jobs {jobs}: give at least 1.")
+    if on is not None:
+        check_place(on)
     root, origin = Path(out), Path(source)
     found = read_manifest(root)
     opened = {split: open_split(packaging, origin, split, settings) for split in dict.fromkeys(splits)}
@@ -63,7 +76,7 @@ def convert(
     check_space(root, sum(missing_bytes(data, root / split) for split, data in opened.items()))
     sources = _sources(opened, origin if origin.is_dir() else origin.parent, found)
     manifest = admit(root, found, wanted, sources)
-    written = sum(_write_split(root, manifest, split, data, sources[split]) for split, data in opened.items())
+    written = sum(_write_split(root, manifest, split, data, sources[split], jobs, on) for split, data in opened.items())
     counts = ", ".join(f"{split} {len(data)}" for split, data in opened.items())
     say(f"{root}: {f'{written} files written' if written else 'already complete'} (images: {counts})")
     return written
@@ -78,7 +91,9 @@ def _sources(opened: Mapping[str, Split], root: Path, found: Manifest | None) ->
     return sources
 
 
-def _write_split(root: Path, manifest: Manifest, split: str, data: Split, sources: dict[str, Entry]) -> int:
+def _write_split(
+    root: Path, manifest: Manifest, split: str, data: Split, sources: dict[str, Entry], jobs: int, on: str | None
+) -> int:
     before = manifest["splits"].get(split, {})
     if before.get("complete") is True and missing_bytes(data, root / split) == 0:
         _record(root, manifest, split, {**before, "sources": sources})  # equal files may have new times
@@ -91,7 +106,7 @@ def _write_split(root: Path, manifest: Manifest, split: str, data: Split, source
         "sources": sources,
     }
     _record(root, manifest, split, entry)
-    written = export(data, root / split)
+    written = export(data, root / split, jobs, on)
     _record(root, manifest, split, {**entry, "complete": True})
     return written
 
@@ -109,6 +124,8 @@ def convert_tool(
     classes: int = 13,
     size: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
+    jobs: int = 1,
+    on: str | None = None,
     **options: str | None,
 ) -> int:
     """Convert as a command. ``packaging='npy'`` is the layout itself, which is only checked.
@@ -120,6 +137,8 @@ def convert_tool(
         classes: number of classes of the labels, 13 or 40.
         size: ['288', '384'] or ['native']; None: the packaging's default.
         splits: which splits to write; None: train and val.
+        jobs: as in ``convert``.
+        on: as in ``convert``.
         **options: options of the packaging, see ``settings_of``; None: its default.
 
     Returns:
@@ -130,9 +149,9 @@ def convert_tool(
     """
     if packaging != "npy":
         settings = settings_of(packaging, classes, _size_of(size), **options)
-        convert(packaging, source, OUT if out is None else out, settings, splits or SPLITS)
+        convert(packaging, source, OUT if out is None else out, settings, splits or SPLITS, jobs, on)
         return 0
-    settable = {"out": out, "size": size, "splits": splits, **options}
+    settable = {"jobs": jobs if jobs != 1 else None, "on": on, "out": out, "size": size, "splits": splits, **options}
     given = [repr(name) for name, value in settable.items() if value is not None]
     if given:
         raise ValueError(

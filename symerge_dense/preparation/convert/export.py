@@ -7,7 +7,7 @@ interrupted export goes on where it stopped, and ends with the same bytes as an 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +16,14 @@ import numpy as np
 
 from symerge_dense.datasets.base import Array, DenseDataset
 from symerge_dense.datasets.targets import INVALID_LABEL, SHORTEST_NORMAL, known_depth, known_normals
+from symerge_dense.engine.fan_out import each
 from symerge_dense.fileio import atomic_write, mapped_array, nearest_existing
 from symerge_dense.progress import Bar
 
 UNIT_TOLERANCE = 1e-5  # float32 vectors this close to length 1 stay as they are
 HEADER_BYTES = 128  # of a .npy file
+PIECE = 16  # images that a process writes at a time
+Missing = tuple[int, tuple[str, ...]]  # number of an image, and the folders that lack it
 
 
 def _image(pixels: Array) -> Array:
@@ -175,7 +178,7 @@ def missing_bytes(source: DenseDataset, folder: Path) -> int:
     )
 
 
-def export(source: DenseDataset, folder: str | Path) -> int:
+def export(source: DenseDataset, folder: str | Path, jobs: int = 1, on: str | None = None) -> int:
     """Write a data set, unaugmented, to ``{folder}/{image,label,depth,normal}/{i}.npy``.
 
     All arrays are float32: image (H,W,3) RGB 0..1; label (H,W) class ids, -1 invalid; depth (H,W,1) metres, 0 invalid;
@@ -184,6 +187,8 @@ def export(source: DenseDataset, folder: str | Path) -> int:
     Args:
         source: the data set. Folders of tasks that it was built without are left out.
         folder: of one split.
+        jobs: processes; the files do not depend on their number.
+        on: 'ray' or 'ray:ADDRESS' for the machines of a cluster, which share the folders; None for this one alone.
 
     Returns:
         Number of files written.
@@ -197,16 +202,23 @@ def export(source: DenseDataset, folder: str | Path) -> int:
     for leftover in place.glob("*/.*.npy.*.part"):  # of a run that was killed
         leftover.unlink(missing_ok=True)
     found = plan(source, place)
-    written, whole = 0, len(set.intersection(*found.kept.values()))
-    with Bar(f"writing {place}", len(source), whole) as bar:
-        for index in range(len(source)):
-            missing = [name for name, kept in found.kept.items() if index not in kept]
-            for name in missing:
-                _write(place / name / f"{index}.npy", _stored(source, index, FOLDERS[name]), found.shape(name))
-            written += len(missing)
-            if missing:
-                bar.advance()
-    return written
+    missing = {index: [name for name, kept in found.kept.items() if index not in kept] for index in range(len(source))}
+    todo = [(index, tuple(names)) for index, names in missing.items() if names]
+    length = 1 if jobs == 1 and on is None else PIECE
+    pieces = [(source, place, found.frame, todo[start : start + length]) for start in range(0, len(todo), length)]
+    with Bar(f"writing {place}", len(source), len(source) - len(todo)) as bar:
+        for images in each(_write_images, pieces, jobs, on):
+            bar.advance(images)
+    return sum(len(names) for _, names in todo)
+
+
+def _write_images(source: DenseDataset, place: Path, frame: tuple[int, int], todo: Sequence[Missing]) -> int:
+    """Write what is missing of some images; returns how many images they are."""
+    shapes = Plan(frame, {})
+    for index, names in todo:
+        for name in names:
+            _write(place / name / f"{index}.npy", _stored(source, index, FOLDERS[name]), shapes.shape(name))
+    return len(todo)
 
 
 def _stored(source: DenseDataset, index: int, folder: ArrayFolder) -> Array:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.nyu_mat_files import write_mat
 from builders.nyu_other_files import write_nyud_mt, write_parquet
 from builders.pipeline_tiny import tool
 
@@ -51,6 +52,34 @@ def manifest(out):
 
 def sha256(data):
     return hashlib.sha256(data).hexdigest()
+
+
+# -- who writes -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("packaging", ["nyud_mt", "mat"])
+def test_several_processes_write_the_same_files(packaging, pristine, prepared, tmp_path):
+    source = pristine
+    if packaging == "mat":
+        write_mat(source := tmp_path / "official", count=20, train=range(1, 19))
+    settings = settings_of(packaging, size=SIZE)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert convert(packaging, source, one, settings) == convert(packaging, source, two, settings, jobs=2) > 0
+    assert contents(one) == contents(two) and manifest(one)["splits"].keys() == manifest(two)["splits"].keys()
+    next((two / "train" / "depth").iterdir()).unlink()
+    assert convert(packaging, source, two, settings, jobs=2) == 1 and contents(one) == contents(two)
+
+
+def test_a_cluster_writes_the_same_files(pristine, prepared, tmp_path, request):
+    request.addfinalizer(pytest.importorskip("ray").shutdown)
+    assert convert("nyud_mt", pristine, tmp_path / "there", SETTINGS, on="ray") == 12
+    assert contents(tmp_path / "there") == contents(prepared)
+
+
+def test_who_writes_is_asked_for_rightly(pristine, tmp_path):
+    with pytest.raises(ValueError, match="--jobs 0: give at least 1"):
+        convert("nyud_mt", pristine, tmp_path / "out", SETTINGS, jobs=0)
+    with pytest.raises(ValueError, match="--on slurm: give ray"):
+        convert("nyud_mt", pristine, tmp_path / "out", SETTINGS, on="slurm")
+    assert not (tmp_path / "out").exists()
 
 
 # -- the manifest -----------------------------------------------------------------------------------------------------
