@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import importlib
 import json
 import os
 import re
 import shutil
-import socket
 import stat
 import tokenize
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+
+from symerge_dense.leftovers import temporary_name
 
 
 @contextmanager
@@ -38,26 +36,44 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(target)
+    temporary = temporary_name(target)
     try:
-        permissions = _permissions(temporary)
-        yield temporary
-        temporary.chmod(permissions)  # safetensors writes 0600
-        os.replace(temporary, target)
-    except Exception as error:
-        number = _failed_write(error, temporary)
-        if number is None:
-            raise
-        raise OSError(number, os.strerror(number), str(target)) from error
+        with writing(target, temporary):
+            permissions = _permissions(temporary)
+            yield temporary
+            temporary.chmod(permissions)  # safetensors writes 0600
+            os.replace(temporary, target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # mostly it has its name by now; a disk that turned read-only keeps it
+            temporary.unlink()
         if not target.exists():
             for folder in made:
                 with suppress(OSError):  # something else is in there by now
                     folder.rmdir()
 
 
+@contextmanager
+def writing(path: str | Path, temporary: str | Path | None = None) -> Iterator[None]:
+    """Let errors of a full or failing disk inside the block name a file, whichever library noticed them in its own way.
+
+    Args:
+        path: the file.
+        temporary: its name as long as it is written; None for the same.
+
+    Raises:
+        OSError: such an error. Others pass.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _failed_write(error, Path(temporary or path))
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK = (*FULL, errno.EIO, errno.EROFS)
 NUMBER = re.compile(r"\(os error (\d+)\)")  # as safetensors tells it
 # PyTorch and NumPy tell no number when a file takes fewer bytes than it is given
 SHORT = ("unexpected pos", "file write failed", "requested and")
@@ -66,7 +82,8 @@ SHORT = ("unexpected pos", "file write failed", "requested and")
 def _failed_write(error: Exception, path: Path) -> int | None:
     """The system's number of the fault that kept a file from being written; None for any other error."""
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno if error.errno in FULL or error.filename == str(path) else None
+        own = error.errno in DISK if error.filename is None else str(error.filename) == str(path)
+        return error.errno if own else None
     if isinstance(error, ValueError):
         return None
     if told := NUMBER.search(str(error)):
@@ -74,6 +91,22 @@ def _failed_write(error: Exception, path: Path) -> int | None:
     if not any(text in str(error) for text in SHORT):
         return None
     return errno.ENOSPC if shutil.disk_usage(nearest_existing(path)).free < 1 << 20 else errno.EIO
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder where it is missing, and see that files can be written there, before long work that needs it.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        OSError: they cannot; it names the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    trial = temporary_name(folder / "trial")
+    with writing(folder, trial):
+        trial.touch()
+    trial.unlink()
 
 
 def new_array(path: str | Path, dtype: Any, shape: tuple[int, ...]) -> Any:
@@ -91,14 +124,15 @@ def new_array(path: str | Path, dtype: Any, shape: tuple[int, ...]) -> Any:
     """
     import numpy as np
 
-    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "r+b") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-            except OSError as error:
-                if error.errno in FULL:  # else a disk that reserves nothing
-                    raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    with writing(path):
+        array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+        if hasattr(os, "posix_fallocate"):
+            with open(path, "r+b") as file:
+                try:
+                    os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+                except OSError as error:
+                    if error.errno in FULL:  # else a disk that reserves nothing
+                        raise
     return array
 
 
@@ -110,76 +144,24 @@ def temporary_folder(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: of what is made in the folder, and then moved to this place.
+
+    Raises:
+        OSError: of a file in the folder: it names the place that the file was for.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = _temporary(target)
-    folder.mkdir()
+    folder = temporary_name(target)
+    with writing(target, folder):
+        folder.mkdir()
     try:
         yield folder
+    except OSError as error:
+        if error.filename is None or not Path(error.filename).is_relative_to(folder):
+            raise
+        named = target / Path(error.filename).relative_to(folder)
+        raise OSError(error.errno, error.strerror, str(named)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-# -- what killed processes leave --------------------------------------------------------------------------------------
-TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{12}\.\w+|\..+\.[0-9a-f]{32}\.part")
-_tidied: set[Path] = set()
-
-
-def _temporary(target: Path) -> Path:
-    """A hidden name beside ``target`` that says who made it."""
-    _tidy_once(target.absolute().parent)
-    return target.with_name(f".{target.name}.{_machine()}-{os.getpid()}-{uuid4().hex[:12]}.part")
-
-
-@cache
-def _machine() -> str:
-    """Eight hex digits of the machine, or of the container: process numbers are those of one."""
-    numbers = Path("/proc/self/ns/pid")
-    about = os.readlink(numbers) if numbers.is_symlink() else ""
-    return hashlib.sha256(f"{socket.gethostname()} {about}".encode()).hexdigest()[:8]
-
-
-def _tidy_once(folder: Path) -> None:
-    """Remove what killed processes of this machine left in a folder, when this process first writes there."""
-    if folder not in _tidied:
-        _tidied.add(folder)
-        for path in folder.glob(".*"):
-            if (match := TEMPORARY.fullmatch(path.name)) and match[1] == _machine() and not _runs(int(match[2])):
-                _remove(path)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove all unfinished files and folders below a folder in which no other program writes.
-
-    Args:
-        folder: that this process alone may write to, and its children. What runs on this machine keeps its files.
-    """
-    for path in list(folder.rglob(".*")):
-        if match := TEMPORARY.fullmatch(path.name):
-            foreign = match[1] != _machine()
-            if foreign or int(match[2]) == os.getpid() or not _runs(int(match[2])):
-                _remove(path)
-
-
-def _runs(process: int) -> bool:
-    if os.name != "posix":  # on Windows the question would end it
-        return True
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
 
 
 def _permissions(path: Path) -> int:

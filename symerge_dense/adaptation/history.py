@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symerge_dense.fileio import parsed_json, write_text
+from symerge_dense.fileio import parsed_json, write_text, writing
 from symerge_dense.progress import say
 
 FLUSH_EVERY = 20
@@ -62,7 +62,7 @@ class History:
         for iteration, values in rows:
             numbers = torch.stack([v.float() for v in values.values()]).tolist() if values else []
             lines.append(json.dumps({"iteration": iteration, **dict(zip(values, numbers, strict=True))}) + "\n")
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write("".join(lines))
 
 

@@ -27,6 +27,7 @@ from torch import nn
 
 from symerge_dense.engine.checkpointing import CheckpointPolicy
 from symerge_dense.engine.hooks import Closing
+from symerge_dense.fileio import DISK
 from symerge_dense.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -60,6 +61,10 @@ class QuietRunner(Runner):
         """Train the model in place and return it."""
         try:
             return super().train()
+        except OSError as error:
+            if error.filename is None and error.errno in DISK:  # of MMEngine's own files
+                raise OSError(error.errno, error.strerror, str(self.work_dir)) from error
+            raise
         finally:
             for hook in self.hooks:
                 if isinstance(hook, Closing):

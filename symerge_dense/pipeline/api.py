@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from symerge_dense.datasets.image_list import ImageList, is_path
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.engine.runner import working_on
+from symerge_dense.fileio import atomic_write
 from symerge_dense.models.backbone import TimmBackbone, load_base
 from symerge_dense.models.checkpoint import load_model, read_metadata, save_model
 from symerge_dense.models.multi_task import MultiTaskModel
@@ -159,11 +160,10 @@ def _write_base(base: Any, folder: Path) -> Path:
         raise ValueError(f"base is a {type(base).__name__}; give a file, a network, or its state {{name: tensor}}.")
     if all(name.startswith("body.") for name in state):  # of a TimmBackbone
         state = {f"backbone.{name}": value for name, value in state.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}, folder / "base.safetensors"
-    )
-    return folder / "base.safetensors"
+    path = folder / "base.safetensors"
+    with atomic_write(path) as temporary:
+        save_file({name: value.detach().cpu().clone().contiguous() for name, value in state.items()}, temporary)
+    return path
 
 
 def _write_experts(experts: Mapping[str, Any], base: Any, folder: Path) -> dict[str, Path_]:

@@ -20,6 +20,7 @@ from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.evaluation.scores import Scores, scores_to_json
 from symerge_dense.experts.recipe import Recipe
 from symerge_dense.experts.training import fit
+from symerge_dense.fileio import check_writable
 from symerge_dense.models.backbone import TimmBackbone, load_base
 from symerge_dense.models.checkpoint import load_model, read_metadata, save_model, state_hash
 from symerge_dense.models.multi_task import MultiTaskModel
@@ -254,6 +255,8 @@ class ExpertStore:
     def _train(self, path: Path, backbone: TimmBackbone, tasks: Spec, recipe: Spec, title: str, seed: int) -> None:
         if not self.allowed:
             raise ValueError(f"{title} is missing: {path} does not exist. {HOW}.")
+        if is_main_process():
+            check_writable(path.parent)
         if self.before_training is not None:
             check, self.before_training = self.before_training, None
             with torch.random.fork_rng(devices=[]):  # a data loader draws a number: the training must not notice

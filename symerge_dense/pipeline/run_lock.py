@@ -13,7 +13,8 @@ from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 
-from symerge_dense.fileio import parsed_json, remove_leftovers
+from symerge_dense.fileio import parsed_json
+from symerge_dense.leftovers import remove_leftovers
 from symerge_dense.progress import printable
 
 LOCK = ".run.lock"
@@ -78,7 +79,8 @@ def _taken(path: Path) -> tuple[int | None, str | None]:
         os.close(file)
     os.ftruncate(file, 0)
     about = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
-    os.write(file, json.dumps(about).encode())
+    with suppress(OSError):  # a full disk: the next file says so by its name
+        os.write(file, json.dumps(about).encode())
     _held.add(file)
     return file, None
 

@@ -123,7 +123,8 @@ class Unreadable(str):
 def _read(path: Path) -> Any:
     data = path.read_bytes()
     if path.suffix == ".json":
-        return _without_costs(parsed_json(data))
+        found = _without_costs(parsed_json(data))  # the hash of a row is of its costs, too
+        return {key: value for key, value in found.items() if key != "hash"} if isinstance(found, dict) else found
     if path.suffix == ".jsonl":
         return read_history(path)  # it is appended to: the last line may be cut off until the run goes on
     if path.suffix == ".csv":

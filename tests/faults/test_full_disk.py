@@ -15,7 +15,8 @@ import torch
 from builders.pipeline_tiny import tool, write_config
 from safetensors.torch import save_file
 
-from faults.jobs import contents, half_written
+from faults.full_disk import FullDisk, may_mount
+from faults.jobs import JOBS, Job, contents, half_written
 from symerge_dense import fileio
 from symerge_dense.commands.cli import run_tool
 from symerge_dense.fileio import atomic_write, new_array
@@ -99,7 +100,7 @@ def test_the_main_job_goes_on_after_a_full_disk_wherever_it_was(tmp_path, capsys
     assert tool(*words) == 0
     whole = contents(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
-    limit, name_of = resource.getrlimit(resource.RLIMIT_FSIZE), fileio._temporary
+    limit, name_of = resource.getrlimit(resource.RLIMIT_FSIZE), fileio.temporary_name
     for writes in (3, 8):
         left = [writes]
 
@@ -109,7 +110,7 @@ def test_the_main_job_goes_on_after_a_full_disk_wherever_it_was(tmp_path, capsys
                 resource.setrlimit(resource.RLIMIT_FSIZE, (64, limit[1]))
             return name_of(target)
 
-        monkeypatch.setattr(fileio, "_temporary", counted)
+        monkeypatch.setattr(fileio, "temporary_name", counted)
         capsys.readouterr()
         try:
             code = tool(*words, *(["--resume"] if (tmp_path / "run" / "run.json").exists() else []))
@@ -118,6 +119,27 @@ def test_the_main_job_goes_on_after_a_full_disk_wherever_it_was(tmp_path, capsys
         told = capsys.readouterr().err
         assert code == 2 and "cannot be read or written (" in told and "Traceback" not in told
         assert half_written(tmp_path / "run") == []
-    monkeypatch.setattr(fileio, "_temporary", name_of)
+    monkeypatch.setattr(fileio, "temporary_name", name_of)
     assert tool(*words, *(["--resume"] if (tmp_path / "run" / "run.json").exists() else [])) == 0
     assert contents(tmp_path / "run") == whole
+
+
+# -- a real one -------------------------------------------------------------------------------------------------------
+@pytest.mark.skipif(not may_mount(), reason="file systems may not be mounted here")
+def test_a_job_goes_on_when_a_real_disk_has_grown(tmp_path):
+    trial = FullDisk(next(job for job in JOBS if job.name == "file merge, shards"), tmp_path.resolve())
+    assert trial.try_size(9_000_000, late=True) and trial.faults == [] and len(trial.named) == 1
+
+
+@pytest.mark.skipif(not may_mount(), reason="file systems may not be mounted here")
+def test_a_job_that_hides_a_full_disk_is_caught(tmp_path):
+    def prepare(given, made):
+        (given / "careless.py").write_text(
+            "import sys, pathlib\n"
+            "folder = pathlib.Path(sys.argv[1])\nfolder.mkdir(parents=True, exist_ok=True)\n"
+            "try:\n    (folder / 'a.json').write_text('[' + '1, ' * 9000 + '1]')\nexcept OSError:\n    pass\n"
+        )
+        return [given / "careless.py", made]
+
+    trial = FullDisk(Job("careless", 1, prepare, last="none"), tmp_path.resolve())
+    assert not trial.try_size(8192, False), "it ends with 0"

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from symerge_dense import fileio
-from symerge_dense.fileio import atomic_write, remove_leftovers, temporary_folder, write_text
+from symerge_dense.fileio import atomic_write, temporary_folder, write_text
+from symerge_dense.leftovers import machine, remove_leftovers
 from symerge_dense.pipeline.run_lock import LOCK, alone_in
 
 WRITES = """
@@ -57,7 +57,7 @@ def test_what_a_living_process_writes_is_kept(tmp_path, writer):
 def test_who_is_alone_in_a_folder_removes_what_any_machine_left_in_it(tmp_path):
     kept = [tmp_path / ".hidden", tmp_path / ".a.part", tmp_path / "labels" / "depth.npy"]
     left = [tmp_path / f".a.json.{'0' * 32}.part", tmp_path / "labels" / ".depth.npy.00000000-7-0123456789ab.part"]
-    left.append(tmp_path / f".a.{fileio._machine()}-{os.getpid()}-0123456789ab.mp4")  # a container started again
+    left.append(tmp_path / f".a.{machine()}-{os.getpid()}-0123456789ab.mp4")  # a container started again
     (tmp_path / "labels").mkdir()
     for path in [*kept, *left]:
         path.touch()

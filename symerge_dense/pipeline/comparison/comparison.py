@@ -16,6 +16,7 @@ from mmengine.device import get_device
 from symerge_dense.adaptation.adapt import data_loading
 from symerge_dense.evaluation.delta_m import published_metrics
 from symerge_dense.evaluation.scores import Scores, units
+from symerge_dense.fileio import DISK
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import task_plugins
 from symerge_dense.models.views import Views
@@ -179,7 +180,8 @@ class Comparison:
         try:
             row, trace = measurement.row(candidate, self.seeds_of(candidate), self.made_with(candidate)), ""
         except Exception as error:
-            if name == EXPERTS:  # without them there is nothing to compare with
+            full = isinstance(error, OSError) and error.errno in DISK  # the next method would meet it too
+            if name == EXPERTS or full:  # without them there is nothing to compare with
                 raise
             trace = traceback.format_exc()
             row = {

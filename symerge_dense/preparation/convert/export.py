@@ -199,8 +199,6 @@ def export(source: DenseDataset, folder: str | Path, jobs: int = 1, on: str | No
     """
     place = Path(folder)
     check_space(place, missing_bytes(source, place))
-    for leftover in place.glob("*/.*.npy.*.part"):  # of a run that was killed
-        leftover.unlink(missing_ok=True)
     found = plan(source, place)
     missing = {index: [name for name, kept in found.kept.items() if index not in kept] for index in range(len(source))}
     todo = [(index, tuple(names)) for index, names in missing.items() if names]
