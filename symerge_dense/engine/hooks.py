@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from mmengine.dist import get_rank
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, IterTimerHook
 
 from symerge_dense.progress import Bar
 from symerge_dense.registry import HOOKS
@@ -74,3 +75,29 @@ class IterationSeedHook(Hook):
         torch.manual_seed(value)
         np.random.seed(value)
         random.seed(value)
+
+
+@HOOKS.register_module()
+class SteadyTimerHook(IterTimerHook):
+    """MMEngine's times of iterations and the time left, by a clock that nobody sets: none of them is ever negative."""
+
+    def _before_epoch(self, runner: Any, mode: str = "train") -> None:
+        self._last = time.monotonic()
+
+    def _before_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, mode: str = "train") -> None:
+        runner.message_hub.update_scalar(f"{mode}/data_time", time.monotonic() - self._last)
+
+    def _after_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = "train"
+    ) -> None:
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        runner.message_hub.update_scalar(f"{mode}/time", seconds)
+        if mode == "train":
+            self.time_sec_tot += seconds
+            mean, left = self.time_sec_tot / (runner.iter - self.start_iter + 1), runner.max_iters - runner.iter - 1
+        else:
+            loader = runner.val_dataloader if mode == "val" else runner.test_dataloader
+            self.time_sec_test_val += seconds
+            mean, left = self.time_sec_test_val / (batch_idx + 1), len(loader) - batch_idx - 1
+        runner.message_hub.update_info("eta", mean * left)

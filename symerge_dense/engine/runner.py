@@ -251,7 +251,7 @@ def runner_config(
 
 def _default_hooks(given: Mapping[str, Any], by_epoch: bool) -> dict[str, Any]:
     """A user's hooks. In a run of iterations the logger counts those: by epoch every validation would be at step 0."""
-    hooks = dict(given)
+    hooks = {"timer": {"type": "SteadyTimerHook"}, **given}
     logger = hooks.get("logger", {"type": "LoggerHook"})
     if not by_epoch and isinstance(logger, Mapping) and logger.get("type") in ("LoggerHook", LoggerHook):
         hooks["logger"] = {"log_metric_by_epoch": False, **logger}

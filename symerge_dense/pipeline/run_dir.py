@@ -11,8 +11,9 @@ work_dirs/experts/<config>/          base-<fingerprint>.safetensors, <task>-<fin
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from symerge_dense.report.differences import leaves
 
 ROOT = Path("work_dirs")
 RECIPES = ("experts.recipe.", "experts.recipes.", "base.train.recipe.")
+DATED = re.compile(r"(\d{8}-\d{6})(?:-(\d\d))?")  # names of runs
 LONGEST = 60  # letters of a value that a message shows
 FREE = (
     "adaptation.activation_checkpointing",
@@ -60,9 +62,17 @@ def choose(config: RunConfig, work_dir: str | None, resume: bool) -> Path:
         runs = sorted(path.parent for path in home.glob("*/run.json"))
         if resume and not runs:
             raise ValueError(f"--resume: no run under {home}; start one without --resume, or name it by --work-dir.")
-        choice = [str(runs[-1] if resume else home / time.strftime("%Y%m%d-%H%M%S"))]
+        choice = [str(runs[-1] if resume else home / _new_name([run.name for run in runs]))]
     broadcast_object_list(choice)
     return Path(choice[0])
+
+
+def _new_name(runs: Sequence[str]) -> str:
+    """Date and time. After a clock was set back it follows the newest run, which --resume finds by its name."""
+    now, dated = time.strftime("%Y%m%d-%H%M%S"), [found for run in runs if (found := DATED.fullmatch(run))]
+    if not dated or dated[-1][0] < now:
+        return now
+    return f"{dated[-1][1]}-{int(dated[-1][2] or 1) + 1:02}"
 
 
 class Recorded(Protocol):
