@@ -55,6 +55,16 @@ SHARP: dict[type, type[SharpnessAware]] = {
 """The sharpness-aware form of each optimizer wrapper."""
 
 
+def half_precision(device: str) -> torch.dtype:
+    """The type of mixed precision on a device: bfloat16, or float16 on a GPU that lacks it.
+
+    Args:
+        device: its kind, such as 'cpu' or 'cuda'.
+    """
+    lacks_bf16 = device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float16 if lacks_bf16 else torch.bfloat16
+
+
 def wrapper_type(amp: bool) -> str:
     """The registered name of the optimizer wrapper that fits the device.
 
@@ -63,8 +73,8 @@ def wrapper_type(amp: bool) -> str:
     """
     if not amp:
         return "OptimWrapper"
-    lacks_bf16 = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
-    return "AmpOptimWrapper" if lacks_bf16 else "Bf16OptimWrapper"
+    scaled = half_precision("cuda" if torch.cuda.is_available() else "cpu") == torch.float16
+    return "AmpOptimWrapper" if scaled else "Bf16OptimWrapper"
 
 
 def optim_wrapper(optimizer: Optimizer, amp: bool = False, **options: Any) -> OptimWrapper:

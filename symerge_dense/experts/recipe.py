@@ -38,7 +38,7 @@ class Recipe:
         gamma: factor of 'step'.
         num_workers: of the data loader.
         max_iters: ends the run early, and shortens the schedule with it; None for no limit.
-        amp: mixed precision (float16 on CUDA, bfloat16 on CPUs).
+        amp: mixed precision: bfloat16, or float16 with loss scaling on a GPU that lacks bfloat16.
         ema: decay of a moving average of the weights, which becomes the trained network; 0 keeps the last weights.
 
     Raises:

@@ -15,6 +15,7 @@ import torch
 from mmengine.device import get_device
 from torch import Tensor
 
+from symerge_dense.engine.optim_wrapper import half_precision
 from symerge_dense.inference.onnx_model import OnnxModel
 from symerge_dense.models.checkpoint import load_model
 from symerge_dense.models.hub import model_file
@@ -55,7 +56,7 @@ class TorchModel:
     Args:
         model: the network; put into evaluation mode.
         device: where it runs; None takes the best one.
-        amp: mixed precision: float16 on a GPU, bfloat16 on a CPU.
+        amp: mixed precision: bfloat16, or float16 on a GPU that lacks it.
 
     Raises:
         ValueError: there is no such device.
@@ -90,8 +91,7 @@ class TorchModel:
     def _precision(self) -> AbstractContextManager[Any]:
         if not self.amp:
             return nullcontext()
-        kind = torch.float16 if self.device.type == "cuda" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=kind)
+        return torch.autocast(self.device.type, dtype=half_precision(self.device.type))
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:
