@@ -9,6 +9,7 @@ _was = dict(
     initial=0.3,
     clamp=(0.0, 1.0),
     density=None,
+    task_vector_dtype="float32",
     layer="pre_final",
     learn_coefficients=True,
     learn_layer=True,

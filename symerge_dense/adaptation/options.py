@@ -22,6 +22,7 @@ from symerge_dense.registry import did_you_mean
 from symerge_dense.tasks.base import DenseTask
 
 TaskVectors = Literal["memory", "mapped"]
+TaskVectorDtype = Literal["float32", "bfloat16"]
 Labels = Literal["cached", "online"]
 Uncertainty = Literal["ignore", "weight", "filter"]
 Filter = Literal["none", "confidence"]
@@ -35,6 +36,7 @@ Objective = Literal["labels", "entropy"]
 CHOICES: dict[str, tuple[str, ...]] = {
     "granularity": get_args(Granularity),
     "task_vectors": get_args(TaskVectors),
+    "task_vector_dtype": get_args(TaskVectorDtype),
     "labels": get_args(Labels),
     "uncertainty": get_args(Uncertainty),
     "filter": get_args(Filter),
@@ -64,6 +66,7 @@ class SyMergeOptions:
             the elected one (AdaMerging++ takes 0.2); None merges all of it.
         task_vectors: where they are: in 'memory', or 'mapped', in a file of the run's folder beside which the experts
             stay in theirs. A step reads what does not fit into memory, so many experts are slower; results are equal.
+        task_vector_dtype: 'bfloat16' keeps them in half the memory, rounded to 8 bits; merges are of 'float32'.
         layer: the layer of each head that is adapted: 'pre_final', 'final', a dotted submodule name, or 'head', all
             of it.
         learn_coefficients: False fixes the coefficients, a control of the paper's ablation.
@@ -136,6 +139,7 @@ class SyMergeOptions:
     clamp: tuple[float, float] | None = None
     density: float | None = None
     task_vectors: TaskVectors = "memory"
+    task_vector_dtype: TaskVectorDtype = "float32"
     layer: str = "pre_final"
     learn_coefficients: bool = True
     learn_layer: bool = True
@@ -233,12 +237,7 @@ class SyMergeOptions:
             check_weighted(name, task, self)
 
 
-NO_NUMBER = (
-    "save_every",
-    "num_workers",
-    "task_vectors",
-    "activation_checkpointing",
-)  # options that change no number of a result
+NO_NUMBER = ("save_every", "num_workers", "task_vectors", "activation_checkpointing")  # no result depends on them
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # The settings of the public classification code: one learning rate, hard labels with its confidence filter, from

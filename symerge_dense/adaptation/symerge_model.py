@@ -99,7 +99,8 @@ class SyMergeModel(MergedStudent):
         }
         if self.options.density is not None:
             weights = trimmed_experts(base, weights, self.merge.specs, self.options.density)
-        self.merge.attach(base, weights, self.scratch or Path(tempfile.gettempdir()) if mapped else None)
+        folder = self.scratch or Path(tempfile.gettempdir()) if mapped else None
+        self.merge.attach(base, weights, folder, half=self.options.task_vector_dtype == "bfloat16")
         super().attach(experts)
 
     # -- what learns ------------------------------------------------------------------------------------------------

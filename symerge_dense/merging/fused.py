@@ -2,7 +2,7 @@
 
 base + sum_t c_t tau_t, where a task has a coefficient for the whole tensor, or one for each of its output channels or
 for each singular direction of the task vector. Task vectors may lie on another device (the host, or a file that is
-mapped there): forward and backward move those of one tensor, and keep none.
+mapped there), or be bfloat16: forward and backward move and widen those of one tensor, and keep none.
 """
 
 from __future__ import annotations
@@ -15,6 +15,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from symerge_dense.merging.operands import interpolate
+
+
+def _kind(vectors: Tensor) -> torch.dtype:
+    """What is computed in: float32, or float64."""
+    return torch.promote_types(vectors.dtype, torch.float32)
+
+
+def _ready(vectors: Tensor, device: torch.device) -> Tensor:
+    return vectors.to(device, _kind(vectors))
 
 
 # -- a coefficient per task -------------------------------------------------------------------------------------------
@@ -33,7 +42,7 @@ def merge_tensor(row: Tensor, base: Tensor, vectors: Tensor, values: list[float]
     """
     with torch.autocast(device_type=base.device.type, enabled=False):
         function = _Blend if len(values) == 1 else _Merge
-        merged: Tensor = function.apply(row.to(vectors.dtype), base, vectors, values)
+        merged: Tensor = function.apply(row.to(_kind(vectors)), base, vectors, values)
         return merged
 
 
@@ -45,8 +54,8 @@ class _Merge(torch.autograd.Function):
         ctx.save_for_backward(vectors)
         if not any(values):
             return base.clone()
-        flat = base.reshape(-1).to(vectors.dtype)
-        return torch.addmv(flat, vectors.to(row.device).t(), row).to(base.dtype).view(base.shape)
+        flat = base.reshape(-1).to(row.dtype)
+        return torch.addmv(flat, _ready(vectors, row.device).t(), row).to(base.dtype).view(base.shape)
 
     @staticmethod
     @once_differentiable
@@ -74,7 +83,7 @@ class _Blend(torch.autograd.Function):
 def _inner_products(vectors: Tensor, gradient: Tensor) -> Tensor:
     """d(lambda) = tau @ gradient, (T,), in the task vectors' precision, whatever autocast is active in backward."""
     with torch.autocast(device_type=gradient.device.type, enabled=False):
-        return torch.mv(vectors.to(gradient.device), gradient.reshape(-1).to(vectors.dtype))
+        return torch.mv(_ready(vectors, gradient.device), gradient.reshape(-1).to(_kind(vectors)))
 
 
 # -- a coefficient per task and channel -------------------------------------------------------------------------------
@@ -91,7 +100,7 @@ def merge_channels(rows: Tensor, base: Tensor, vectors: Tensor, idle: bool) -> T
     """
     with torch.autocast(device_type=base.device.type, enabled=False):
         function = _BlendChannels if rows.shape[1] == 1 else _MergeChannels
-        merged: Tensor = function.apply(rows.to(vectors.dtype), base, vectors, idle)
+        merged: Tensor = function.apply(rows.to(_kind(vectors)), base, vectors, idle)
         return merged
 
 
@@ -101,8 +110,8 @@ class _MergeChannels(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, base: Tensor, vectors: Tensor, idle: bool) -> Tensor:
         ctx.save_for_backward(vectors)
-        origin = base.reshape(len(rows), 1, -1).to(vectors.dtype)
-        merged = torch.baddbmm(origin, rows[:, None, :], _by_channel(vectors.to(rows.device), len(rows)))
+        origin = base.reshape(len(rows), 1, -1).to(rows.dtype)
+        merged = torch.baddbmm(origin, rows[:, None, :], _by_channel(_ready(vectors, rows.device), len(rows)))
         if idle:
             merged = torch.where(rows.any(1)[:, None, None], merged, origin)
         return merged.to(base.dtype).view(base.shape)
@@ -139,9 +148,9 @@ def _by_channel(vectors: Tensor, channels: int) -> Tensor:
 def _channel_products(vectors: Tensor, gradient: Tensor) -> Tensor:
     """(C, T): the inner product of every channel of every task vector with that of the gradient."""
     with torch.autocast(device_type=gradient.device.type, enabled=False):
-        rows = gradient.reshape(len(gradient), 1, -1).to(vectors.dtype)
+        rows = gradient.reshape(len(gradient), 1, -1).to(_kind(vectors))
         # the gradient on the left: the task vectors on the left of a column take MKL five times as long
-        return torch.bmm(rows, _by_channel(vectors.to(gradient.device), len(gradient)).transpose(1, 2))[:, 0]
+        return torch.bmm(rows, _by_channel(_ready(vectors, gradient.device), len(gradient)).transpose(1, 2))[:, 0]
 
 
 # -- a coefficient per task and singular direction --------------------------------------------------------------------
@@ -159,7 +168,7 @@ def merge_directions(
         idle: whether all coefficients are 0, so that the result must be the base bit for bit.
     """
     with torch.autocast(device_type=base.device.type, enabled=False):
-        merged: Tensor = _MergeDirections.apply(rows.to(left.dtype), base, left, right, rest, idle)
+        merged: Tensor = _MergeDirections.apply(rows.to(_kind(left)), base, left, right, rest, idle)
         return merged
 
 
@@ -174,9 +183,9 @@ class _MergeDirections(torch.autograd.Function):
         ctx.tasks = rows.shape[1]
         if idle:
             return base.clone()
-        origin, left, right = base.reshape(-1).to(left.dtype), left.to(base.device), right.to(base.device)
+        origin, left, right = base.reshape(-1).to(rows.dtype), _ready(left, base.device), _ready(right, base.device)
         if rest is not None:
-            origin, rows = torch.addmv(origin, rest.to(base.device).t(), rows[-1]), rows[:-1]
+            origin, rows = torch.addmv(origin, _ready(rest, base.device).t(), rows[-1]), rows[:-1]
         scaled = left * rearrange(rows, "direction task -> (task direction)")
         return torch.addmm(origin.view(len(left), -1), scaled, right).to(base.dtype).view(base.shape)
 
@@ -184,7 +193,7 @@ class _MergeDirections(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         left, right, rest = ctx.saved_tensors
-        left, right = left.to(gradient.device), right.to(gradient.device)
+        left, right = _ready(left, gradient.device), _ready(right, gradient.device)
         with torch.autocast(device_type=left.device.type, enabled=False):
             projected = left.t() @ gradient.reshape(len(left), -1).to(left.dtype)
             products = torch.linalg.vecdot(projected, right)

@@ -119,7 +119,13 @@ class LayerwiseMerge(nn.Module):
         self._scratch: Tensor | None = None  # in the place of ``vectors``
 
     @torch.no_grad()
-    def attach(self, base: TensorSource, experts: Mapping[str, TensorSource], folder: str | Path | None = None) -> None:
+    def attach(
+        self,
+        base: TensorSource,
+        experts: Mapping[str, TensorSource],
+        folder: str | Path | None = None,
+        half: bool = False,
+    ) -> None:
         """Compute the task vectors of all tensors: T x D numbers in one allocation, on the coefficients' device.
 
         Singular directions come on top: for each tensor and task as many numbers as its factors have.
@@ -129,6 +135,8 @@ class LayerwiseMerge(nn.Module):
             experts: {task: tensors}, for exactly ``tasks``; they may hold more, too.
             folder: of a file for the task vectors, see ``scratch_tensor``; each is moved to the coefficients' device as
                 it is used. None keeps them in memory.
+            half: keep float32 task vectors as bfloat16, rounded to 8 bits; merges and gradients are of float32. A
+                single expert stays as it is, so that coefficients 1 give it back.
 
         Raises:
             ValueError: other tasks or shapes than announced, the disk is too small, or as ``check_compatible`` and
@@ -150,13 +158,17 @@ class LayerwiseMerge(nn.Module):
             raise ValueError(f"the base has tensors of other shapes than the specs: {'; '.join(wrong[:10])}.")
         dtype = torch.float64 if any(spec.dtype == torch.float64 for spec in self.specs) else torch.float32
         size = sum(part.size for part in self._parts)
+        kept = torch.bfloat16 if half and dtype == torch.float32 and len(self.tasks) > 1 else dtype
         if folder is None:
-            vectors = torch.empty(size, dtype=dtype, device=self.coefficients.device)
+            vectors = torch.empty(size, dtype=kept, device=self.coefficients.device)
         else:
-            vectors = scratch_tensor(size, dtype, folder)
+            vectors = scratch_tensor(size, kept, folder)
         ordered = {task: experts[task] for task in self.tasks}
         for part, numbers in zip(self._parts, self._pieces(vectors), strict=True):
-            part.fill(numbers, base, ordered)
+            exact = numbers if kept == dtype else torch.empty_like(numbers, dtype=dtype)
+            part.fill(exact, base, ordered)
+            if exact is not numbers:
+                numbers.copy_(exact)
         self.vectors, self._scratch = (vectors, None) if folder is None else (None, vectors)
 
     def forward(self, base_parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -126,7 +126,7 @@ def scratch_tensor(numel: int, dtype: torch.dtype, folder: str | Path | None = N
             "folder."
         )
     with temporary_folder(place / "scratch") as hidden:  # what is mapped stays, on the disk too, when its name is gone
-        return torch.from_numpy(new_array(hidden / "numbers.npy", torch.empty(0, dtype=dtype).numpy().dtype, (numel,)))
+        return torch.from_numpy(new_array(hidden / "numbers.npy", "u1", (size,))).view(dtype)  # NumPy has no bfloat16
 
 
 def refuse_empty(found: Mapping[str, object], prefix: str, paths: Sequence[str | Path]) -> None:

@@ -81,3 +81,12 @@ def test_what_cannot_be_done_is_told_before_the_work(monkeypatch: pytest.MonkeyP
     with pytest.raises(ValueError, match=r"torch.compile fails here \(no working C\+\+ compiler found\); install"):
         check_acceleration(tiny.backbone(), make_options(compile=True))
     check_acceleration(tiny.backbone(), make_options())
+
+
+def test_rounded_task_vectors_end_near(tmp_path: Path) -> None:
+    exact, rounded = (
+        adapt_tiny(tmp_path / kind, rounds=4, coefficient_lr=1e-2, task_vector_dtype=kind)[0].merge
+        for kind in ("float32", "bfloat16")
+    )
+    assert rounded.vectors.nbytes * 2 == exact.vectors.nbytes
+    torch.testing.assert_close(rounded.coefficients, exact.coefficients, rtol=0, atol=5e-3)

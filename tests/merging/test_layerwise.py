@@ -230,6 +230,34 @@ def test_task_vectors_in_a_file_give_the_same_bits(granularity: Any, tasks: tupl
     assert not list(tmp_path.iterdir())  # it goes with the process, however that ends
 
 
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "singular"])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_task_vectors_of_half_the_bytes_merge_as_if_they_had_been_rounded(
+    granularity: Any, mapped: bool, tmp_path: Any
+) -> None:
+    model, found = network(), []
+    for half in (True, False):
+        merge, base, experts = attached(model, TASKS, granularity=granularity, rank=2)
+        if half:
+            merge.attach(base, experts, tmp_path if mapped else None, half=True)
+            assert mapped or merge.vectors.dtype == torch.bfloat16
+        else:
+            merge.vectors = merge.vectors.bfloat16().float()
+        merged = merge(base)
+        assert {value.dtype for value in merged.values()} == {torch.float32}
+        torch.stack([value.square().sum() for value in merged.values()]).sum().backward()
+        found.append([*merged.values(), merge.coefficients.grad])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_a_single_expert_is_not_rounded() -> None:
+    merge, base, experts = attached(network(), TASKS[:1], init=1.0)
+    merge.attach(base, experts, half=True)
+    assert merge.vectors.dtype == torch.float32
+    (expert,) = experts.values()
+    assert all(torch.equal(value, expert[name]) for name, value in merge(base).items())
+
+
 def test_task_vectors_that_no_disk_holds(tmp_path: Any) -> None:
     with pytest.raises(ValueError, match=r"GiB free, and 4194304\.0 are needed; make room, or choose another folder"):
         scratch_tensor(1 << 50, torch.float32, tmp_path)
