@@ -94,7 +94,7 @@ def _failed_write(error: Exception, path: Path) -> int | None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder where it is missing, and see that files can be written there, before long work that needs it.
+    """See that files can be written to a folder, there or not yet, before long work that needs it.
 
     Args:
         folder: the folder.
@@ -102,11 +102,14 @@ def check_writable(folder: Path) -> None:
     Raises:
         OSError: they cannot; it names the folder.
     """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     trial = temporary_name(folder / "trial")
     with writing(folder, trial):
         trial.touch()
     trial.unlink()
+    for one in made:
+        one.rmdir()
 
 
 def new_array(path: str | Path, dtype: Any, shape: tuple[int, ...]) -> Any:

@@ -79,7 +79,8 @@ def test_experts_are_asked_for_labels_once_for_all_methods():
     folder, views = shared().work_dir / "labels", Views.of(shared().options.views)
     labels = labels_folder(folder, views)
     written = {path: path.stat().st_mtime_ns for path in labels.iterdir()}
-    kinds = ("npy", "json") if views is None else ("npy", "json", "variance.npy")
+    arrays = ("npy",) if views is None else ("npy", "variance.npy")
+    kinds = ("json", *arrays, *(f"{kind}.crc32" for kind in arrays))
     assert {path.name for path in written} == {f"{task}.{kind}" for task in tiny.tasks() for kind in kinds}
     before = sorted(folder.iterdir())
     for name in ("head_distillation", "adamerging"):

@@ -89,6 +89,7 @@ def test_every_file_is_written_once_and_nothing_is_left_over(runs):
 # -- when one of two fails ---------------------------------------------------------------------------------------------
 def as_rank(rank, meeting, work, answers):
     torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    torch.distributed.barrier()  # or the first to end leaves before the other has met it
     answers.put((rank, work(rank)))
     torch.distributed.destroy_process_group()
 

@@ -12,7 +12,7 @@ from builders.pipeline_tiny import tool, write_config, write_nyuv2
 from safetensors.torch import load_file, save_file
 
 from symerge_dense.engine.checkpointing import checkpoints
-from symerge_dense.models.checkpoint import load_model, read_metadata, save_model
+from symerge_dense.models.checkpoint import load_model, read_metadata, save_model, state_hash
 from symerge_dense.models.weight_files import KEY
 from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.train import train
@@ -134,9 +134,9 @@ def truncated(home, path):
 
 
 def poisoned(home, path):
-    state, header = load_file(home.files["depth"]), {KEY: json.dumps(read_metadata(home.files["depth"]))}
+    state = load_file(home.files["depth"])
     state["backbone.body.conv1.0.weight"][0, 0, 0, 0] = float("nan")
-    save_file(state, path, header)
+    save_file(state, path, {KEY: json.dumps(read_metadata(home.files["depth"]) | {"hash": state_hash(state)})})
 
 
 def other_base(home, path):

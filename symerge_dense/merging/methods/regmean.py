@@ -18,6 +18,8 @@ from symerge_dense.merging.operands import Operands, add_task_vectors, extra_of,
 from symerge_dense.merging.spectral import as_matrix
 from symerge_dense.registry import MERGERS
 
+ROUNDING = 8 * torch.finfo(torch.float32).eps  # share of a Gram matrix's trace
+
 
 @MERGERS.register_module()
 class RegMean(MatrixMerger):
@@ -54,18 +56,25 @@ class RegMean(MatrixMerger):
         return add_task_vectors(operands, 1 / len(operands.tasks))
 
     def delta(self, operands: Operands) -> Tensor:
-        gram, weighted = self._sums(operands)
-        factor, failed = torch.linalg.cholesky_ex(gram)
-        if bool(failed):
-            raise ValueError(
-                f"{self.name}: the Gram matrices of {operands.spec.name!r} are not positive semidefinite; "
-                "collect them again, or use a larger ridge."
-            )
-        return torch.cholesky_solve(weighted.T, factor).T
+        gram, weighted, plain = self._sums(operands)
+        tasks, size, trace = len(operands.tasks), len(gram), float(gram.trace())
+        added = 0.0
+        # of few samples a Gram matrix may hold more rounding than ridge: then that much is added
+        for ridge in (self.ridge * trace / size / tasks or 1.0, ROUNDING * trace / tasks):  # 1: no input, the mean
+            gram.diagonal().add_(tasks * (ridge - added))
+            weighted.add_(plain, alpha=ridge - added)
+            added = ridge
+            factor, failed = torch.linalg.cholesky_ex(gram)
+            if not bool(failed):
+                return torch.cholesky_solve(weighted.T, factor).T
+        raise ValueError(
+            f"{self.name}: the Gram matrices of {operands.spec.name!r} are not positive semidefinite; "
+            "collect them again, or use a larger ridge."
+        )
 
-    def _sums(self, operands: Operands) -> tuple[Tensor, Tensor]:
-        """sum_t G_t (n, n) and sum_t tau_t G_t (m, n), ridge included."""
-        tasks, (_, size) = len(operands.tasks), as_matrix(operands.base).shape
+    def _sums(self, operands: Operands) -> tuple[Tensor, Tensor, Tensor]:
+        """sum_t G_t (n, n), sum_t tau_t G_t (m, n), and sum_t tau_t (m, n)."""
+        size = as_matrix(operands.base).shape[1]
         gram = torch.zeros(size, size, dtype=torch.float64, device=operands.base.device)
         plain = torch.zeros_like(as_matrix(operands.base), dtype=torch.float64)
         weighted = torch.zeros_like(plain)
@@ -75,9 +84,7 @@ class RegMean(MatrixMerger):
             weighted += matrix @ own
             plain += matrix
             del own  # the largest thing here: one at a time
-        ridge = self.ridge * float(gram.trace()) / size / tasks or 1.0  # without any input: the mean
-        gram.diagonal().add_(tasks * ridge)
-        return gram, weighted.add_(plain, alpha=ridge)
+        return gram, weighted, plain
 
     def _gram(self, operands: Operands, task: str, size: int) -> Tensor:
         """G_t with its off-diagonal multiplied by ``rho``."""

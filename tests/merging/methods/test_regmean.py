@@ -83,6 +83,16 @@ def test_fewer_samples_than_inputs_are_no_trouble_at_any_scale(size: float) -> N
         torch.testing.assert_close(batch @ merged.T, batch @ tau.T, rtol=0, atol=1e-2)
 
 
+def test_rounding_of_a_gram_matrix_is_no_fault() -> None:
+    """One sample seen by two experts, and an eigenvalue that float32 left below zero: the mean stands in for it."""
+    gram = torch.diag(torch.tensor([1.0, 0.0, -5e-8]))
+    taus = random_taus(2, 2, 3)
+    merged = delta("regmean", taus, {"gram": [gram, gram]}, rho=1.0, ridge=1e-12)
+    torch.testing.assert_close(merged, (taus[0] + taus[1]) / 2, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="not positive semidefinite; collect them again, or use a larger ridge"):
+        delta("regmean", taus, {"gram": [gram * torch.tensor([1.0, 1.0, 1e3])] * 2}, rho=1.0, ridge=1e-12)
+
+
 def test_weights_without_gram_are_averaged() -> None:
     tau = {"a.weight": random_taus(1, 3, 4)[0], "b.weight": random_taus(1, 3, 4)[0], "c": random_taus(1, 1, 1, 4)[0]}
     base = {name: torch.zeros_like(value) for name, value in tau.items()}
