@@ -1,7 +1,6 @@
 """A study from nothing to its verdict: what is kept, what a kill leaves, and that processes change nothing."""
 
 import json
-import shutil
 
 import pytest
 from builders.pipeline_tiny import tool
@@ -102,11 +101,10 @@ def test_a_folder_with_a_study_is_not_overwritten(home, whole):
         run_study(small(home), str(whole), True, str(home / "cache"), jobs=2, on="ray")
 
 
-def test_a_cluster_gives_what_this_machine_gives(home, whole, request):
+def test_a_cluster_gives_what_this_machine_gives(home, request):
     request.addfinalizer(pytest.importorskip("ray").shutdown)
     plan = load_plan(str(write_study_config(home)))
     for name, where in (("there", {"on": "ray"}), ("here", {})):
-        shutil.copytree(home / "cache" / "experts", home / f"cache-{name}" / "experts")
         run_study(plan, str(home / name), cache=str(home / f"cache-{name}"), **where)
     assert content(home / "there") == content(home / "here")
 
