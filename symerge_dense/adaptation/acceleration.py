@@ -22,8 +22,7 @@ def check_acceleration(backbone: nn.Module, options: SyMergeOptions) -> None:
         options: of the adaptation.
 
     Raises:
-        ValueError: no block of the backbone repeats, and activation checkpointing has nothing to forget; torch compiles
-            nothing here; or both are asked for.
+        ValueError: activation checkpointing of a backbone in which no block repeats, or torch compiles nothing here.
     """
     if options.activation_checkpointing and not repeated_blocks(backbone):
         raise ValueError(
