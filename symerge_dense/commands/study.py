@@ -19,6 +19,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, help="base, experts and adaptations for each; default: the study's")
     add("--jobs", type=int, default=1, help="processes, each with one thread; results do not depend on it")
     on_argument(parser)
+    add("--launcher", choices=("none", "pytorch"), default="none", help="pytorch: torchrun's processes share the runs")
+    add("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)  # of launchers
     add(
         "--work-dir", help="folder of the results, default work_dirs/studies/NAME; with 'all' the folder of all studies"
     )
@@ -49,4 +51,4 @@ def run(options: argparse.Namespace) -> None:
 
     end_like_ctrl_c()
     plan = load_plan(options.name, options.quick, options.seeds, options.cfg_options)
-    run_study(plan, options.work_dir, options.resume, options.cache, options.jobs, options.on)
+    run_study(plan, options.work_dir, options.resume, options.cache, options.jobs, options.on, options.launcher)

@@ -1,4 +1,4 @@
-"""Independent work, one piece after another, in several processes, or on the machines of a Ray cluster."""
+"""Independent work: one piece after another, in several processes, by those of torchrun, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import timedelta
 from typing import Any
 
 import torch
+from torch.distributed.rendezvous import rendezvous
 
 from symerge_dense.fileio import optional_import
 from symerge_dense.registry import import_plugins, imported
 
 TRIES = 3  # more, of a piece whose machine or process died
 REACHED = 10  # seconds, within which a cluster answers
+PATIENCE = timedelta(days=30)  # of a process for the others; a launcher ends all when one dies
 
 
 def each(
@@ -87,6 +90,43 @@ def _start(number: Any, plugins: Sequence[str]) -> None:
         own, number.value = number.value, number.value + 1
     if torch.cuda.is_available():
         torch.cuda.set_device(own % torch.cuda.device_count())
+
+
+class Launched:
+    """The processes that torchrun started, each for a share of independent work that all of them find in one folder.
+
+    They form no process group, so that each does a piece as one process alone does it.
+
+    Raises:
+        ValueError: torchrun did not start this process.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._store, self.rank, self.processes = next(rendezvous("env://"))
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                "--launcher pytorch: start this by torchrun --nproc_per_node N tools/study.py ..., or leave it out."
+            ) from error
+        self._stage = 0
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+
+    def each(self, work: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        """What ``work(*item)`` returns for every item: those of this process, and then, to be looked up, all others.
+
+        Args:
+            work: keeps what it makes where all processes find it, and makes nothing that is there.
+            items: arguments, the same in all processes.
+        """
+        for item in items[self.rank :: self.processes]:
+            yield work(*item)
+        self._stage += 1
+        self._store.set(f"{self._stage}/{self.rank}", "done")
+        self._store.wait([f"{self._stage}/{rank}" for rank in range(self.processes)], PATIENCE)
+        for number, item in enumerate(items):
+            if number % self.processes != self.rank:
+                yield work(*item)
 
 
 # -- machines of a cluster --------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from builders.pipeline_tiny import tool
+from builders.pipeline_tiny import ENV, ROOT, tool
+from builders.prepared_python import Python, torchrun_environments
 from builders.studies import write_study_config
 
 from symerge_dense.registry import STUDIES
@@ -97,16 +98,43 @@ def test_a_folder_with_a_study_is_not_overwritten(home, whole):
         run_study(small(home), str(whole), cache=str(home / "cache"))
     with pytest.raises(ValueError, match="give at least 1"):
         run_study(small(home), str(whole), True, str(home / "cache"), jobs=0)
-    with pytest.raises(ValueError, match="give one of the two"):
+    with pytest.raises(ValueError, match="give one"):
         run_study(small(home), str(whole), True, str(home / "cache"), jobs=2, on="ray")
 
 
-def test_a_cluster_gives_what_this_machine_gives(home, request):
+@pytest.fixture(scope="module")
+def here(home):
+    """The folder of a study that one process has made."""
+    run_study(load_plan(str(write_study_config(home))), str(home / "here"), cache=str(home / "cache-here"))
+    return home / "here"
+
+
+def test_a_cluster_gives_what_this_machine_gives(home, here, request):
     request.addfinalizer(pytest.importorskip("ray").shutdown)
     plan = load_plan(str(write_study_config(home)))
-    for name, where in (("there", {"on": "ray"}), ("here", {})):
-        run_study(plan, str(home / name), cache=str(home / f"cache-{name}"), **where)
-    assert content(home / "there") == content(home / "here")
+    run_study(plan, str(home / "there"), cache=str(home / "cache-there"), on="ray")
+    assert content(home / "there") == content(here)
+
+
+def test_processes_of_torchrun_share_the_runs(home, here):
+    words = [ROOT / "tools" / "study.py", write_study_config(home), "--launcher", "pytorch"]
+    folders = ["--work-dir", home / "shared", "--cache", home / "cache-shared"]
+    ranks = [Python(*words, *folders, folder=home, env=ENV | given) for given in torchrun_environments(2)]
+    first, second = (rank.printed() for rank in ranks)
+    assert content(home / "shared") == content(here)
+    assert "runs of" in first and not second, "one process shows the progress"
+    kept = [{path.name for path in (home / cache / "runs").iterdir()} for cache in ("cache-shared", "cache-here")]
+    assert kept[0] == kept[1]
+
+
+def test_a_launcher_needs_torchrun_and_is_one_place_of_several(home, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="start this by torchrun"):
+        run_study(small(home), str(home / "none"), launcher="pytorch")
+    with pytest.raises(ValueError, match=r"--jobs 2 and --launcher pytorch: .* give one"):
+        run_study(small(home), str(home / "none"), jobs=2, launcher="pytorch")
+    assert not (home / "none").exists()
 
 
 def test_the_page_has_verdicts_on_top_and_a_section_each(home, whole, tmp_path):

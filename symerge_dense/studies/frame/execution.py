@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from symerge_dense.engine.fan_out import check_place, each
+from symerge_dense.engine.fan_out import Launched, check_place, each
 from symerge_dense.pipeline import run_dir
 from symerge_dense.pipeline.config import Spec
 from symerge_dense.pipeline.run_info import run_facts
 from symerge_dense.progress import Bar, say, silent
 from symerge_dense.studies.frame.cache import RunCache
 from symerge_dense.studies.frame.costs import METHOD, costs_record
-from symerge_dense.studies.frame.outputs import FILES, Record, write_study
+from symerge_dense.studies.frame.outputs import FILES, Record, study_record, write_study
 from symerge_dense.studies.frame.plan import Plan
 from symerge_dense.studies.frame.study import Measured
 from symerge_dense.studies.frame.workplace import Run, Workplace
@@ -37,6 +37,7 @@ def run_study(
     cache: str | None = None,
     jobs: int = 1,
     on: str | None = None,
+    launcher: str = "none",
 ) -> Record:
     """Run what is missing of a study, judge it, and write its files.
 
@@ -47,20 +48,15 @@ def run_study(
         cache: folder of experts and runs that studies share; None takes work_dirs/studies/cache.
         jobs: processes; the results do not depend on their number.
         on: 'ray' or 'ray:ADDRESS' for the machines of a cluster, which share the folders; None for this one alone.
+        launcher: 'pytorch' in the processes of torchrun, which share the runs; else 'none'.
 
     Returns:
-        The content of study.json.
+        The content of study.json, which the first process writes.
 
     Raises:
         ValueError: the folder holds a study and ``resume`` is False, or anything of the grid is wrong.
     """
-    if jobs < 1:
-        raise ValueError(f"--jobs {jobs}: give at least 1.")
-    if on is not None:
-        if jobs > 1:
-            raise ValueError(f"--jobs {jobs} is of this machine, and --on {on} of a cluster; give one of the two.")
-        check_place(on)
-    do = functools.partial(each, jobs=jobs, on=on)
+    do, rank = _place(jobs, on, launcher)
     kept = RunCache(Path(cache or ROOT / "cache").absolute())
     runs = plan.runs()
     laboratories = [plan.laboratory(run, kept) for run in runs]  # what is wrong with the grid is known now
@@ -68,19 +64,43 @@ def run_study(
     for one in laboratories:
         one.share(read)
     folder = Path(work_dir or ROOT / (plan.name + ("-quick" if plan.quick else "")))
-    run_dir.open_run(folder, plan.config, resume)
-    hashes = _train(plan, runs, laboratories, kept, do)
-    asked = [
-        {"version": plan.study.version, **one.asked(run, hashes[one.ground])}
-        for run, one in zip(runs, laboratories, strict=True)
-    ]
-    _fill(plan, runs, asked, kept, do)
+    if rank == 0:
+        run_dir.open_run(folder, plan.config, resume)
+    with silent(rank > 0):
+        hashes = _train(plan, runs, laboratories, kept, do)
+        asked = [
+            {"version": plan.study.version, **one.asked(run, hashes[one.ground])}
+            for run, one in zip(runs, laboratories, strict=True)
+        ]
+        _fill(plan, runs, asked, kept, do)
     found = [kept.read(plan.study.experiment, one) for one in asked]
     measured = [Measured(run, one["numbers"]) for run, one in zip(runs, found, strict=True) if one is not None]
+    if rank > 0:
+        return study_record(plan, measured, plan.study.verdict(measured))
     record = write_study(folder, plan, measured, costs_record(measured, [one for one in found if one is not None]))
     say(f"{plan.study.title}: {record['verdict']['outcome']}. {record['verdict']['reason']}")
     say(f"In {folder}: {', '.join(FILES)}")
     return record
+
+
+def _place(jobs: int, on: str | None, launcher: str) -> tuple[Do, int]:
+    """How independent work is done, and the number of this process among those of a launcher.
+
+    Raises:
+        ValueError: ``jobs`` is below 1, or a place is unknown, is not reached, or is one of two.
+    """
+    if jobs < 1:
+        raise ValueError(f"--jobs {jobs}: give at least 1.")
+    given = [f"--jobs {jobs}"] * (jobs > 1) + [f"--on {on}"] * (on is not None)
+    given += [f"--launcher {launcher}"] * (launcher != "none")
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)}: each says where the runs are done; give one.")
+    if launcher == "pytorch":
+        launched = Launched()
+        return launched.each, launched.rank
+    if on is not None:
+        check_place(on)
+    return functools.partial(each, jobs=jobs, on=on), 0
 
 
 # -- experts, then runs -----------------------------------------------------------------------------------------------
