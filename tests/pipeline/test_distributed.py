@@ -87,11 +87,14 @@ def test_every_file_is_written_once_and_nothing_is_left_over(runs):
 
 
 # -- when one of two fails ---------------------------------------------------------------------------------------------
-def as_rank(rank, meeting, work, answers):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-    torch.distributed.barrier()  # or the first to end leaves before the other has met it
-    answers.put((rank, work(rank)))
-    torch.distributed.destroy_process_group()
+def as_rank(rank, meeting, work, answers, heard):
+    try:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+        answers.put((rank, work(rank)))
+        heard.wait()  # who leaves early breaks the group, which the other may be about to join
+    except BaseException as error:
+        answers.put((rank, error))
+        raise
 
 
 @pytest.fixture
@@ -100,11 +103,13 @@ def on_two(tmp_path):
 
     def run(work):
         context = multiprocessing.get_context("fork")
-        answers = context.Queue()
-        ranks = [context.Process(target=as_rank, args=(rank, tmp_path / "meet", work, answers)) for rank in range(2)]
+        answers, heard = context.Queue(), context.Event()
+        given = [(rank, tmp_path / "meet", work, answers, heard) for rank in range(2)]
+        ranks = [context.Process(target=as_rank, args=words, daemon=True) for words in given]
         for process in ranks:
             process.start()
         found = dict(answers.get(timeout=60) for _ in ranks)
+        heard.set()
         for process in ranks:
             process.join()
         return [found[0], found[1]]
