@@ -9,14 +9,15 @@ os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# A fifth of the time of a short command would be the compilation of this package, in each of some hundred processes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-import functools
 import random
 
 import numpy as np
 import pytest
 import torch
-import yapf.yapflib.yapf_api
+from builders import lighter_libraries  # noqa: F401 - for what it changes
 from mmengine.logging import MMLogger
 
 from symerge_dense.registry import imported
@@ -24,16 +25,6 @@ from symerge_dense.registry import imported
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # seconds; a data worker that failed is waited for so long
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 MMLogger.get_instance("mmengine", log_level="ERROR")  # outside a Runner, which has its own logger
-
-
-@functools.lru_cache(maxsize=64)
-def formatted(text, style):
-    """A config as yapf formats it, once: MMEngine asks for the same text four times in each of many tiny trainings."""
-    return FORMAT(text, style_config=dict(style))
-
-
-FORMAT = yapf.yapflib.yapf_api.FormatCode
-yapf.yapflib.yapf_api.FormatCode = lambda text, style_config: formatted(text, tuple(style_config.items()))
 
 
 @pytest.fixture(autouse=True)

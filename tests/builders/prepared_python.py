@@ -6,23 +6,28 @@ The new process sees the modules that it would have seen: what is imported befor
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVER = """
+LIBRARIES = ("torch", "timm", "cv2", "matplotlib.pyplot", "torchvision", "mmengine.runner", "mmcv.transforms")
+LIBRARIES += ("albumentations",)
+SERVER = (
+    f"import {', '.join(LIBRARIES)}"
+    + """
 import atexit, json, os, runpy, sys, traceback
-import torch, timm, cv2, matplotlib.pyplot, torchvision, mmengine.runner, mmcv.transforms, albumentations
-import yapf.yapflib.yapf_api
 
 sys.path.remove("")
+runpy.run_path(sys.argv[1])
 for line in sys.stdin:
     kind, given = json.loads(line)
     if kind in ("look", "wait"):
@@ -67,6 +72,7 @@ sys.stdout.flush()
 sys.stderr.flush()
 os._exit(code)  # Python would take two seconds to tear all of it down
 """
+)
 
 
 @cache
@@ -74,7 +80,8 @@ def _server() -> subprocess.Popen[str]:
     """It ends with the tests, whose end of the pipe is closed then."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", SERVER], stdin=pipe, stdout=pipe, text=True, env=environment)
+    words = [sys.executable, "-c", SERVER, str(Path(__file__).with_name("lighter_libraries.py"))]
+    return subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, env=environment)
 
 
 def _ask(kind: str, given: Any) -> Any:
@@ -121,6 +128,19 @@ class Python:
         printed, *complaints = self.communicate()
         assert self.returncode == 0, printed[-2000:] + "".join(complaints)[-3000:]
         return printed
+
+
+@contextmanager
+def prepared_spawn() -> Iterator[None]:
+    """Processes that multiprocessing would spawn are forked from one that has made the imports; the rest is as is."""
+    contexts = vars(multiprocessing.context)["_concrete_contexts"]
+    before, server = contexts["spawn"], multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(list(LIBRARIES))
+    contexts["spawn"] = server
+    try:
+        yield
+    finally:
+        contexts["spawn"] = before
 
 
 def torchrun_environments(count: int) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from builders.pipeline_tiny import TASKS, tool, write_config
+from builders.prepared_python import prepared_spawn
 
 from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.profiling import step as step_cost
@@ -48,7 +49,8 @@ def test_contenders_work_on_copies(tmp_path):
 
 def test_the_tool_prints_one_json_object_of_positive_numbers(tmp_path, capfd):
     config = write_config(tmp_path)
-    assert tool("benchmark.py", "step", config, "--batch-size", 4, "--rounds", 2, "--json") == 0
+    with prepared_spawn():
+        assert tool("benchmark.py", "step", config, "--batch-size", 4, "--rounds", 2, "--json") == 0
     output = capfd.readouterr().out
     assert output.count("\n") == 1
     rows = json.loads(output)["suites"]["step"]

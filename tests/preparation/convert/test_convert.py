@@ -13,6 +13,7 @@ import pytest
 from builders.nyu_mat_files import write_mat
 from builders.nyu_other_files import write_nyud_mt, write_parquet
 from builders.pipeline_tiny import tool
+from builders.prepared_python import prepared_spawn
 
 from symerge_dense.preparation.convert import fingerprints as prints
 from symerge_dense.preparation.convert.convert import convert, convert_tool
@@ -62,7 +63,8 @@ def test_several_processes_write_the_same_files(packaging, pristine, prepared, t
         write_mat(source := tmp_path / "official", count=20, train=range(1, 19))
     settings = settings_of(packaging, size=SIZE)
     one, two = tmp_path / "one", tmp_path / "two"
-    assert convert(packaging, source, one, settings) == convert(packaging, source, two, settings, jobs=2) > 0
+    with prepared_spawn():
+        assert convert(packaging, source, one, settings) == convert(packaging, source, two, settings, jobs=2) > 0
     assert contents(one) == contents(two) and manifest(one)["splits"].keys() == manifest(two)["splits"].keys()
     next((two / "train" / "depth").iterdir()).unlink()
     assert convert(packaging, source, two, settings, jobs=2) == 1 and contents(one) == contents(two)
