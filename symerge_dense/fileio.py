@@ -20,7 +20,7 @@ from symerge_dense.leftovers import temporary_name
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it replaces ``path`` when the block ends.
 
     The folder is made where it is missing. The file gets the permissions of the process's umask, whichever library
@@ -29,6 +29,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: file to write.
+        sync: wait until the file is on its disk, which may only then say that it is full or broken. Some milliseconds
+            a file: leave it out for thousands of small ones that are easily made again.
 
     Raises:
         OSError: the disk is full or fails, whichever library noticed it in its own way; it names ``path``.
@@ -42,6 +44,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             permissions = _permissions(temporary)
             yield temporary
             temporary.chmod(permissions)  # safetensors writes 0600
+            if sync:
+                _sync(temporary)
             os.replace(temporary, target)
     finally:
         with suppress(OSError):  # mostly it has its name by now; a disk that turned read-only keeps it
@@ -93,6 +97,15 @@ def _failed_write(error: Exception, path: Path) -> int | None:
     return errno.ENOSPC if shutil.disk_usage(nearest_existing(path)).free < 1 << 20 else errno.EIO
 
 
+def _sync(path: Path) -> None:
+    with path.open("r+b") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno in DISK:  # else a disk that knows no such call
+                raise
+
+
 def check_writable(folder: Path) -> None:
     """See that files can be written to a folder, there or not yet, before long work that needs it.
 
@@ -108,8 +121,9 @@ def check_writable(folder: Path) -> None:
     with writing(folder, trial):
         trial.touch()
     trial.unlink()
-    for one in made:
-        one.rmdir()
+    with suppress(OSError):  # another process has written there by now
+        for one in made:
+            one.rmdir()
 
 
 def new_array(path: str | Path, dtype: Any, shape: tuple[int, ...]) -> Any:
@@ -159,9 +173,9 @@ def temporary_folder(path: str | Path) -> Iterator[Path]:
     try:
         yield folder
     except OSError as error:
-        if error.filename is None or not Path(error.filename).is_relative_to(folder):
+        if error.errno not in DISK if error.filename is None else not Path(error.filename).is_relative_to(folder):
             raise
-        named = target / Path(error.filename).relative_to(folder)
+        named = target / Path(error.filename or folder).relative_to(folder)
         raise OSError(error.errno, error.strerror, str(named)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

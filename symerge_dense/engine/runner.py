@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import atexit
 import copy
-import ctypes
 import inspect
 import itertools
 import logging
-import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,14 +17,17 @@ from typing import Any
 import mmengine.device.utils
 import torch
 from mmengine.config import Config
-from mmengine.dist import init_dist, is_distributed
+from mmengine.dist import init_dist, is_distributed, master_only
 from mmengine.hooks import LoggerHook
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
 
 from symerge_dense.engine.checkpointing import CheckpointPolicy
+from symerge_dense.engine.freed_memory import keep_freed_memory
 from symerge_dense.engine.hooks import Closing
-from symerge_dense.fileio import DISK
+from symerge_dense.engine.log_files import close_files, end_by_errors
+from symerge_dense.fileio import write_text, writing
 from symerge_dense.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -47,31 +47,42 @@ PASSED_ON = ("env_cfg", "visualizer", "default_hooks", "custom_hooks", "log_leve
 """Keys of a config that are passed on to MMEngine's runner."""
 BUILT = (MODELS, HOOKS, DATASETS, DATA_SAMPLERS, METRICS, LOOPS, OPTIM_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS)
 """What MMEngine's runner builds of this package."""
-MALLOC_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
-M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # of <malloc.h>
-KEPT_BYTES = 1 << 30
 _runs = itertools.count()  # MMEngine keeps loggers and message hubs by name, so every run needs a new name
 
 
 @RUNNERS.register_module()
 class QuietRunner(Runner):
-    """MMEngine's Runner that always closes its hooks, log file and data workers, however training ends."""
+    """MMEngine's Runner that always closes its hooks, log file and data workers, however training ends.
+
+    A disk that takes no more ends it by an error that names the file or the folder.
+    """
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        with writing(named["work_dir"] if "work_dir" in named else args[1]):  # MMEngine's own files
+            super().__init__(*args, **named)
+
+    def build_logger(self, *args: Any, **named: Any) -> MMLogger:
+        """Build MMEngine's logger, whose file ends the run where it cannot be written."""
+        logger = super().build_logger(*args, **named)
+        end_by_errors(logger)
+        return logger
+
+    @master_only
+    def dump_config(self) -> None:
+        """Write the config to the folder of the run, whole or not at all."""
+        name = Path(self.cfg.filename or f"{self.timestamp}.py").name
+        write_text(Path(self.work_dir) / name, self.cfg.pretty_text)
 
     def train(self) -> nn.Module:
         """Train the model in place and return it."""
         try:
-            return super().train()
-        except OSError as error:
-            if error.filename is None and error.errno in DISK:  # of MMEngine's own files
-                raise OSError(error.errno, error.strerror, str(self.work_dir)) from error
-            raise
+            with writing(self.work_dir):
+                return super().train()
         finally:
             for hook in self.hooks:
                 if isinstance(hook, Closing):
                     hook.close()
-            for handler in [h for h in self.logger.handlers if isinstance(h, logging.FileHandler)]:
-                handler.close()
-                self.logger.removeHandler(handler)
+            close_files(self.logger)
             _end_workers(self._train_loop)
 
 
@@ -128,20 +139,6 @@ def _leave_processes() -> None:
     """End the group before the interpreter does: threads of gloo that outlive it now and then abort the process."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, for the next step, which asks for the same again.
-
-    By default glibc gives every large block back, and the kernel fills its pages with zeros when the next tensor of
-    that size comes: on CPUs a tenth of a small network's step. Other C libraries are left as they are.
-    """
-    if not sys.platform.startswith("linux") or any(name in os.environ for name in MALLOC_VARIABLES):
-        return  # who has set them knows better
-    library = ctypes.CDLL(None)
-    if hasattr(library, "gnu_get_libc_version"):
-        library.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
-        library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

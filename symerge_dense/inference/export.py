@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from symerge_dense.fileio import atomic_write, optional_import
+from symerge_dense.fileio import atomic_write, check_writable, optional_import
 from symerge_dense.inference.export_check import Outputs, check_images, compare, report
 from symerge_dense.inference.export_graph import (
     AXES,
@@ -99,6 +99,7 @@ class Export:
                 its exported outputs differ too much.
         """
         model = opened(self.model, self.tasks)
+        check_writable(Path(self.out).absolute().parent)
         if self.to == "onnx":
             _check_bytes(model, self.graph.fp16)
         size = graph_size(model, self.graph)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import cv2
-import numpy as np
 from numpy.typing import NDArray
 
 from symerge_dense.datasets.image_files import Pixels
-from symerge_dense.fileio import atomic_write, nearest_existing
+from symerge_dense.fileio import atomic_write, check_writable, nearest_existing
 from symerge_dense.inference.pictures import Limits, colored, draw_overlay, draw_panel, limits_of
 from symerge_dense.inference.raw_files import RawKind, check_raw, raw_folders, write_raw
 from symerge_dense.inference.sources import Frame, Source
+from symerge_dense.inference.video_files import video_file
 from symerge_dense.tasks.base import DenseTask
 
 Pictures = Literal["panel", "overlay", "separate"]
@@ -85,8 +84,7 @@ def check_outputs(options: OutputOptions, sources: Sequence[Source], tasks: Mapp
     existing = nearest_existing(options.out)
     if not existing.is_dir():
         raise ValueError(f"--out {options.out}: {existing} is a file; give a folder.")
-    if not os.access(existing, os.W_OK):
-        raise ValueError(f"--out {options.out}: {existing} cannot be written to; give another folder.")
+    check_writable(options.out)
     written = {folder.resolve() for folder in options.folders(tasks)}
     for source in sources:
         if source.kind != "camera" and Path(source.path).resolve().parent in written:
@@ -134,41 +132,6 @@ def _bytes_a_pixel(options: OutputOptions, tasks: Mapping[str, DenseTask], video
 
 
 # -- during the work --------------------------------------------------------------------------------------------------
-@contextmanager
-def video_file(path: Path, fps: float) -> Iterator[Callable[[Pixels], None]]:
-    """Yield a function that appends pictures, uint8 (H,W,3) RGB of one size, to an MP4 file.
-
-    The file takes its name when the block ends; if the block raises, nothing is left of it.
-
-    Args:
-        path: the file.
-        fps: frames a second.
-
-    Raises:
-        ValueError: OpenCV cannot write MP4 files here.
-    """
-    writers: list[cv2.VideoWriter] = []
-    with atomic_write(path) as target:
-        temporary = target.with_suffix(".mp4")  # OpenCV takes the format from the suffix
-
-        def write(picture: Pixels) -> None:
-            height, width = picture.shape[:2]
-            even = picture[: height - height % 2 or None, : width - width % 2 or None]  # as MP4 needs it
-            if not writers:
-                size = even.shape[1], even.shape[0]
-                writers.append(cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, size))
-                if not writers[0].isOpened():
-                    raise ValueError(f"{path}: this OpenCV cannot write MP4 files; give --raw and no pictures.")
-            writers[0].write(cv2.cvtColor(np.ascontiguousarray(even), cv2.COLOR_RGB2BGR))
-
-        try:
-            yield write
-        finally:
-            for writer in writers:
-                writer.release()
-                os.replace(temporary, target)
-
-
 class Outputs:
     """Writes predictions, as a context manager: videos are finished at its end, or dropped if it ends by an error.
 
@@ -282,5 +245,5 @@ def _write_picture(path: Path, picture: Pixels) -> None:
     good, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), flags)
     if not good:
         raise ValueError(f"{path}: OpenCV cannot write a picture of {picture.shape}.")
-    with atomic_write(path) as temporary:
+    with atomic_write(path, sync=False) as temporary:
         temporary.write_bytes(data.tobytes())

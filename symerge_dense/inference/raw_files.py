@@ -75,7 +75,7 @@ def write_raw(
         {task: share of values that the file cannot hold and cuts}, where that is not 0.
     """
     if kind == "npz":
-        with atomic_write(folder / NPZ / f"{name}.npz") as temporary, temporary.open("wb") as file:
+        with atomic_write(folder / NPZ / f"{name}.npz", sync=False) as temporary, temporary.open("wb") as file:
             np.savez(file, **predictions)  # type: ignore[arg-type]  # numpy's stub takes its own option's type for all
         return {}
     cut = {}
@@ -93,7 +93,7 @@ def _write_png(path: Path, task: DenseTask, prediction: NDArray[Any]) -> None:
     row = as_row(task, prediction)
     finite = row.isfinite() if row.ndim == 2 else row.isfinite().all(0)
     stored = task.storage.encode(row, finite)
-    with atomic_write(path) as temporary:
+    with atomic_write(path, sync=False) as temporary:
         if task.class_map and stored.dtype == np.uint8:
             picture = Image.fromarray(stored)
             picture.putpalette(_palette(task))
@@ -119,7 +119,7 @@ def _write_exr(path: Path, prediction: NDArray[Any]) -> None:
     channels = 1 if prediction.ndim == 2 else prediction.shape[2]
     header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
     values = np.ascontiguousarray(prediction, np.float32)
-    with atomic_write(path) as temporary:
+    with atomic_write(path, sync=False) as temporary:
         exr.File(header, {EXR_NAMES[channels]: values}).write(str(temporary))
 
 

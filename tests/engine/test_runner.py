@@ -17,8 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from symerge_dense.adaptation.history import read_history
 from symerge_dense.engine.checkpointing import CheckpointPolicy
+from symerge_dense.engine.freed_memory import MALLOC_VARIABLES
 from symerge_dense.engine.hooks import IterationSeedHook
-from symerge_dense.engine.runner import MALLOC_VARIABLES, runner_config
+from symerge_dense.engine.runner import runner_config
 from symerge_dense.models.checkpoint import load_model
 from symerge_dense.pipeline.config import RUNNER_KEYS, load_config
 from symerge_dense.pipeline.train import train
@@ -258,7 +259,7 @@ def test_the_seed_of_an_iteration_does_not_depend_on_those_before():
 FAULTS = """
 import os, resource
 import torch
-from symerge_dense.engine.runner import keep_freed_memory
+from symerge_dense.engine.freed_memory import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

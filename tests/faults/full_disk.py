@@ -69,8 +69,8 @@ class FullDisk:
     """
 
     def __init__(self, job: Job, folder: Path) -> None:
-        self.job, self.place = job, folder / "disk"
-        self.made, given = self.place / "made", folder / "given"
+        self.job, self.made, given = job, folder / "disk" / "made", folder / "given"
+        self.place = self.made / job.full if job.full else folder / "disk"
         given.mkdir(parents=True)
         self.words = job.prepare(given, self.made)
         self.counts = Counter[str]()
@@ -86,7 +86,7 @@ class FullDisk:
     def _run(self, shrink: int = 0) -> tuple[int, str]:
         resume = self.job.record and (self.made / self.job.record).exists()
         words = [ROOT / "tools" / str(self.words[0]), *self.words[1:], *(["--resume"] if resume else [])]
-        process = Python(*words, folder=self.place.parent, env=ENV)
+        process = Python(*words, folder=self.made.parents[1], env=ENV)
         while shrink and process.poll() is None:
             used = shutil.disk_usage(self.place).used
             if used > PAGE and mount(self.place, "-o", f"remount,size={max(shrink, used)}"):
@@ -96,6 +96,8 @@ class FullDisk:
 
     def try_size(self, size: int, late: bool) -> bool:
         """Run the job on a disk of so many bytes, then on a larger one; False if it fitted at once."""
+        if self.job.full:
+            shutil.rmtree(self.made)
         with disk(self.place, LARGE if late else size):
             code, told = self._run(size if late else 0)
             if code == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import hashlib
 import re
@@ -19,6 +20,7 @@ from builders.studies import STUDY
 from safetensors import safe_open
 
 from symerge_dense.adaptation.history import read_history
+from symerge_dense.commands.cli import main
 from symerge_dense.fileio import mapped_array, parsed_json
 from symerge_dense.models.weight_files import read_plain
 
@@ -35,6 +37,7 @@ class Job:
         prepare: writes into one folder what the command reads, and returns the command; it writes into the other.
         record: file that a run writes first: with it, --resume goes on; "" where the same command does.
         last: file that is written last, where the same command refuses to write it again.
+        full: folder in it whose disk becomes full; "" for all of it.
     """
 
     name: str
@@ -42,11 +45,22 @@ class Job:
     prepare: Callable[[Path, Path], Words]
     record: str = ""
     last: str = ""
+    full: str = ""
 
 
 def _main(given: Path, made: Path) -> Words:
     config = write_config(given, rooms=made / "rooms", experts=made / "experts")
     return ["train.py", config, "--work-dir", made / "run"]
+
+
+def _caches_elsewhere(given: Path, made: Path) -> Words:
+    config = write_config(given, rooms=made / "caches" / "rooms", experts=made / "caches" / "experts")
+    return ["train.py", config, "--work-dir", made / "run"]
+
+
+def _run_elsewhere(given: Path, made: Path) -> Words:
+    config = write_config(given, rooms=made / "rooms", experts=made / "experts")
+    return ["train.py", config, "--work-dir", made / "runs" / "run"]
 
 
 def _comparison(given: Path, made: Path) -> Words:
@@ -68,17 +82,34 @@ def _sharded(given: Path, made: Path) -> Words:
     return _merge(given, made, "--shard-size", "20MB")
 
 
+def _pack(given: Path, made: Path) -> Words:
+    words = write_files(given, 400_000).arguments("ties", out=str(made / "out.safetensors"))
+    return ["pack.py", *words[2:], "--bits", 8]
+
+
+def _unpack(given: Path, made: Path) -> Words:
+    words = [str(word) for word in _pack(given, given)[1:]]
+    if main(["pack", *words]):
+        raise AssertionError("nothing is packed")
+    base = given / "base.safetensors"
+    return ["unpack.py", given / "out.safetensors", "--base", base, "--task", "a", "--out", made / "out.safetensors"]
+
+
 def _conversion(given: Path, made: Path) -> Words:
     write_mat(given, count=8, train=(1, 2, 4, 5), normals="tgz")
     return ["prepare_data.py", "nyuv2", given, "--from", "mat", "--out", made]
 
 
 JOBS = [
-    Job("main job", 16, _main, "run/run.json"),
+    Job("main job", 14, _main, "run/run.json"),
+    Job("main job, caches on another disk", 4, _caches_elsewhere, "run/run.json", full="caches"),
+    Job("main job, run on another disk", 4, _run_elsewhere, "runs/run/run.json", full="runs"),
     Job("comparison", 10, _comparison, "run/run.json"),
     Job("study", 10, _study, "run/run.json"),
     Job("file merge", 4, _merge, last="out.safetensors"),
     Job("file merge, shards", 4, _sharded, last="out.safetensors.index.json"),
+    Job("pack", 2, _pack, last="out.safetensors"),
+    Job("unpack", 2, _unpack, last="out.safetensors"),
     Job("conversion", 6, _conversion),
 ]
 
@@ -129,8 +160,10 @@ def _read(path: Path) -> Any:
         return read_history(path)  # it is appended to: the last line may be cut off until the run goes on
     if path.suffix == ".csv":
         return [_without_costs(row) for row in csv.DictReader(data.decode().splitlines())]
-    if path.suffix in (".md", ".py"):  # tables with seconds, whose numbers are in a .csv, too; how MMEngine was started
+    if path.suffix == ".md":  # tables with seconds, whose numbers are in a .csv, too
         return len(data.decode()) > 0
+    if path.suffix == ".py":  # how MMEngine was started, with the folder of that start
+        return isinstance(ast.parse(data), ast.Module)
     if path.suffix == ".pth":
         return sorted(read_plain(path))  # it holds the name that it was written under
     if path.suffix == ".npy":

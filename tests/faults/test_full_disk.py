@@ -16,7 +16,8 @@ from builders.pipeline_tiny import tool, write_config
 from safetensors.torch import save_file
 
 from faults.full_disk import FullDisk, may_mount
-from faults.jobs import JOBS, Job, contents, half_written
+from faults.injected import Disk, failing
+from faults.jobs import JOBS, Job, contents, files, half_written, unfinished
 from symerge_dense import fileio
 from symerge_dense.commands.cli import run_tool
 from symerge_dense.fileio import atomic_write, new_array
@@ -94,33 +95,56 @@ def test_reserved_bytes_are_zeros_on_the_disk(tmp_path):
     assert (tmp_path / "a.npy").stat().st_blocks * 512 >= array.nbytes
 
 
-def test_the_main_job_goes_on_after_a_full_disk_wherever_it_was(tmp_path, capsys, monkeypatch):
-    config = write_config(tmp_path, more="evaluation = dict(batch_size=3, panels=1)\n")
-    words = ["train.py", config, "--work-dir", tmp_path / "run"]
+MORE = """
+evaluation = dict(batch_size=3, panels=1)
+log_level = "INFO"
+default_hooks = dict(logger=dict(type="LoggerHook", interval=1))
+"""
+FAULTS = [  # the number of the file after which no more is taken, or kind and path of a call that fails
+    (3, errno.EFBIG),
+    ("sync run/labels/.depth.npy", errno.EIO),
+    ("append run/2", errno.ENOSPC),  # a line of the log, whose folder has the date
+    ("append run/history.jsonl", errno.ENOSPC),
+    (8, errno.EFBIG),
+    ("rename run/merged.safetensors", errno.EDQUOT),
+]
+
+
+@contextmanager
+def full_from(number):
+    """No file grows beyond 64 bytes inside, from a file of so many on."""
+    limit, name_of, left = resource.getrlimit(resource.RLIMIT_FSIZE), fileio.temporary_name, [number]
+
+    def counted(target):
+        left[0] -= 1
+        if left[0] == 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (64, limit[1]))
+        return name_of(target)
+
+    fileio.temporary_name = counted
+    try:
+        yield
+    finally:
+        fileio.temporary_name = name_of
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+def test_the_main_job_goes_on_after_a_full_disk_wherever_it_was(tmp_path, capsys):
+    words = ["train.py", write_config(tmp_path, more=MORE), "--work-dir", tmp_path / "run"]
     assert tool(*words) == 0
     whole = contents(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
-    limit, name_of = resource.getrlimit(resource.RLIMIT_FSIZE), fileio.temporary_name
-    for writes in (3, 8):
-        left = [writes]
-
-        def counted(target, left=left):
-            left[0] -= 1
-            if left[0] == 0:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (64, limit[1]))
-            return name_of(target)
-
-        monkeypatch.setattr(fileio, "temporary_name", counted)
+    for place, code in FAULTS:
+        resume = ["--resume"] if (tmp_path / "run" / "run.json").exists() else []
         capsys.readouterr()
-        try:
-            code = tool(*words, *(["--resume"] if (tmp_path / "run" / "run.json").exists() else []))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        told = capsys.readouterr().err
-        assert code == 2 and "cannot be read or written (" in told and "Traceback" not in told
+        with failing(Disk(tmp_path, 1, code, only=place)) if isinstance(place, str) else full_from(place):
+            assert tool(*words, *resume) == 2, place
+        errors = capsys.readouterr().err.splitlines()
+        assert len(errors) == 1 and errors[0].startswith(f"error: {tmp_path / 'run'}") and ".part" not in errors[0]
+        assert "cannot be read or written (" in errors[0]
         assert half_written(tmp_path / "run") == []
-    monkeypatch.setattr(fileio, "temporary_name", name_of)
-    assert tool(*words, *(["--resume"] if (tmp_path / "run" / "run.json").exists() else [])) == 0
+        assert not any(unfinished(name) for name, _ in files(tmp_path / "run"))
+    assert tool(*words, "--resume") == 0
     assert contents(tmp_path / "run") == whole
 
 

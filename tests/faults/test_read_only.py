@@ -4,13 +4,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+from builders import tiny
 from builders.merge_checkpoints import write_files
 from builders.nyu_mat_files import write_mat
+from builders.photos import write_photos
 from builders.pipeline_tiny import tool, write_config
+from builders.studies import STUDY
 
 from faults.full_disk import disk, may_mount, mount
 from symerge_dense.experts import training
+from symerge_dense.models.checkpoint import save_model
 from symerge_dense.pipeline import expert_store
+from symerge_dense.studies.frame.cache import RunCache
 
 pytestmark = pytest.mark.skipif(not may_mount(), reason="file systems may not be mounted here")
 
@@ -55,6 +60,15 @@ COMMANDS = {
         "pack.py",
         *write_files(folder).arguments("ties", out=str(closed / "out.safetensors"))[2:],
     ],
+    "study, --cache": lambda folder, closed: study(folder, closed / "cache", folder / "run"),
+    "study, --work-dir": lambda folder, closed: study(folder, folder / "cache", closed / "run"),
+    "predict": lambda folder, closed: ["predict.py", *_model(folder), "--out", closed / "seen", "--device", "cpu"],
+    "export, onnx": lambda folder, closed: _export(folder, closed / "out.onnx", "onnx"),
+    "export, torch-export": lambda folder, closed: _export(folder, closed / "out.pt2", "torch-export"),
+    "export, safetensors": lambda folder, closed: _export(folder, closed / "out.safetensors", "safetensors"),
+    "export, timm": lambda folder, closed: [*_export(folder, closed / "out.safetensors", "safetensors"), "--timm"],
+    "export, hub": lambda folder, closed: _export(folder, closed / "out", "hub"),
+    "unpack": lambda folder, closed: [*_packed(folder), "--task", "a", "--out", closed / "out.safetensors"],
     "prepare-data": lambda folder, closed: [
         "prepare_data.py",
         "nyuv2",
@@ -65,6 +79,27 @@ COMMANDS = {
         closed / "out",
     ],
 }
+
+
+def study(folder: Path, cache: Path, work_dir: Path):
+    config = write_config(folder, more=STUDY)
+    return ["study.py", config, "--cache", cache, "--work-dir", work_dir]
+
+
+def _model(folder: Path):
+    path, model = folder / "model.safetensors", tiny.family()[2]
+    save_model(path, model, {"image_size": [32, 48]})
+    return path, *write_photos(folder / "photos", 1, (32, 48))
+
+
+def _export(folder: Path, out: Path, kind: str):
+    return ["export.py", _model(folder)[0], "--to", kind, "--out", out]
+
+
+def _packed(folder: Path):
+    given = write_files(folder)
+    assert tool("pack.py", *given.arguments("ties", out="packed.safetensors")[2:]) == 0
+    return ["unpack.py", folder / "packed.safetensors", "--base", folder / "base.safetensors"]
 
 
 def _raw(folder: Path) -> Path:
@@ -108,3 +143,12 @@ def test_a_run_whose_folder_vanishes_ends_with_one_message(tmp_path, capsys, mon
     assert code == 2 and told.count("error: ") == 1 and "Traceback" not in told and str(tmp_path / "experts") in told
     monkeypatch.undo()
     assert tool("train.py", config, "--work-dir", run, "--resume") == 0
+
+
+def test_a_cache_of_studies_on_such_a_disk_needs_no_lock(closed):
+    cache, begun = RunCache(closed), []
+    with cache.locked("a"):
+        begun.append("whole")
+    with pytest.raises(OSError, match="Read-only"), RunCache(closed / "missing").locked("a"):
+        begun.append("missing")
+    assert begun == ["whole"]

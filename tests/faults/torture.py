@@ -5,10 +5,11 @@ compared with a run that nobody disturbed: every file, apart from times and memo
 or a file that is missing, additional or different at the end. After each kill, every file under a final name must be
 whole.
 
-After the kills come full disks (``faults.full_disk``), where file systems may be mounted.
+After the kills come full disks (``faults.full_disk``), where file systems may be mounted, and single calls that fail
+(``faults.injected``).
 
-    make torture                                  50 kills and 40 full disks, some 20 minutes
-    make torture ARGS="--kills 8 --disks 0 --only merge"
+    make torture                                  50 kills, 40 full disks, 60 failing calls: some 40 minutes
+    make torture ARGS="--kills 8 --disks 0 --calls 0 --only merge"
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from builders.pipeline_tiny import ENV, ROOT
 from builders.prepared_python import Python
 
 from faults.full_disk import may_mount, sweep
+from faults.injected import inject
 from faults.jobs import JOBS, Job, contents, half_written
 
 GROUP = "import os, runpy, sys; os.setpgid(0, 0); del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -149,17 +151,20 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--kills", type=int, default=50, help="of all jobs together, default 50")
     parser.add_argument("--disks", type=int, default=40, help="full ones, of all jobs together, default 40")
+    parser.add_argument("--calls", type=int, default=60, help="that fail, of all jobs together, default 60")
     parser.add_argument("--only", default="", help="jobs whose names have this part")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(words)
     chosen = [job for job in JOBS if options.only in job.name]
     shares, lines, total = sum(job.share for job in chosen), [], Counter[str]()
-    columns = ("kills", "resumes", "full", "messages", "losses", "half-written")
+    columns = ("kills", "resumes", "full", "failed calls", "messages", "losses", "half-written")
     for job in chosen:
         kills = round(options.kills * job.share / shares)
         counts = torture(job, kills, options.seed, _tell).counts if kills else Counter[str]()
         if disks := round(options.disks * job.share / shares) if may_mount() else 0:
             counts.update(sweep(job, disks, _tell).counts)
+        if calls := round(options.calls * job.share / shares):
+            counts.update(inject(job, calls, options.seed, _tell).counts)
         total.update(counts)
         lines.append((job.name, counts))
     print(f"| job | {' | '.join(columns)} |")

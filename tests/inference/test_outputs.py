@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 
 import cv2
@@ -14,9 +15,10 @@ from builders.photos import photo, write_photos
 from PIL import Image
 
 from symerge_dense.datasets.folder_dataset import FolderDataset
-from symerge_dense.inference.outputs import OutputOptions, Outputs, check_outputs, check_room, video_file
+from symerge_dense.inference.outputs import OutputOptions, Outputs, check_outputs, check_room
 from symerge_dense.inference.raw_files import check_raw, data_set, reading_line, write_data_set, write_raw
 from symerge_dense.inference.sources import Frame, find_sources
+from symerge_dense.inference.video_files import video_file
 from symerge_dense.tasks.edges import Edges
 from symerge_dense.tasks.vector import Vector
 
@@ -159,6 +161,25 @@ def test_a_video_is_written_whole_or_not_at_all(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["film.mp4"]
 
 
+def test_a_video_that_the_disk_takes_a_part_of_is_an_error(tmp_path):
+    def film(path):
+        with video_file(path, 10) as write:
+            for index in range(4):
+                write(photo(index, (48, 64)))
+
+    film(tmp_path / "whole.mp4")
+    size, before = (tmp_path / "whole.mp4").stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (40, size // 2, size - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            with pytest.raises(OSError) as error:
+                film(tmp_path / "film.mp4")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert error.value.filename == str(tmp_path / "film.mp4")
+        assert [path.name for path in tmp_path.iterdir()] == ["whole.mp4"]
+
+
 # -- refusals ---------------------------------------------------------------------------------------------------------
 def test_outputs_among_inputs_are_refused(tmp_path):
     inputs = find_sources(write_photos(tmp_path / "depth", 1))
@@ -174,7 +195,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
         check_outputs(OutputOptions(tmp_path / "file" / "deep"), [], TASKS)
     if os.geteuid():  # root may write everywhere
         (tmp_path / "locked").mkdir(mode=0o500)
-        with pytest.raises(ValueError, match="cannot be written to"):
+        with pytest.raises(OSError, match="locked"):
             check_outputs(OutputOptions(tmp_path / "locked" / "out"), [], TASKS)
 
 

@@ -95,7 +95,18 @@ class Output:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Write within the block; an error in it leaves nothing behind."""
+        """Write within the block; an error, in it or of the last file, leaves nothing behind."""
+        try:
+            with self._opened():
+                yield
+        except BaseException:
+            if len(self.shards) > 1:  # none of them was there before
+                for name in self.shards:
+                    self.path.with_name(name).unlink(missing_ok=True)
+            raise
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
         with ExitStack() as stack:
             index = stack.enter_context(atomic_write(self.path)) if len(self.shards) > 1 else None
             for file in self._files.values():

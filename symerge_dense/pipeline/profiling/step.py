@@ -25,7 +25,7 @@ from torch.func import functional_call
 from symerge_dense.adaptation.acceleration import accelerate
 from symerge_dense.adaptation.objective import PREFIX
 from symerge_dense.adaptation.symerge_model import SyMergeModel
-from symerge_dense.engine.runner import keep_freed_memory
+from symerge_dense.engine.freed_memory import keep_freed_memory
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline.config import RunConfig, load_config

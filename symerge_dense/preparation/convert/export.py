@@ -230,5 +230,5 @@ def _write(path: Path, array: Array, shape: tuple[int, ...]) -> None:
             f"{path}: would be {array.shape} where the first image asks for {shape}; the images differ in "
             f"size, so give the size that all of them shall have."
         )
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path, sync=False) as temporary, temporary.open("wb") as file:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -112,12 +113,21 @@ class RunCache:
     def locked(self, name: str) -> Iterator[None]:
         """Let one process at a time do a thing, such as training an expert. A killed process leaves no lock.
 
+        A cache on a disk that may only be read has none: nobody makes anything there.
+
         Args:
             name: of the thing.
         """
         path = self.folder / "locks" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            opened = path.open("w")
+        except OSError as error:
+            if error.errno != errno.EROFS or not self.folder.exists():
+                raise
+            yield
+            return
+        with opened as file:
             try:
                 import fcntl
             except ImportError:  # not on Windows: one process at a time is then the user's care

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from symerge_dense.engine.fan_out import Launched, check_place, each
+from symerge_dense.fileio import check_writable
 from symerge_dense.pipeline import run_dir
 from symerge_dense.pipeline.config import Spec
 from symerge_dense.pipeline.run_info import run_facts
@@ -67,7 +68,8 @@ def run_study(
     if rank == 0:
         run_dir.open_run(folder, plan.config, resume)
     with silent(rank > 0):
-        hashes = _train(plan, runs, laboratories, kept, do)
+        with _abandoned(folder, resume or rank > 0):
+            hashes = _train(plan, runs, laboratories, kept, do)
         asked = [
             {"version": plan.study.version, **one.asked(run, hashes[one.ground])}
             for run, one in zip(runs, laboratories, strict=True)
@@ -134,6 +136,8 @@ def _fill(plan: Plan, runs: Sequence[Run], asked: Sequence[Spec], cache: RunCach
     kind = plan.study.experiment
     wanted = {cache.file(kind, one): (run, one) for run, one in zip(runs, asked, strict=True)}
     missing: list[Item] = [item for item in wanted.values() if cache.read(kind, item[1]) is None]
+    if missing:
+        check_writable(cache.folder)
     with Bar(f"runs of {plan.name}", len(wanted), len(wanted) - len(missing)) as bar:
         for label in do(functools.partial(_make_one, plan, cache), missing):
             bar.advance(label)
@@ -149,6 +153,17 @@ def _make_one(plan: Plan, cache: RunCache, run: Run, asked: Spec) -> str:
         seconds = round(time.perf_counter() - start, 2)
         cache.write(kind, asked, numbers, {"seconds": seconds, METHOD: laboratory.cost, **run_facts()})
     return label
+
+
+@contextmanager
+def _abandoned(folder: Path, keep: bool) -> Iterator[None]:
+    """Where the block fails, remove a folder that nothing was written to; ``keep`` leaves it."""
+    try:
+        yield
+    except Exception:
+        if not keep:
+            run_dir.abandon(folder)
+        raise
 
 
 @contextmanager

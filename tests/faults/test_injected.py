@@ -1,0 +1,79 @@
+"""Errors that a disk tells late or elsewhere: at the sync, the close, the rename, the next line of a log."""
+
+import errno
+
+import pytest
+from builders.merge_checkpoints import write_files
+from builders.pipeline_tiny import tool
+
+from faults.full_disk import FULL
+from faults.injected import CODES, Disk, Injected, failing
+from faults.jobs import Job
+from symerge_dense.commands.cli import run_tool
+from symerge_dense.fileio import temporary_folder, write_text
+
+
+def told(capsys):
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+@pytest.mark.parametrize("kind", [kind for kind in CODES if kind != "append"])
+def test_a_file_stays_as_it_was_whichever_call_fails(tmp_path, capsys, kind, lasting):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    for number in (1, 2):
+        disk = Disk(tmp_path, number, errno.ENOSPC, lasting, kind)
+        with failing(disk):
+            code = run_tool(lambda: write_text(path, "new" * 9000))
+        if len(disk.calls) < number:
+            break
+        assert code == 2 and told(capsys) == f"error: {path} {FULL}\n"
+        assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "new" * 9000 or number == 2
+
+
+def test_a_disk_that_knows_no_sync_is_written_to(tmp_path):
+    with failing(Disk(tmp_path, 1, errno.EINVAL, True, "sync")):
+        write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_an_error_without_a_name_within_a_folder_gets_that_of_the_folder(tmp_path):
+    with pytest.raises(OSError) as found, temporary_folder(tmp_path / "a"):
+        raise OSError(errno.EIO, "Input/output error")
+    assert found.value.filename == str(tmp_path / "a") and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_merge_in_shards_leaves_nothing_whichever_call_fails(tmp_path, capsys, lasting):
+    (tmp_path / "made").mkdir()
+    given = write_files(tmp_path)
+    out = tmp_path / "made" / "out.safetensors"
+    words = ["merge.py", *given.arguments("average", "--shard-size", "2KB", out=str(out))]
+    number, code = 0, 2
+    while code:
+        number += 1
+        capsys.readouterr()
+        disk = Disk(tmp_path / "made", number, errno.ENOSPC, lasting)
+        with failing(disk):
+            code = tool(*words)
+        if code:
+            assert code == 2 and told(capsys).count(FULL) == 1, disk.calls[number - 1]
+            assert list((tmp_path / "made").iterdir()) == [], disk.calls[number - 1]
+    assert number > len(disk.calls) > 15
+
+
+# -- the harness ------------------------------------------------------------------------------------------------------
+def test_a_job_that_hides_an_error_is_caught(tmp_path):
+    def prepare(given, made):
+        (given / "careless.py").write_text(
+            "import sys, pathlib\nfolder = pathlib.Path(sys.argv[1])\nfolder.mkdir(parents=True, exist_ok=True)\n"
+            "try:\n    (folder / 'a.json').write_text('[1]')\nexcept OSError:\n    pass\n"
+        )
+        return [given / "careless.py", made]
+
+    trial = Injected(Job("careless", 1, prepare, last="a.json"), tmp_path.resolve())
+    number = next(number for number, (kind, _) in enumerate(trial.calls, 1) if kind == "write")
+    trial.fail(number, errno.ENOSPC, True)
+    assert trial.counts["messages"] == trial.counts["half-written"] == trial.counts["losses"] == 1, trial.faults
