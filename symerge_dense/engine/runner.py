@@ -55,6 +55,10 @@ class QuietRunner(Runner):
     """MMEngine's Runner that always closes its hooks, log file and data workers, however training ends.
 
     A disk that takes no more ends it by an error that names the file or the folder.
+
+    Args:
+        *args: as MMEngine's.
+        **named: as MMEngine's.
     """
 
     def __init__(self, *args: Any, **named: Any) -> None:
@@ -62,7 +66,12 @@ class QuietRunner(Runner):
             super().__init__(*args, **named)
 
     def build_logger(self, *args: Any, **named: Any) -> MMLogger:
-        """Build MMEngine's logger, whose file ends the run where it cannot be written."""
+        """Build MMEngine's logger, whose file ends the run where it cannot be written.
+
+        Args:
+            *args: as MMEngine's.
+            **named: as MMEngine's.
+        """
         logger = super().build_logger(*args, **named)
         end_by_errors(logger)
         return logger
