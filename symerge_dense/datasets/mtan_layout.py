@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from symerge_dense.datasets.array_checksums import change_of, read_checksums
 from symerge_dense.datasets.base import Array, DenseDataset, source_of
 from symerge_dense.datasets.image_files import is_hidden
 from symerge_dense.datasets.targets import INVALID_LABEL
@@ -44,6 +45,7 @@ class NumberedArrays(DenseDataset):
     """Base of the data sets in MTAN's layout (Liu et al. 2019, arXiv 1803.10704).
 
     Files may hold any float or integer dtype; integer images are taken as 0..255. Images and targets pair by number.
+    Where a conversion left a list of checksums, each file is compared with it when it is first read.
     A subclass names the folder of each target, says what to fetch, and makes its targets from what ``labels``,
     ``positive`` and ``finite`` read.
 
@@ -59,8 +61,8 @@ class NumberedArrays(DenseDataset):
 
     Raises:
         ValueError: the folder is missing (saying what to fetch), the split is unknown, it has not all of ``frames``, or
-            a file is missing; on reading, a file is truncated, pickled or of another shape, an image is not finite, or
-            a label is outside the classes.
+            a file is missing; on reading, a file is truncated, pickled or of another shape, has another checksum, an
+            image is not finite, or a label is outside the classes.
     """
 
     DEFAULT_ROOT: ClassVar[str]
@@ -90,6 +92,7 @@ class NumberedArrays(DenseDataset):
         self.channels = int(asked or max(map(len, self.CLASSES)))
         self.classes = self.class_names(int(asked or len(self.CLASSES[0])))
         self.numbers = self._numbers(self._check_names(), frames)
+        self._checksums = read_checksums(self.folder)  # until a file is found whole
         self.frame: tuple[int, int] = read_array(self.folder / "image" / "0.npy").shape[:2]
 
     def _numbers(self, count: int, frames: tuple[int, int] | None) -> range:
@@ -265,7 +268,12 @@ class NumberedArrays(DenseDataset):
 
     def _read(self, folder: str, index: int, ends: tuple[tuple[int, ...], ...]) -> tuple[Array, Path]:
         array, path = self._mapped(folder, index, ends)
-        return np.array(array), path
+        stored, name = np.array(array), f"{folder}/{path.name}"
+        if name in self._checksums:
+            if why := change_of(self.folder, name, stored, self._checksums):
+                raise ValueError(f"{path}: {why}.")
+            del self._checksums[name]
+        return stored, path
 
     def _mapped(self, folder: str, index: int, ends: tuple[tuple[int, ...], ...]) -> tuple[Array, Path]:
         path = self.folder / folder / f"{self.numbers[index]}.npy"

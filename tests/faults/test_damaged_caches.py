@@ -21,6 +21,7 @@ from builders.pipeline_tiny import write_config
 from symerge_dense.adaptation.history import History
 from symerge_dense.adaptation.label_cache import write_labels
 from symerge_dense.datasets import checksums
+from symerge_dense.datasets.nyuv2.mtan import NYUv2
 from symerge_dense.datasets.rooms.dataset import Rooms
 from symerge_dense.datasets.unlabelled import Unlabelled
 from symerge_dense.engine.checkpointing import checkpoints, newest_checkpoint
@@ -32,6 +33,7 @@ from symerge_dense.pipeline.comparison.rows import RowStore
 from symerge_dense.pipeline.config import load_config
 from symerge_dense.pipeline.expert_store import ExpertStore
 from symerge_dense.pipeline.run_dir import open_run
+from symerge_dense.preparation.convert.export import export
 from symerge_dense.studies.frame.cache import RunCache
 
 
@@ -134,6 +136,13 @@ def history(folder: Path) -> Any:
     return found.path.exists()
 
 
+def prepared(folder: Path) -> Any:
+    if not (folder / "val").exists():
+        export(tiny.TinySet({"depth": {}}, count=2, size=(12, 16)), folder / "val")
+    found = NYUv2(folder, "val", {"depth": {}})
+    return [found.image(1).tobytes(), found.target(1, "depth").tobytes()]
+
+
 KINDS = {
     "frames of rooms": Kind(rooms("depth"), "rooms/*/val-2/depth.npy"),
     "further frames of rooms": Kind(rooms("height"), "rooms/*/val-2/pose.npy"),
@@ -148,6 +157,9 @@ KINDS = {
     "checkpoint": Kind(checkpoint, "iter_2.pth", 0.5),
     "row": Kind(row, "ties.json"),
     "result of a study": Kind(study, "runs/*.json"),
+    "prepared frame": Kind(prepared, "val/image/1.npy", refused=True),
+    "prepared label": Kind(prepared, "val/depth/1.npy", 0.7, refused=True),
+    "checksums of prepared frames": Kind(prepared, "val/checksums.json", refused=True),
     "run.json": Kind(run_json, "run/run.json", refused=True),
     "history": Kind(history, "history.jsonl", damages=("truncate", "empty")),  # other digits are another curve
 }

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from symerge_dense.datasets.array_checksums import change_of, read_checksums
 from symerge_dense.datasets.class_names import NAMES_BY_COUNT
 from symerge_dense.datasets.mtan_layout import SPLITS, read_array
 from symerge_dense.datasets.nyuv2.camera import RGB_CAMERA
@@ -43,6 +44,7 @@ class SplitCheck:
         self.contents = {"image": self.images, "label": self.labels, "depth": self.depths, "normal": self.normals}
         self.numbers, self.count = list_numbers(path, self.faults)
         self.frame = frame_size(path, self.numbers)
+        self._checksums = self._listed()
         self._edges: dict[str, list[Strength | None]] = {folder: [None] * self.count for folder in self.numbers}
         self._sampled = set(np.linspace(0, max(self.count - 1, 0), samples).round().astype(int).tolist())
         self._pairs: list[Array] = []
@@ -55,6 +57,15 @@ class SplitCheck:
         for content in self.contents.values():
             content.close()
         self._conclude()
+
+    def _listed(self) -> dict[str, str]:
+        """The checksums of the split; none, and a fault, if their list is damaged."""
+        try:
+            return read_checksums(self.path)
+        except ValueError as error:
+            path, _, why = str(error).partition(": ")
+            self.faults.add(Path(path), why.rstrip("."))
+            return {}
 
     def _read(self, folder: str, number: int) -> Array | None:
         """One file in memory. None if it is missing, and None with a fault if it is unreadable or of a wrong shape."""
@@ -70,7 +81,10 @@ class SplitCheck:
         if wrong:
             self.faults.add(path, wrong)
             return None
-        return np.array(stored)
+        found = np.array(stored)
+        if changed := change_of(self.path, f"{folder}/{path.name}", found, self._checksums):
+            self.faults.add(path, changed)
+        return found
 
     def _look(self, arrays: dict[str, Array], number: int) -> None:
         for folder, array in arrays.items():

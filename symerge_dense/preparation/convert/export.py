@@ -1,7 +1,8 @@
 """Write any data set with segmentation, depth or normals as numbered .npy files (``datasets.mtan_layout``).
 
 Images are written one by one, so that memory holds one of them. Every file is written whole or not at all: an
-interrupted export goes on where it stopped, and ends with the same bytes as an unbroken one.
+interrupted export goes on where it stopped, and ends with the same bytes as an unbroken one. The checksums of all files
+are written last (``datasets.array_checksums``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from symerge_dense.datasets.array_checksums import array_checksum, read_checksums, write_checksums
 from symerge_dense.datasets.base import Array, DenseDataset
 from symerge_dense.datasets.targets import INVALID_LABEL, SHORTEST_NORMAL, known_depth, known_normals
 from symerge_dense.engine.fan_out import each
@@ -204,19 +206,29 @@ def export(source: DenseDataset, folder: str | Path, jobs: int = 1, on: str | No
     todo = [(index, tuple(names)) for index, names in missing.items() if names]
     length = 1 if jobs == 1 and on is None else PIECE
     pieces = [(source, place, found.frame, todo[start : start + length]) for start in range(0, len(todo), length)]
+    checksums = read_checksums(place)
     with Bar(f"writing {place}", len(source), len(source) - len(todo)) as bar:
-        for images in each(_write_images, pieces, jobs, on):
+        for images, written in each(_write_images, pieces, jobs, on):
+            checksums |= written
             bar.advance(images)
+    for name, kept in found.kept.items():  # of an interrupted export
+        for file in (f"{name}/{index}.npy" for index in sorted(kept)):
+            if file not in checksums:
+                checksums[file] = array_checksum(mapped_array(place / file, "remove it and prepare the data again"))
+    write_checksums(place, checksums)
     return sum(len(names) for _, names in todo)
 
 
-def _write_images(source: DenseDataset, place: Path, frame: tuple[int, int], todo: Sequence[Missing]) -> int:
-    """Write what is missing of some images; returns how many images they are."""
-    shapes = Plan(frame, {})
+def _write_images(
+    source: DenseDataset, place: Path, frame: tuple[int, int], todo: Sequence[Missing]
+) -> tuple[int, dict[str, str]]:
+    """Write what is missing of some images; returns how many images they are, and the checksums of the files."""
+    shapes, checksums = Plan(frame, {}), dict[str, str]()
     for index, names in todo:
         for name in names:
-            _write(place / name / f"{index}.npy", _stored(source, index, FOLDERS[name]), shapes.shape(name))
-    return len(todo)
+            file = f"{name}/{index}.npy"
+            checksums[file] = _write(place / file, _stored(source, index, FOLDERS[name]), shapes.shape(name))
+    return len(todo), checksums
 
 
 def _stored(source: DenseDataset, index: int, folder: ArrayFolder) -> Array:
@@ -224,11 +236,14 @@ def _stored(source: DenseDataset, index: int, folder: ArrayFolder) -> Array:
     return folder.stored(array)
 
 
-def _write(path: Path, array: Array, shape: tuple[int, ...]) -> None:
+def _write(path: Path, array: Array, shape: tuple[int, ...]) -> str:
+    """Write a file; returns its checksum."""
     if array.shape != shape:
         raise ValueError(
             f"{path}: would be {array.shape} where the first image asks for {shape}; the images differ in "
             f"size, so give the size that all of them shall have."
         )
+    array = np.ascontiguousarray(array)
     with atomic_write(path, sync=False) as temporary, temporary.open("wb") as file:
-        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+        np.save(file, array, allow_pickle=False)
+    return array_checksum(array)

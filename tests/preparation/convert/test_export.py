@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from builders.tiny import SIZE, TinySet, tasks
 
+from symerge_dense.datasets.array_checksums import NAME, array_checksum, read_checksums
 from symerge_dense.datasets.base import DenseDataset
 from symerge_dense.datasets.nyuv2.mtan import NYUv2
 from symerge_dense.preparation.convert.export import export, is_whole, missing_bytes
@@ -44,7 +45,12 @@ class Holes(TinySet):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """All files but the list of checksums, which is read in place of their bytes."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != NAME]
+    assert not (folder / NAME).exists() or read_checksums(folder) == {
+        path.relative_to(folder).as_posix(): array_checksum(load(path)) for path in files
+    }
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def load(path):
@@ -115,6 +121,7 @@ def test_an_interrupted_export_goes_on(tmp_path, at):
     assert set(contents(tmp_path / "broken")) == set(FILES[:at])
     again = Holes(size=SIZE)
     assert export(again, tmp_path / "broken") == len(FILES) - at == again.reads
+    assert read_checksums(tmp_path / "broken") == read_checksums(tmp_path / "unbroken") != {}
     assert contents(tmp_path / "broken") == contents(tmp_path / "unbroken")
 
 
