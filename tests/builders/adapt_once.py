@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 from pathlib import Path
 
+import torch
 from mmengine.dist import is_main_process
 from safetensors.torch import save_file
 
@@ -19,9 +21,36 @@ from symerge_dense.engine.runner import join_processes
 OPTIONS = {"rounds": 12, "batch_size": 4, "save_every": 3, "recalibration_images": 8, "augment": None}
 
 
+@functools.cache
+def made(spec):
+    """The family of a backbone, and all that an adaptation must leave alone."""
+    family = tiny.family(ast.literal_eval(spec))
+    return family, facts(family)
+
+
+def facts(family):
+    """Weights, and which of them are trained, in which mode, of base and experts."""
+    base, experts, _ = family
+    modules = [base, *experts.values()]
+    flags = [
+        (part.training, *(p.requires_grad for p in part.parameters(False))) for m in modules for part in m.modules()
+    ]
+    return flags, [value.clone() for module in modules for value in module.state_dict().values()]
+
+
+def shared_family(spec):
+    """``tiny.family``, made once. An adaptation that changes it is found out by the next."""
+    family, (flags, values) = made(repr(dict(spec)))
+    found = facts(family)
+    assert found[0] == flags and all(map(torch.equal, found[1], values)), (
+        "an earlier adaptation changed base or experts"
+    )
+    return family
+
+
 def adapt_tiny(folder, resume=False, launcher="none", spec=tiny.CNN, validation=None, data=None, **options):
     """Adapt the tiny family in this process; returns the model (finalized) and the data set under the pool."""
-    base, experts, _ = tiny.family(spec)
+    base, experts, _ = shared_family(spec)
     data = data or tiny.TinySet({}, split="pool")
     model = SyMergeModel(base, experts, make_options(**{**OPTIONS, **options}))
     adapt(
