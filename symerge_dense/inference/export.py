@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from symerge_dense.fileio import atomic_write, check_writable, optional_import
+from symerge_dense.fileio import atomic_write, check_writable, optional_import, writing
 from symerge_dense.inference.export_check import Outputs, check_images, compare, report
 from symerge_dense.inference.export_graph import (
     AXES,
@@ -109,7 +109,7 @@ class Export:
         write = _write_onnx if self.to == "onnx" else _write_torch_export
         with atomic_write(self.out) as temporary:
             say(f"{self.model}: writing {', '.join(model.tasks)} for images of {size[0]} x {size[1]}")
-            with _explained(self.to, model, self.graph.dynamic):
+            with _explained(self.to, model, self.graph.dynamic), writing(self.out, temporary):
                 exported, save = write(graph, self._example(size), self, temporary, about)
             found = compare(reference(model, self.graph), exported, batches, self.graph.fp16)
             where = "onnxruntime" if self.to == "onnx" else "torch.export"
@@ -182,6 +182,8 @@ def _explained(to: str, model: MultiTaskModel, dynamic: str) -> Iterator[None]:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
             yield
+    except OSError:  # of the disk, not of the network
+        raise
     except Exception as error:  # exporters raise whatever stumbles
         heads = ", ".join(sorted({type(head).__name__ for _, head in model.named_heads()}))
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -245,8 +247,9 @@ def _write_torch_export(graph: ExportGraph, example: Tensor, job: Export, path: 
     program = torch.export.export(graph, (example,), dynamic_shapes=_open_axes(job.graph.dynamic), strict=False)
 
     def save() -> None:
-        with path.open("wb") as file:
-            torch.export.save(program, file, extra_files={f"{KEY}.json": json.dumps(about)})
+        held = io.BytesIO()  # a file that takes no more would end the process
+        torch.export.save(program, held, extra_files={f"{KEY}.json": json.dumps(about)})
+        path.write_bytes(held.getbuffer())
 
     save()
     with path.open("rb") as file:

@@ -49,8 +49,11 @@ def video_file(path: Path, fps: float) -> Iterator[Callable[[Pixels], None]]:
         finally:
             for writer in writers:
                 writer.release()
+            try:
                 with suppress(FileNotFoundError):  # OpenCV could not begin it
                     os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
         if writers and not _is_whole(target):
             raise RuntimeError(f"{path}: file write failed")  # OpenCV says nothing of a disk that takes no more
 

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import DictAction
 
 from symerge_dense.command_line import literal, pair
+from symerge_dense.fileio import atomic_write
 from symerge_dense.registry import did_you_mean
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -100,8 +101,8 @@ def copy_config(name: str, folder: str | Path) -> list[Path]:
         if target.exists() and target.read_bytes() != path.read_bytes():  # configs share _base_
             raise ValueError(f"{target} exists and differs; choose another folder, or remove it.")
     for path, target in zip(files, targets, strict=True):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        with atomic_write(target) as temporary:
+            shutil.copyfile(path, temporary)
     return targets
 
 

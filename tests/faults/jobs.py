@@ -33,11 +33,12 @@ class Job:
 
     Args:
         name: of the job.
-        share: of all kills.
+        share: of all full disks and failing calls.
         prepare: writes into one folder what the command reads, and returns the command; it writes into the other.
         record: file that a run writes first: with it, --resume goes on; "" where the same command does.
         last: file that is written last, where the same command refuses to write it again.
         full: folder in it whose disk becomes full; "" for all of it.
+        kills: share of all kills.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Job:
     record: str = ""
     last: str = ""
     full: str = ""
+    kills: int = 0
 
 
 def _main(given: Path, made: Path) -> Words:
@@ -101,16 +103,16 @@ def _conversion(given: Path, made: Path) -> Words:
 
 
 JOBS = [
-    Job("main job", 14, _main, "run/run.json"),
+    Job("main job", 14, _main, "run/run.json", kills=16),
     Job("main job, caches on another disk", 4, _caches_elsewhere, "run/run.json", full="caches"),
     Job("main job, run on another disk", 4, _run_elsewhere, "runs/run/run.json", full="runs"),
-    Job("comparison", 10, _comparison, "run/run.json"),
-    Job("study", 10, _study, "run/run.json"),
-    Job("file merge", 4, _merge, last="out.safetensors"),
-    Job("file merge, shards", 4, _sharded, last="out.safetensors.index.json"),
+    Job("comparison", 10, _comparison, "run/run.json", kills=10),
+    Job("study", 10, _study, "run/run.json", kills=10),
+    Job("file merge", 4, _merge, last="out.safetensors", kills=4),
+    Job("file merge, shards", 4, _sharded, last="out.safetensors.index.json", kills=4),
     Job("pack", 2, _pack, last="out.safetensors"),
     Job("unpack", 2, _unpack, last="out.safetensors"),
-    Job("conversion", 6, _conversion),
+    Job("conversion", 6, _conversion, kills=6),
 ]
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 import errno
 
 import pytest
+from builders import tiny
 from builders.merge_checkpoints import write_files
+from builders.photos import photo
 from builders.pipeline_tiny import tool
 
 from faults.full_disk import FULL
@@ -11,6 +13,8 @@ from faults.injected import CODES, Disk, Injected, failing
 from faults.jobs import Job
 from symerge_dense.commands.cli import run_tool
 from symerge_dense.fileio import temporary_folder, write_text
+from symerge_dense.inference.video_files import video_file
+from symerge_dense.models.checkpoint import save_model
 
 
 def told(capsys):
@@ -62,6 +66,32 @@ def test_a_merge_in_shards_leaves_nothing_whichever_call_fails(tmp_path, capsys,
             assert code == 2 and told(capsys).count(FULL) == 1, disk.calls[number - 1]
             assert list((tmp_path / "made").iterdir()) == [], disk.calls[number - 1]
     assert number > len(disk.calls) > 15
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+@pytest.mark.parametrize("kind", ["create", "rename"])
+def test_a_video_leaves_nothing_whichever_call_fails(tmp_path, capsys, kind, lasting):
+    def write():
+        with video_file(tmp_path / "seen" / "a.mp4", 10) as add:
+            add(photo(0, (48, 64)))
+
+    number, code = 0, 2
+    while code:
+        number += 1
+        disk = Disk(tmp_path, number, errno.ENOSPC, lasting, kind)
+        with failing(disk):
+            code = run_tool(write)
+        errors = told(capsys)
+        assert not code or (errors.endswith(f"{FULL}\n") and ".part" not in errors and not list(tmp_path.iterdir()))
+    assert number == len(disk.calls) + 1 > 2
+
+
+def test_an_export_on_a_full_disk_does_not_blame_the_network(tmp_path, capsys):
+    save_model(tmp_path / "model.safetensors", tiny.family()[2], {"image_size": [32, 48]})
+    out = tmp_path / "out.pt2"
+    with failing(Disk(tmp_path, 1, errno.ENOSPC, True, "write ")):
+        assert tool("export.py", tmp_path / "model.safetensors", "--to", "torch-export", "--out", out) == 2
+    assert told(capsys) == f"error: {out} {FULL}\n" and not out.exists()
 
 
 # -- the harness ------------------------------------------------------------------------------------------------------
