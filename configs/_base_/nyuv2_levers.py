@@ -1,7 +1,7 @@
-"""The rows of an ablation on NYUv2: those of ``levers.py``, a teacher that knows the camera, and more images.
+"""The rows of an ablation on NYUv2: those of ``levers.py``, a teacher that knows the camera, more images and fewer.
 
 The pool and the test frames are the first 500 of NYUv2's test images; the other 154 stay outside. An ablation gives its
-data these frames, and the rows of more images theirs, which depend on the size.
+data these frames, and the rows of other images theirs, which depend on the size.
 """
 
 from mmengine.config import read_base
@@ -17,6 +17,9 @@ baselines["variants"].update(
         "cross-task teacher": dict(_was, teacher=dict(type="cross_task", **_camera)),
         "more images": dict(_was),
         "symerge, more images": dict(method="symerge"),
+        "symerge, 16 images": dict(method="symerge"),
+        "symerge, 4 images": dict(method="symerge"),
     }
 )
 baselines["methods"] += ["cross-task teacher", "more images", "symerge, more images"]
+baselines["methods"] += ["symerge, 16 images", "symerge, 4 images"]

@@ -17,3 +17,6 @@ data["outside"] = dict(data["test"], frames=_outside)
 data["test"]["frames"] = data["unlabelled"]["frames"] = _pool
 for _row in ("more images", "symerge, more images"):  # those of the training frames, without labels
     baselines["variants"][_row]["unlabelled"] = [data["unlabelled"], dict(data["train"], augment=None)]
+for _count in (4, 16):
+    _few = dict(data["unlabelled"], frames=(0, _count))
+    baselines["variants"][f"symerge, {_count} images"]["unlabelled"] = _few
