@@ -17,9 +17,6 @@ from torch.autograd.function import once_differentiable
 
 from symerge_dense.merging.operands import interpolate
 
-WIDENED = 1 << 22
-"""Bytes of widened task vectors at a time on a CPU: what its caches hold, so that memory is read and never written."""
-
 
 def _kind(vectors: Tensor) -> torch.dtype:
     """What is computed in: float32, or float64."""
@@ -30,17 +27,16 @@ def _ready(vectors: Tensor, device: torch.device) -> Tensor:
     return vectors.to(device, _kind(vectors))
 
 
-def _pieces(vectors: Tensor, device: torch.device, unit: int = 1) -> Iterator[tuple[slice, Tensor]]:
-    """Task vectors (T, numel) ready to compute with: (which units of so many columns, their columns)."""
-    kind, units = _kind(vectors), vectors.shape[1] // unit
-    if vectors.dtype == kind or vectors.device != device or device.type != "cpu":
-        yield slice(0, units), _ready(vectors, device)
-        return
-    count = max(1, WIDENED // (len(vectors) * unit * kind.itemsize))
-    wide = torch.empty(len(vectors), min(count, units) * unit, dtype=kind)
-    for start in range(0, units, count):
-        narrow = vectors[:, start * unit : (start + count) * unit]
-        yield slice(start, start + narrow.shape[1] // unit), wide[:, : narrow.shape[1]].copy_(narrow)
+def _one_by_one(vectors: Tensor, device: torch.device) -> bool:
+    """Whether task vectors are widened one after another: all at once, a CPU's memory writes more than it reads."""
+    return device.type == "cpu" and vectors.dtype != _kind(vectors)
+
+
+def _widened(vectors: Tensor, like: Tensor) -> Iterator[Tensor]:
+    """Each task vector in turn, in one buffer."""
+    wide = torch.empty_like(like)
+    for vector in vectors:
+        yield wide.copy_(vector.view_as(like))
 
 
 # -- a coefficient per task -------------------------------------------------------------------------------------------
@@ -72,9 +68,12 @@ class _Merge(torch.autograd.Function):
         if not any(values):
             return base.clone()
         flat = base.reshape(-1).to(row.dtype)
-        merged = torch.empty_like(flat)
-        for part, ready in _pieces(vectors, row.device):
-            torch.addmv(flat[part], ready.t(), row, out=merged[part])
+        if _one_by_one(vectors, row.device):
+            merged = flat.clone()
+            for coefficient, vector in zip(row, _widened(vectors, flat), strict=True):
+                merged.addcmul_(vector, coefficient)
+        else:
+            merged = torch.addmv(flat, _ready(vectors, row.device).t(), row)
         return merged.to(base.dtype).view(base.shape)
 
     @staticmethod
@@ -104,8 +103,9 @@ def _inner_products(vectors: Tensor, gradient: Tensor) -> Tensor:
     """d(lambda) = tau @ gradient, (T,), in the task vectors' precision, whatever autocast is active in backward."""
     with torch.autocast(device_type=gradient.device.type, enabled=False):
         flat = gradient.reshape(-1).to(_kind(vectors))
-        products = [torch.mv(ready, flat[part]) for part, ready in _pieces(vectors, gradient.device)]
-        return products[0] if len(products) == 1 else torch.stack(products).sum(0)
+        if _one_by_one(vectors, gradient.device):
+            return torch.stack([torch.dot(vector, flat) for vector in _widened(vectors, flat)])
+        return torch.mv(_ready(vectors, gradient.device), flat)
 
 
 # -- a coefficient per task and channel -------------------------------------------------------------------------------
@@ -133,9 +133,12 @@ class _MergeChannels(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, base: Tensor, vectors: Tensor, idle: bool) -> Tensor:
         ctx.save_for_backward(vectors)
         origin = base.reshape(len(rows), 1, -1).to(rows.dtype)
-        merged = torch.empty_like(origin)
-        for part, ready in _pieces(vectors, rows.device, origin.shape[2]):
-            torch.baddbmm(origin[part], rows[part, None, :], _by_channel(ready, origin), out=merged[part])
+        if _one_by_one(vectors, rows.device):
+            merged = origin.clone()
+            for row, vector in zip(rows.t(), _widened(vectors, origin), strict=True):
+                merged.addcmul_(vector, row[:, None, None])
+        else:
+            merged = torch.baddbmm(origin, rows[:, None, :], _by_channel(_ready(vectors, rows.device), len(rows)))
         if idle:
             merged = torch.where(rows.any(1)[:, None, None], merged, origin)
         return merged.to(base.dtype).view(base.shape)
@@ -165,19 +168,18 @@ class _BlendChannels(torch.autograd.Function):
         return _channel_products(expert.to(base.device) - base.reshape(1, -1), gradient), None, None, None
 
 
-def _by_channel(vectors: Tensor, like: Tensor) -> Tensor:
-    return rearrange(vectors, "task (channel weight) -> channel task weight", weight=like.shape[2])
+def _by_channel(vectors: Tensor, channels: int) -> Tensor:
+    return rearrange(vectors, "task (channel weight) -> channel task weight", channel=channels)
 
 
 def _channel_products(vectors: Tensor, gradient: Tensor) -> Tensor:
     """(C, T): the inner product of every channel of every task vector with that of the gradient."""
     with torch.autocast(device_type=gradient.device.type, enabled=False):
         rows = gradient.reshape(len(gradient), 1, -1).to(_kind(vectors))
-        products = rows.new_empty(len(rows), 1, len(vectors))
-        for part, ready in _pieces(vectors, gradient.device, rows.shape[2]):
-            # the gradient on the left: the task vectors on the left of a column take MKL five times as long
-            torch.bmm(rows[part], _by_channel(ready, rows).transpose(1, 2), out=products[part])
-        return products[:, 0]
+        if _one_by_one(vectors, gradient.device):
+            return torch.cat([vector.mul_(rows).sum(2) for vector in _widened(vectors, rows)], dim=1)
+        # the gradient on the left: the task vectors on the left of a column take MKL five times as long
+        return torch.bmm(rows, _by_channel(_ready(vectors, gradient.device), len(gradient)).transpose(1, 2))[:, 0]
 
 
 # -- a coefficient per task and singular direction --------------------------------------------------------------------
