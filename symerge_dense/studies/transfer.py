@@ -54,3 +54,20 @@ class Transfer(Study):
 
     def verdict(self, measured: Sequence[Measured]) -> Verdict:
         return gains(measured, GAIN, self.margin, self.majority, "methods")
+
+
+@STUDIES.register_module()
+class TransferPerTensor(Transfer):
+    """The same where SyMerge has one coefficient per tensor, as in the paper.
+
+    Args:
+        methods: as ``Transfer`` has them.
+        margin: points of Delta_m by which the mean gain must exceed 0.
+        majority: share of methods that must gain.
+    """
+
+    name: ClassVar[str] = "transfer_per_tensor"
+    title: ClassVar[str] = "Adapted layers of the paper's setting on other encoders"
+    claim: ClassVar[str] = (
+        "With one coefficient per tensor, as in the paper, the adapted layer improves the encoders of other methods."
+    )
