@@ -278,9 +278,10 @@ class ExpertStore:
         )
         scorable = set(tasks) <= set(config.tasks)  # tasks of the base alone are not in the test split
         metrics = scores_to_json(self.score(model, title)) if self.score is not None and scorable else {}
+        labels = labels_fingerprint(config, tasks)  # by all processes: a data set may wait for them
         if is_main_process():
             about = {"base_hash": origin, "training": to_json({**recipe, "seed": seed}), "metrics": metrics}
-            about |= {"data": to_json(config.data["train"]), "labels": labels_fingerprint(config, tasks)}
+            about |= {"data": to_json(config.data["train"]), "labels": labels}
             about["image_size"] = size
             save_model(path, model, about)
         barrier()

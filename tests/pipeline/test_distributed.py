@@ -11,9 +11,10 @@ from builders.prepared_python import Python, torchrun_environments
 
 from symerge_dense.adaptation.history import read_history
 from symerge_dense.commands.cli import run_tool
-from symerge_dense.models.checkpoint import load_model
+from symerge_dense.models.checkpoint import load_model, read_metadata
 from symerge_dense.models.multi_task import NonFiniteLoss, check_finite
 from symerge_dense.pipeline.config import load_config
+from symerge_dense.pipeline.data import labels_fingerprint
 from symerge_dense.pipeline.train import train
 from symerge_dense.report.agreement import read_record
 
@@ -84,6 +85,21 @@ def test_every_file_is_written_once_and_nothing_is_left_over(runs):
     assert not [path for path in runs.two.rglob("*") if path.suffix in (".tmp", ".part") or path.name.startswith(".")]
     for heading in ("Base and experts", "peak"):
         assert runs.printed.count(heading) == 1, heading
+
+
+def test_two_processes_render_train_and_merge_from_nothing(tmp_path):
+    config = write_config(tmp_path, more=RUNNING)
+    words = [ROOT / "tools" / "train.py", config, "--launcher", "pytorch", "--work-dir", tmp_path / "run"]
+    ranks = [Python(*words, folder=tmp_path, env=ENV | given) for given in torchrun_environments(2)]
+    printed = "".join(rank.printed() for rank in ranks)
+    kept = {path.name.split("-")[0]: path for path in (tmp_path / "experts").iterdir()}
+    loaded = load_config(config)
+    assert set(kept) == {"base", *TASKS}, "each is trained once, and nothing else is left there"
+    for task in TASKS:
+        spec = {task: loaded.tasks[task]}
+        assert read_metadata(kept[task])["labels"] == labels_fingerprint(loaded, spec), task
+        assert printed.count(f"expert {task} is missing, training it") == 1
+    assert set(read_record(tmp_path / "run" / "results.json")["merged"]["tasks"]) == set(TASKS)
 
 
 # -- when one of two fails ---------------------------------------------------------------------------------------------
