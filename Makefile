@@ -63,7 +63,8 @@ $(DOCS_STAMP): $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python tools/benchmark.py all --append docs/benchmarks.md $(ARGS)
 
-# The published architecture at full size, from nothing, on rendered rooms: tests, experts, adaptation, NCCL, one step.
+# The published architecture at full size, from nothing, on rendered rooms: tests, experts, adaptation, NCCL, one step,
+# also compiled.
 ROOMS = $(foreach part,train unlabelled test,data.$(part).type=Rooms data.$(part).root=work_dirs/gpu/rooms \
 	data.$(part).size=288,384 data.$(part).count=32)
 GPU_RUN = tools/train.py configs/nyuv2_symerge.py --amp --cfg-options $(ROOMS) base.pretrained=False base.random_init=True \
@@ -74,6 +75,7 @@ gpu: $(STAMP)
 	$(BIN)/python $(GPU_RUN) --work-dir work_dirs/gpu/one
 	$(BIN)/torchrun --nproc_per_node 1 $(GPU_RUN) adaptation.rounds=30 --work-dir work_dirs/gpu/nccl --launcher pytorch
 	$(BIN)/python tools/benchmark.py step nyuv2_symerge --append docs/benchmarks.md
+	$(BIN)/python tools/benchmark.py step nyuv2_symerge --append docs/benchmarks.md --cfg-options adaptation.compile=True
 
 fuzz: $(STAMP)
 	PYTHONPATH=.:tests $(BIN)/python -m fuzz.campaign $(ARGS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,6 +83,16 @@ def test_what_cannot_be_done_is_told_before_the_work(monkeypatch: pytest.MonkeyP
     with pytest.raises(ValueError, match=r"torch.compile fails here \(no working C\+\+ compiler found\); install"):
         check_acceleration(tiny.backbone(), make_options(compile=True))
     check_acceleration(tiny.backbone(), make_options())
+
+
+def test_a_traced_adaptation_differs_by_rounding_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The program that torch traces, forward and backward, run without a C++ compiler: compiling takes half a minute.
+    compiler, given = functools.partial(torch.compile, backend="aot_eager"), list[Any]()
+    monkeypatch.setattr(torch, "compile", lambda work, **_: given.append(work) or compiler(work))
+    eager, traced = (state(adapt_tiny(tmp_path / str(on), rounds=2, compile=on)[0]) for on in (False, True))
+    assert eager and len(given) > 1, "a trial, and the backbone"
+    for name, value in eager.items():
+        torch.testing.assert_close(traced[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: name + text)
 
 
 def test_rounded_task_vectors_end_near(tmp_path: Path) -> None:

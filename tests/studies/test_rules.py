@@ -11,7 +11,15 @@ from symerge_dense.studies.pilot import BATCHNORM, CROSS, MERGED
 from symerge_dense.studies.transfer import GAIN
 
 SEEDS = 3
-OWN_NUMBERS = {"self_labels", "linearity", "pilot", "transfer", "scaling", "cross_task_layer"}  # not one Δm a row
+OWN_NUMBERS = {  # not one Δm a row
+    "self_labels",
+    "linearity",
+    "pilot",
+    "transfer",
+    "transfer_per_tensor",
+    "scaling",
+    "cross_task_layer",
+}
 
 
 # -- joint or parts: tests/studies/test_parts.py ----------------------------------------------------------------------
