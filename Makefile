@@ -3,7 +3,7 @@
 # make gpu: what only a GPU can tell; figures in work_dirs/gpu and docs/benchmarks.md.
 # make bench: benchmarks of about 12 minutes, by estimate, added to docs/benchmarks.md.
 # make fuzz: 100,000 damaged files for all readers, some 20 minutes; docs/robustness.md has what came out.
-# make torture: jobs killed at 50 random moments and resumed, 40 full disks, 60 failing calls, some 40 minutes.
+# make torture: jobs killed at 50 random moments and resumed, 40 full disks, 60 failing calls; 40 minutes, by estimate.
 # make lock: requirements.lock anew, with hashes, after a change of constraints.txt.   make sbom: what is installed, and its licences.
 # More arguments go through ARGS:  make test ARGS="-k heatmap"    make demo ARGS="--help"
 # Tests run in two processes where there are two cores. WORKERS says otherwise:  make test WORKERS=0 ARGS=--pdb

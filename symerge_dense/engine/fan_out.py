@@ -113,20 +113,23 @@ class Launched:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
     def each(self, work: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-        """What ``work(*item)`` returns for every item: those of this process, and then, to be looked up, all others.
+        """What ``work(*item)`` returns for every item: those that no other process took, then, kept by now, the others.
 
         Args:
             work: keeps what it makes where all processes find it, and makes nothing that is there.
-            items: arguments, the same in all processes.
+            items: arguments, plain values. A list may lack what another process has made by now.
         """
-        for item in items[self.rank :: self.processes]:
-            yield work(*item)
         self._stage += 1
+        others = []
+        for item in items:
+            if self._store.add(f"{self._stage}/{item!r}", 1) == 1:
+                yield work(*item)
+            else:
+                others.append(item)
         self._store.set(f"{self._stage}/{self.rank}", "done")
         self._store.wait([f"{self._stage}/{rank}" for rank in range(self.processes)], PATIENCE)
-        for number, item in enumerate(items):
-            if number % self.processes != self.rank:
-                yield work(*item)
+        for item in others:
+            yield work(*item)
 
 
 # -- machines of a cluster --------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from contextlib import suppress
@@ -14,18 +15,14 @@ def end_by_errors(logger: logging.Logger) -> None:
         logger: with the files.
     """
     for handler in _files(logger):
-        handler.handleError = _Raised(handler)  # type: ignore[method-assign]
+        handler.handleError = functools.partial(_raise, handler)  # type: ignore[method-assign]
 
 
-class _Raised:
-    def __init__(self, handler: logging.FileHandler) -> None:
-        self.handler = handler
-
-    def __call__(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, self.handler.baseFilename) from error
-        type(self.handler).handleError(self.handler, record)
+def _raise(handler: logging.FileHandler, record: logging.LogRecord) -> None:
+    error = sys.exc_info()[1]
+    if isinstance(error, OSError):
+        raise OSError(error.errno, error.strerror, handler.baseFilename) from error
+    type(handler).handleError(handler, record)
 
 
 def close_files(logger: logging.Logger) -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -166,13 +167,19 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {LOCK}
 
 
-def abandon(folder: Path) -> None:
-    """Remove the folder of a run that failed before it wrote anything but its config.
+@contextmanager
+def abandoned(folder: Path, keep: bool) -> Iterator[None]:
+    """Where the block fails before it wrote anything but the run's config, remove the folder of the run.
 
     Args:
         folder: of the run.
+        keep: leave it in any case: it was there before.
     """
-    if is_main_process() and _names(folder) == {"run.json"}:
-        (folder / "run.json").unlink()
-        (folder / LOCK).unlink(missing_ok=True)
-        folder.rmdir()
+    try:
+        yield
+    except Exception:
+        if not keep and is_main_process() and _names(folder) == {"run.json"}:
+            (folder / "run.json").unlink()
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()
+        raise

@@ -287,10 +287,5 @@ def train(
         console.print(f"{folder} is complete.")
         print_record(results, console)
         return results
-    with alone_in(folder):
-        try:
-            return TrainRun(config, folder, launcher, resume, amp, train_experts, images, pictures).run()
-        except Exception:
-            if not resume:
-                run_dir.abandon(folder)
-            raise
+    with alone_in(folder), run_dir.abandoned(folder, keep=resume):
+        return TrainRun(config, folder, launcher, resume, amp, train_experts, images, pictures).run()

@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed import HashStore
 
+from symerge_dense.engine import fan_out
 from symerge_dense.engine.fan_out import check_place, each
 
 ray = pytest.importorskip("ray")
 PATIENCE = 60  # seconds
+
+
+def test_launched_processes_do_each_piece_once_whatever_is_there_when_they_begin(monkeypatch):
+    store, made, results = HashStore(), [], {}
+
+    def work(number):
+        if number not in made:
+            time.sleep(0.02)  # in which the other one looks, too
+            made.append(number)
+        return number
+
+    def run(rank, items):
+        results[rank] = sorted(launched[rank].each(work, [(item,) for item in items]))
+
+    monkeypatch.setattr(fan_out, "rendezvous", lambda url: iter([(store, len(launched), 2)]))
+    launched = []
+    for _ in range(2):
+        launched.append(fan_out.Launched())
+    threads = [threading.Thread(target=run, args=words) for words in ((0, range(8)), (1, range(1, 8)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(made) == list(range(8)) and results == {0: list(range(8)), 1: list(range(1, 8))}
 
 
 def square(number: int, folder: str) -> tuple[int, int]:

@@ -69,10 +69,12 @@ def test_a_refused_run_touches_nothing_of_the_first(tmp_path, holder, monkeypatc
     assert (tmp_path / "run.json").exists() and (tmp_path / LOCK).exists()
 
 
-def test_a_run_that_fails_at_once_leaves_no_folder(tmp_path):
+@pytest.mark.parametrize(("more", "keep"), [("", False), ("", True), ("results.json", False)])
+def test_a_run_that_fails_at_once_leaves_no_folder_of_its_own(tmp_path, more, keep):
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "run.json").write_text("{}")
-    with alone_in(folder):
-        run_dir.abandon(folder)
-    assert not folder.exists()
+    for name in filter(None, ("run.json", more)):
+        (folder / name).write_text("{}")
+    with pytest.raises(ValueError, match="no base"), alone_in(folder), run_dir.abandoned(folder, keep):
+        raise ValueError("no base")
+    assert folder.exists() == bool(more or keep)

@@ -47,16 +47,11 @@ def compare_methods(
         check_place(on)
     named = dataclasses.replace(config, name=f"{config.name}_compare")
     folder = run_dir.open_run(run_dir.choose(named, work_dir, resume), config, resume)
-    with alone_in(folder):
-        try:
-            comparison = Comparison(config, folder, **how)
-            if on is not None:
-                spread(comparison, on)
-            record = comparison.run()
-        except Exception:
-            if not resume:
-                run_dir.abandon(folder)
-            raise
+    with alone_in(folder), run_dir.abandoned(folder, keep=resume):
+        comparison = Comparison(config, folder, **how)
+        if on is not None:
+            spread(comparison, on)
+        record = comparison.run()
     print_comparison(record, console)
     console.print(f"In {folder}: {', '.join(FILES)}")
     return record

@@ -68,7 +68,7 @@ def run_study(
     if rank == 0:
         run_dir.open_run(folder, plan.config, resume)
     with silent(rank > 0):
-        with _abandoned(folder, resume or rank > 0):
+        with run_dir.abandoned(folder, keep=resume or rank > 0):
             hashes = _train(plan, runs, laboratories, kept, do)
         asked = [
             {"version": plan.study.version, **one.asked(run, hashes[one.ground])}
@@ -153,17 +153,6 @@ def _make_one(plan: Plan, cache: RunCache, run: Run, asked: Spec) -> str:
         seconds = round(time.perf_counter() - start, 2)
         cache.write(kind, asked, numbers, {"seconds": seconds, METHOD: laboratory.cost, **run_facts()})
     return label
-
-
-@contextmanager
-def _abandoned(folder: Path, keep: bool) -> Iterator[None]:
-    """Where the block fails, remove a folder that nothing was written to; ``keep`` leaves it."""
-    try:
-        yield
-    except Exception:
-        if not keep:
-            run_dir.abandon(folder)
-        raise
 
 
 @contextmanager
