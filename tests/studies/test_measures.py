@@ -14,13 +14,13 @@ from symerge_dense.studies.frame.costs import costs_by_label
 from symerge_dense.studies.frame.execution import _alone
 from symerge_dense.studies.frame.plan import load_plan
 from symerge_dense.studies.frame.study import Measured
-from symerge_dense.studies.pilot import BATCHNORM, CROSS, MERGED
+from symerge_dense.studies.pilot import BATCHNORM
 from symerge_dense.studies.transfer import GAIN
 
 TASKS = ["segmentation", "depth", "normals"]
 RUNS = {
     "self_labels": ["entropy, segmentation+depth+normals, rates x1, 50 rounds"],
-    "pilot": ["segmentation > depth"],
+    "pilot": ["encoder of depth", "segmentation + depth"],
     "unlabelled_images": ["1 image"],
     "teachers": ["cross-task", "merged by average"],
     "layers": ["laterals.0"],
@@ -80,9 +80,9 @@ def numbers_of(run):
     """Everything that any study measures, planted."""
     levels = {f"{what}, level {level}": 0.9 for what in ("cosine", "error") for level in range(4)}
     losses = {f"{what} loss, {task}": value for what, value in (("merged", 1.0), ("cross-task", 1.1)) for task in TASKS}
-    pair = {f"{what}{end}": 0.5 + len(run["label"]) % 7 / 20 for end in BATCHNORM for what in (CROSS, MERGED)}
+    shares = {f"{task}{end}": 0.5 + len(run["label"] + task) % 7 / 20 for end in BATCHNORM for task in TASKS}
     deltas = {f"delta_m/{task}": -2.0 for task in run.get("tasks", TASKS)}
-    return {"delta_m": -2.0, **deltas, GAIN: 1.0, CROSS_GAIN: 2.0, **levels, **losses, **pair}
+    return {"delta_m": -2.0, **deltas, GAIN: 1.0, CROSS_GAIN: 2.0, **levels, **losses, **shares}
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -1,5 +1,7 @@
 """The rule of every study flips when the planted numbers flip, and decides nothing where they scatter."""
 
+import itertools
+
 import pytest
 from builders.studies import deltas, planted
 
@@ -7,7 +9,7 @@ from symerge_dense.registry import STUDIES
 from symerge_dense.studies.cross_task_layer import GAIN as CROSS_GAIN
 from symerge_dense.studies.frame.study import Measured
 from symerge_dense.studies.linearity import Linearity
-from symerge_dense.studies.pilot import BATCHNORM, CROSS, MERGED
+from symerge_dense.studies.pilot import BATCHNORM
 from symerge_dense.studies.transfer import GAIN
 
 SEEDS = 3
@@ -54,15 +56,21 @@ def test_a_loss_that_is_not_finite_is_a_collapse_and_so_is_an_undefined_score():
 
 # -- the pilot --------------------------------------------------------------------------------------------------------
 def pairs(slope):
-    numbers = {}
-    for place in range(12):
-        cross = place / 12
-        noise = ((place * 7) % 5 - 2) / 40
-        values = {CROSS: [cross] * SEEDS, MERGED: [0.5 + slope * cross + noise * (1 + 0.1 * s) for s in range(SEEDS)]}
-        numbers[f"a{place} > b"] = {
-            f"{name}{suffix}": column for suffix in BATCHNORM for name, column in values.items()
-        }
-    return planted(numbers)
+    """Runs of the whole grid: the merge of a pair keeps ``slope`` times what the head keeps on the other's encoder."""
+    tasks = ["segmentation", "depth", "normals", "edges"]
+    places = {pair: place / 12 for place, pair in enumerate(itertools.permutations(tasks, 2))}  # (encoder, head)
+    found = []
+    for run, seed in itertools.product(STUDIES["pilot"]().grid(tasks), range(SEEDS)):
+        if "encoder" in run:
+            values = {head: place for (encoder, head), place in places.items() if encoder == run["encoder"]}
+        else:
+            values = {}
+            for encoder, head in itertools.permutations(run["tasks"]):
+                noise = ((round(12 * places[encoder, head]) * 7) % 5 - 2) / 40
+                values[head] = 0.5 + slope * places[encoder, head] + noise * (1 + 0.1 * seed)
+        numbers = {f"{head}{suffix}": value for suffix in BATCHNORM for head, value in values.items()}
+        found.append(Measured({**run, "seed": seed}, numbers))
+    return found
 
 
 @pytest.mark.parametrize("slope, outcome", [(0.5, "confirmed"), (-0.5, "refuted"), (0.0, "refuted")])
