@@ -16,14 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.io
 from builders.nyu_other_files import nested
+from builders.pipeline_tiny import FRAME, write_nyuv2
 from PIL import Image
 
 from fuzz.reader import Reader
 from symerge_dense.adaptation.expert_labels import CachedLabels
+from symerge_dense.datasets import checksums
+from symerge_dense.datasets.array_checksums import NAME, array_checksum, read_checksums, write_checksums
 from symerge_dense.datasets.image_files import image_size, read_image, size_if_whole
 from symerge_dense.datasets.label_files import read_label
 from symerge_dense.datasets.mtan_layout import read_array
 from symerge_dense.datasets.nyuv2.mat import LabeledMat
+from symerge_dense.datasets.nyuv2.mtan import NYUv2
 from symerge_dense.datasets.nyuv2.normals import normals_folder
 from symerge_dense.datasets.nyuv2.parquet_reader import ColumnType, ParquetColumn, row_groups
 from symerge_dense.datasets.nyuv2.readers import read_class_map, read_mat, read_picture
@@ -224,6 +228,47 @@ def read_rooms(path: Path) -> Any:
         field.write_bytes(sound)
 
 
+def prepared_checksums(folder: Path) -> Sequence[Path]:
+    """The list of a prepared split, whose arrays lie where the damaged one will, and half a list."""
+    split = folder / "train"
+    write_nyuv2(folder, {"train": 2})
+    found = {str(path.relative_to(split)): array_checksum(read_array(path)) for path in split.rglob("*.npy")}
+    split.rename(folder / "damaged")
+    paths = [folder / NAME, folder / "half" / NAME]
+    for path, part in zip(paths, (found, {name: value for name, value in found.items() if "0" in name}), strict=True):
+        path.parent.mkdir(exist_ok=True)
+        write_checksums(path.parent, part)
+    return paths
+
+
+def read_prepared(path: Path) -> Any:
+    """All of the split, which the set of data knows as its train; then a conversion that goes on."""
+    (split := path.parent.parent / "train").symlink_to(path.parent.name)
+    try:
+        frames = NYUv2(split.parent, "train", {"segmentation": {}, "depth": {}, "normals": {}}, size=FRAME)
+        found = [set(frames[index]) for index in range(len(frames))]
+        write_checksums(split, kept := read_checksums(split))
+        if read_checksums(split) != kept:
+            raise AssertionError("a list that was written is read as another")
+        return found
+    finally:
+        split.unlink()
+
+
+def frame_checksum(folder: Path) -> Sequence[Path]:
+    """Of an array, which lies where the damaged one will."""
+    array = folder / "damaged" / "depth.npy"
+    array.parent.mkdir()
+    np.save(array, DEPTH)
+    checksums.write_checksum(array)
+    return [checksums.checksum_file(array).rename(folder / "depth.npy.crc32")]
+
+
+def read_frame_checksum(path: Path) -> bool:
+    checksums._compared.clear()
+    return checksums.is_changed(path.with_suffix(""))
+
+
 def read_cached(path: Path) -> Any:
     return CachedLabels(path.parent, {path.stem: None})._label(path.stem, 1)
 
@@ -256,6 +301,8 @@ READERS = [
     Reader(".parquet", "bytes", parquet, read_parquet),
     Reader("normals_gt.tgz", "tar", archive, unpacked, share=0.7),
     Reader("normals_gt.tgz, its bytes", "bytes", archive, unpacked, str, share=0.5),
+    Reader("checksums.json of prepared data", "json", prepared_checksums, read_prepared, share=0.5),
     Reader("frames of rooms", "npy", rooms_frames, read_rooms, share=0.5),
+    Reader("checksum of a frames' file", "bytes", frame_checksum, read_frame_checksum, share=0.3),
     Reader("cached labels", "npy", saved(np.stack([DEPTH[None]] * 2).astype(np.float16)), read_cached),
 ]

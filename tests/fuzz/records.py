@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builders.run_records import comparison, record, run_folder, unlabelled, with_extras
+from builders.nyu_other_files import write_nyudv2
+from builders.run_records import comparison, record, run_folder, unlabelled, with_extras, write
 from PIL import Image
 
 from fuzz.reader import Reader
 from symerge_dense.adaptation.history import read_history
 from symerge_dense.commands import report
 from symerge_dense.datasets.folder_files import find, names_of_split
+from symerge_dense.datasets.nyuv2.listed import NYUDv2
 from symerge_dense.models.model_card import _results
 from symerge_dense.pipeline.comparison.rows import RowStore
 from symerge_dense.pipeline.comparison.seed_results import MadeWith, SeedResult, SeedStore
 from symerge_dense.pipeline.run_dir import open_run
+from symerge_dense.pipeline.run_lock import _owner
 from symerge_dense.preparation.convert.manifest import admit, read_manifest, recorded_sources, write_manifest
 from symerge_dense.report.page.document import page
 from symerge_dense.report.records import read_records
@@ -82,6 +85,18 @@ def curve(folder: Path) -> Sequence[Path]:
     lines = (folder / "damaged" / "history.jsonl").read_text().splitlines()[:6]
     (folder / "history.jsonl").write_text("\n".join(lines) + "\n")
     return [folder / "history.jsonl"]
+
+
+def run_picture(folder: Path) -> Sequence[Path]:
+    """A picture of a run, whose record lies where the damaged one will."""
+    pictures = [folder / "merged.png", folder / "palette.png"]
+    photo = Image.effect_noise((8, 6), 50)
+    photo.convert("RGB").save(pictures[0])
+    photo.convert("P").save(pictures[1])
+    run = with_extras(record(), layers=2)
+    run["panels"] = [{"image": "merged.png", "tasks": {"depth": dict.fromkeys(("expert", "merged"), "merged.png")}}]
+    write(folder / "damaged", "results.json", run)
+    return pictures
 
 
 def row(folder: Path) -> Sequence[Path]:
@@ -154,6 +169,27 @@ def read_conversion(path: Path) -> Any:
     return recorded_sources(found)
 
 
+def lock(folder: Path) -> Sequence[Path]:
+    about = {"host": "here", "pid": 4321, "started": "2026-01-31 12:00:00"}
+    return written(folder, "run.lock", about)
+
+
+def listed(folder: Path) -> Sequence[Path]:
+    """The list of a downloaded set of data, which lies where the damaged one will."""
+    write_nyudv2(folder / "nyudv2", train=(1, 0), val=(2,))
+    (folder / "nyudv2" / "gt_sets").rename(folder / "damaged")
+    (folder / "nyudv2" / "gt_sets").symlink_to(folder / "damaged")
+    text = (folder / "damaged" / "train.txt").read_text()
+    paths = [folder / "train.txt", folder / "windows.txt"]
+    for path, content in zip(paths, (text, text.replace("\n", "\r\n")), strict=True):
+        path.write_text(content)
+    return paths
+
+
+def read_listed(path: Path) -> Any:
+    return NYUDv2(path.parent.parent / "nyudv2", "train", {"depth": {}}).names
+
+
 def names(folder: Path) -> Sequence[Path]:
     for name in ("a", "b", "c"):
         Image.new("RGB", (4, 4)).save(folder / f"{name}.png")
@@ -181,10 +217,19 @@ READERS = [
         lambda path: page(read_records([path.parent / "results.json"])),
         share=0.3,
     ),
+    Reader(
+        "picture of a run, page",
+        "png",
+        run_picture,
+        lambda path: whole_page(path.parent / "results.json"),
+        share=0.3,
+    ),
     Reader("row of a comparison", "json", row, lambda path: RowStore(path.parent).read("ties", "asked", SETTINGS)),
     Reader("result of a seed", "json", seed, read_seed),
     Reader("result of a study", "json", study, read_study),
+    Reader("lock of a run", "json", lock, _owner, share=0.5),
     Reader("run.json", "json", run_record, lambda path: open_run(path.parent, Asked(CONFIG), resume=True)),
     Reader("manifest.json", "json", manifest, read_conversion),
     Reader("list of names", "bytes", names, read_names),
+    Reader("list of a downloaded set", "bytes", listed, read_listed, share=0.5),
 ]

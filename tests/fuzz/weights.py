@@ -13,10 +13,11 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from fuzz.reader import Reader
 from symerge_dense.engine.checkpointing import newest_checkpoint
+from symerge_dense.experts.importing.mmseg_config import literals
 from symerge_dense.inference.onnx_model import OnnxModel
 from symerge_dense.merging.packed_experts import Packing
 from symerge_dense.models.checkpoint import load_model, save_model, state_hash
@@ -30,6 +31,7 @@ from symerge_dense.pipeline.file_merge.pack import FilePack
 from symerge_dense.pipeline.file_merge.unpack import FileUnpack
 from symerge_dense.progress import silent
 from symerge_dense.registry import MERGERS
+from symerge_dense.studies.language.laboratory import _kept, _save
 from symerge_dense.testing.tiny import CNN, PREPROCESSING, SIZE
 
 State = dict[str, Tensor]
@@ -104,6 +106,40 @@ def models(folder: Path) -> Sequence[Path]:
 
 def weights_of(found: Any) -> str:
     return state_hash(found[0].state_dict())
+
+
+def language_networks(folder: Path) -> Sequence[Path]:
+    """Two kept networks of the study in language."""
+    paths = [folder / "text-base.safetensors", folder / "text-expert.safetensors"]
+    for path, state in zip(paths, (WEIGHTS, OTHERS), strict=True):
+        _save(path, state)
+    return paths
+
+
+def read_language(path: Path) -> Any:
+    """None, where it is set aside; else a state that the network takes."""
+    with silent():
+        state = _kept(path, WEIGHTS)
+    network = nn.ParameterDict({name.replace(".", " "): value.double() for name, value in WEIGHTS.items()})
+    if state is not None:
+        network.load_state_dict({name.replace(".", " "): value for name, value in state.items()})
+    return state
+
+
+def mmseg_config(folder: Path) -> Sequence[Path]:
+    """Texts that OpenMMLab keeps in a checkpoint's meta."""
+    texts = (
+        "model = dict(type='EncoderDecoder', backbone=dict(type='ResNetV1c', depth=50), **{'pretrained': None})\n",
+        "crop_size = (512, 1024)\nmodel = {'decode_head': {'type': 'FCNHead', 'dilations': [1, 2.5, -3]}}\n",
+    )
+    paths = [folder / f"{number}.py" for number in range(len(texts))]
+    for path, text in zip(paths, texts, strict=True):
+        path.write_text(text)
+    return paths
+
+
+def read_config(path: Path) -> Any:
+    return literals(path.read_text("utf-8", "replace"), ("model", "crop_size"), str(path))
 
 
 def sources(folder: Path) -> dict[str, Path]:
@@ -188,6 +224,8 @@ READERS = [
     Reader("index of shards", "json", shards, read_foreign, state_of, share=0.5),
     Reader("checkpoint of a run", "zip", run_checkpoint, resume, share=0.5),
     Reader("model file", "safetensors", models, load_model, weights_of, share=0.1),
+    Reader("config in a checkpoint", "bytes", mmseg_config, read_config),
+    Reader("networks of the study in language", "safetensors", language_networks, read_language, share=0.5),
     Reader("packed experts", "safetensors", packed_experts, open_experts, share=0.5),
     Reader("unpacking of experts", "safetensors", packed_experts, unpack, str, share=0.3),
     Reader("unpacking of a merge", "safetensors", packed_merge, unpack, share=0.3),

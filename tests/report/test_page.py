@@ -134,6 +134,15 @@ def test_a_picture_outside_the_run_is_not_read(tmp_path, capsys):
     assert "no single pictures" in page(read_records([write(folder, "results.json", run)]))
 
 
+def test_one_picture_a_task_is_nothing_to_slide(tmp_path):
+    run = with_extras(record())
+    folder = run_folder(tmp_path / "run", run)
+    for tasks in ({}, {"depth": {"merged": "panels/merged.png"}}, {"depth": {"expert": "panels/expert.png"}}):
+        run["panels"][0]["tasks"] = tasks
+        text = page(read_records([write(folder, "results.json", run)]))
+        assert "no single pictures" in text and "data:image" not in text
+
+
 def test_runs_of_earlier_versions_have_all_but_what_they_did_not_record(tmp_path):
     old = record()
     folder = write(tmp_path / "old", "results.json", old)

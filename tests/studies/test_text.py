@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from builders.studies import deltas
+from safetensors.torch import save
 
 from symerge_dense.adaptation.options import make_options
 from symerge_dense.registry import STUDIES
@@ -128,7 +129,7 @@ def test_a_damaged_expert_is_named_and_trained_again(tmp_path, capsys):
     laboratory.train()
     path = next(tmp_path.glob("experts/text-tense-*.safetensors"))
     whole = path.read_bytes()
-    for damaged in (whole[:50], b"", whole[:-1] + bytes([whole[-1] ^ 8])):
+    for damaged in (whole[:50], b"", whole[:-1] + bytes([whole[-1] ^ 8]), save({"encoder.weight": torch.ones(2)})):
         path.write_bytes(damaged)
         plan.laboratory(plan.runs()[0], RunCache(tmp_path)).train()
         assert f"{path} is damaged (" in capsys.readouterr().out and path.read_bytes() == whole

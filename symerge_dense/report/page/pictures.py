@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from symerge_dense.datasets.image_files import read_image
 from symerge_dense.progress import say
 from symerge_dense.report.page.markup import Markup, minus, svg, tag
 from symerge_dense.report.records import Found
@@ -19,6 +20,7 @@ MERGED, EXPERT, TRUTH = "merged", "expert", "truth"
 WIDEST = 448  # pixels of a picture in the page
 QUALITY = 78
 ROOM = 2_200_000  # characters that all pictures of a page may take; a run shows its first images then
+UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)  # Runtime: of a link to itself
 FEW = 256  # colours of a map of classes, which is kept without loss
 TITLES = {MERGED: ROWS["merged"]}
 
@@ -36,11 +38,12 @@ def pictures_part(runs: Sequence[tuple[str, Found]]) -> list[Markup]:
 def _run(title: str, run: Found, place: int, room: int) -> Markup:
     heading = [tag("h3", title)] if title else []
     scenes = _scenes(run, room)
-    if not scenes:
+    columns = _columns(scenes)
+    others = [name for name in columns if name != MERGED]
+    if not others or MERGED not in columns:
         more = f" {run.folder / 'panels.png'} shows them all." if (run.folder / "panels.png").is_file() else ""
         note = f"This run kept no single pictures, so there is nothing to slide.{more}"
         return tag("div", heading, tag("p", note, class_="quiet"))
-    others = [name for name in _columns(scenes) if name != MERGED]
     return tag(
         "div",
         heading,
@@ -67,7 +70,7 @@ def _scenes(run: Found, room: int) -> list[dict[str, Any]]:
             if found and room < 0:
                 break
             found.append(scene)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         say(f"{run.folder}: its pictures are left out ({type(error).__name__}: {error})", aside=True)
         return []
     return found
@@ -78,8 +81,7 @@ def _embedded(folder: Path, path: str) -> str:
     file = (folder / path).resolve()
     if not file.is_relative_to(folder.resolve()):
         raise ValueError(f"{path!r} lies outside the folder of the run")
-    with Image.open(file) as opened:
-        picture = opened.convert("RGB")
+    picture = Image.fromarray(read_image(file))
     few = picture.getcolors(FEW) is not None
     picture.thumbnail((WIDEST, WIDEST), Image.Resampling.NEAREST if few else Image.Resampling.LANCZOS)
     stream = io.BytesIO()
@@ -90,7 +92,7 @@ def _embedded(folder: Path, path: str) -> str:
 def _columns(scenes: Sequence[Mapping[str, Any]]) -> list[str]:
     """The models that every task of every scene shows; the expert first, then the truth."""
     every = [columns for scene in scenes for columns in scene["tasks"].values()]
-    shared = [name for name in every[0] if all(name in columns for columns in every)]
+    shared = [name for name in next(iter(every), ()) if all(name in columns for columns in every)]
     return sorted(shared, key=lambda name: (EXPERT, TRUTH).index(name) if name in (EXPERT, TRUTH) else 2)
 
 

@@ -22,7 +22,7 @@ from symerge_dense.fileio import atomic_write
 from symerge_dense.merging.run import merge_state
 from symerge_dense.merging.tensor_specs import tensor_specs
 from symerge_dense.models.kept_files import set_aside
-from symerge_dense.models.weight_files import state_hash
+from symerge_dense.models.weight_files import existing, state_hash
 from symerge_dense.pipeline.comparison.methods import Static
 from symerge_dense.pipeline.comparison.resources import measured
 from symerge_dense.pipeline.comparison.tuning import knob_of, values_of
@@ -130,7 +130,7 @@ class TextLaboratory(Workplace):
             torch.manual_seed(config.seed)
             encoder = TextEncoder(**config.encoder)
         path = self._file("base")
-        if (state := _kept(path)) is None:
+        if (state := _kept(path, encoder.state_dict())) is None:
             pretrain(encoder, self.text["train"].words, recipe, config.seed)
             _save(path, state := encoder.state_dict())
         encoder.load_state_dict(state)
@@ -147,7 +147,7 @@ class TextLaboratory(Workplace):
             torch.manual_seed(self.config.seed)
             head = nn.Linear(self.base.norm.normalized_shape[0], len(TASKS[task]))
         expert = Expert(copy.deepcopy(self.base).requires_grad_(True), head)
-        if (state := _kept(path)) is None:
+        if (state := _kept(path, _joined(expert))) is None:
             finetune(*expert, train.words, train.labels[task], Recipe(**self.config.experts), self.config.seed)
             _save(path, state := _joined(expert))
         nn.ModuleDict(expert._asdict()).load_state_dict(state)
@@ -235,17 +235,22 @@ def _save(path: Path, state: Mapping[str, Tensor]) -> None:
         save_file({name: value.contiguous() for name, value in state.items()}, temporary, about)
 
 
-def _kept(path: Path) -> State | None:
-    """The state in a file; None where there is no file, or a damaged one, which is set aside."""
+def _kept(path: Path, wanted: State) -> State | None:
+    """The state in a file, of the names and shapes that are wanted; None where there is no file, or a damaged one.
+
+    A damaged one is set aside.
+    """
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(existing(path), framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
             digest = (file.metadata() or {}).get(HASH)  # earlier versions kept none
-        if digest in (None, state_hash(state)):
+        shapes, others = ({name: value.shape for name, value in one.items()} for one in (wanted, state))
+        why = "" if digest in (None, state_hash(state)) else "its hash is another"
+        why = why if shapes == others else "it holds another network"
+        if not why:
             return state
-        why = "its hash is another"
     except SafetensorError as error:
         why = str(error)
     set_aside(path, f"{path} is damaged ({why})")
