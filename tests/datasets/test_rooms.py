@@ -351,3 +351,9 @@ def test_two_processes_render_once_and_both_read(tmp_path):
     printed = [run.printed().split() for run in runs]
     assert printed[0][-1] == printed[1][-1]
     assert [path.name for path in (tmp_path / "rooms" / "v1-6x8-s0").iterdir()] == ["val-2"]
+
+
+def test_processes_that_form_no_group_need_not_wait_for_each_other(tmp_path, monkeypatch):
+    """As in a study under torchrun, in which the first process of the machine is another one."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert len(Rooms("val", tmp_path, count=2, size=(6, 8))) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from mmengine.dist import barrier, get_rank
+from mmengine.dist import barrier, get_rank, is_distributed
 from numpy.typing import NDArray
 
 from symerge_dense.datasets.base import Array, DenseDataset, source_of
@@ -146,7 +146,7 @@ def _shift(arguments: Mapping[str, float] | None) -> Shift:
 
 def _kept(parent: Path, split: str, count: int, size: tuple[int, int], seed: int, shift: Shift) -> Path:
     """Folder with at least ``count`` frames; if there is none, one process on every node renders it."""
-    if int(os.environ.get("LOCAL_RANK", get_rank())) == 0 and _largest_fit(parent, split, count) is None:
+    if _renders() and _largest_fit(parent, split, count) is None:
         render_set(parent / f"{split}-{count}", split, count, size, seed, shift=shift)
     barrier()
     folder = _largest_fit(parent, split, count)
@@ -155,9 +155,14 @@ def _kept(parent: Path, split: str, count: int, size: tuple[int, int], seed: int
     return folder
 
 
+def _renders() -> bool:
+    """Whether this process renders: one on every node does, and each one where they form no group, as in a study."""
+    return not is_distributed() or int(os.environ.get("LOCAL_RANK", get_rank())) == 0
+
+
 def _complete(folder: Path, wanted: set[str], split: str, size: tuple[int, int], seed: int, shift: Shift) -> None:
     """Render fields of a set, where one is missing or damaged: one process on every node does."""
-    if int(os.environ.get("LOCAL_RANK", get_rank())) == 0:
+    if _renders():
         missing = (
             set(FURTHER) if any(not (folder / f"{field}.npy").is_file() for field in wanted & FURTHER.keys()) else set()
         )
