@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import errno
 import importlib
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Any
 
 import symerge_dense
 
@@ -33,6 +36,11 @@ COMMANDS = {
 }
 # PyTorch has an exception for accelerators only; its CPU allocator raises a plain RuntimeError
 MEMORY = "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"
+LOST = (
+    "another process of this run has ended or does not answer, and so all end; what it printed says why (nothing: it "
+    "was killed, often for lack of memory)"
+)
+AGAIN = 0.05  # seconds until a lost interrupt comes again
 _signalled: list[int] = []
 
 
@@ -121,18 +129,22 @@ def run_tool(work: Callable[[], object], interrupted: str = "go on with --resume
     try:
         code = work()
     except KeyboardInterrupt:
-        complain(f"interrupted; {interrupted}")
+        complain(f"interrupted; {interrupted}", aftermath=True)
         return 130
     except Exception as error:
         if _signalled:  # C code may turn the interrupt into another error
-            complain(f"interrupted; {interrupted}")
+            complain(f"interrupted; {interrupted}", aftermath=True)
             return 130
-        text = message(error)
+        processes = sys.modules.get("symerge_dense.engine.processes")  # not imported: no distributed run
+        lost = processes is not None and processes.has_lost_another(error)
+        text = f"{LOST}; {interrupted}" if lost else message(error)
         if text is None:
+            if processes is not None:
+                processes.is_first_to_say(str(error))  # the traceback says why, and the others need not
             raise
         if show_traceback:
             traceback.print_exc()
-        complain(f"error: {text}")
+        complain(f"error: {text}", aftermath=lost)
         return 2
     return code if isinstance(code, int) else 0
 
@@ -148,19 +160,68 @@ def end_like_ctrl_c() -> None:
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), interrupt)
+    if not isinstance(sys.unraisablehook, _Unraisable):
+        sys.unraisablehook = _Unraisable(sys.unraisablehook)
 
 
-def complain(text: str) -> None:
-    """Print to stderr. In a distributed run every process prints, with its rank.
+class _Unraisable:
+    """Python drops what is raised in a destructor, also the interrupt that comes during one: it is raised again."""
+
+    def __init__(self, before: Callable[[Any], object]) -> None:
+        self._before = before
+
+    def __call__(self, dropped: Any) -> None:
+        if isinstance(dropped.exc_value, KeyboardInterrupt):
+            number = _signalled[-1] if _signalled else signal.SIGINT
+            threading.Timer(AGAIN, _send, [number]).start()
+        else:
+            self._before(dropped)
+
+
+def _send(number: int) -> None:
+    """Send this process a signal, which its main thread hears also in a system call."""
+    if sys.platform == "win32":
+        _thread.interrupt_main(number)
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+
+def join(launcher: str) -> None:
+    """Join the processes of a launcher, which ends them by a signal when one of them dies.
+
+    With gloo they then clean up as after Ctrl-C. NCCL may wait for the dead one where no signal is heard: there the
+    signal ends a process at once.
+
+    Args:
+        launcher: 'none', 'pytorch' or 'slurm'.
+
+    Raises:
+        ValueError: as ``engine.join_processes``.
+    """
+    import torch
+
+    from symerge_dense.engine.processes import join_processes
+
+    join_processes(launcher)
+    if launcher != "none" and torch.distributed.get_backend() == "gloo":
+        end_like_ctrl_c()
+
+
+def complain(text: str, aftermath: bool = False) -> None:
+    """Print to stderr. In a distributed run with its rank, and one process for all that would say the same.
 
     Args:
         text: one line or more.
+        aftermath: it says no more than that the run ends: one process says so, where none has said why.
     """
     distributed = sys.modules.get("mmengine.dist")  # not imported: no distributed run
     from symerge_dense.progress import printable
 
     text = printable(text)  # names may come from files
     rank, processes = (0, 1) if distributed is None else distributed.get_dist_info()
+    told = sys.modules.get("symerge_dense.engine.processes")
+    if told is not None and not told.is_first_to_say(text, aftermath):
+        return
     # one write, so that lines of different processes do not mix
     sys.stderr.write(f"rank {rank}: {text}\n" if processes > 1 else f"{text}\n")
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 
+from symerge_dense.commands.check import INTERRUPTED
 from symerge_dense.commands.train import CONFIG, LAUNCHERS
 from symerge_dense.pipeline.config_files import CfgOptions, find_config
+
+__all__ = ["INTERRUPTED", "arguments", "run"]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +30,12 @@ def run(options: argparse.Namespace) -> None:
     path = find_config(options.config)
     from mmengine.dist import is_main_process
 
-    from symerge_dense.engine.runner import join_processes
+    from symerge_dense.commands.cli import join
     from symerge_dense.pipeline.config import load_config
     from symerge_dense.pipeline.score import test
 
     config = load_config(path, options.cfg_options or {})
-    join_processes(options.launcher)
+    join(options.launcher)
     scores = test(config, options.checkpoint, options.split, quiet=options.json)
     if options.json and is_main_process():
         print(json.dumps(scores))

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
             "give a config (symerge config list shows those that come with the package), or --experts TASK=FILE ..., "
             "--base FILE and --images FOLDER."
         )
-    from symerge_dense.engine.runner import join_processes
+    from symerge_dense.commands.cli import join
     from symerge_dense.pipeline.api import given_config
     from symerge_dense.pipeline.method_options import named
     from symerge_dense.pipeline.train import train
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
         images=options.images,
         size=options.size,
     )
-    join_processes(options.launcher)
+    join(options.launcher)
     train(
         config,
         work_dir=options.work_dir,

@@ -8,8 +8,8 @@ from .hooks import ProgressHook as ProgressHook
 from .loops import TrainLoop as TrainLoop
 from .optim_wrapper import Bf16OptimWrapper as Bf16OptimWrapper
 from .optim_wrapper import ParameterGroupsConstructor as ParameterGroupsConstructor
+from .processes import join_processes as join_processes
 from .runner import QuietRunner as QuietRunner
 from .runner import build_runner as build_runner
-from .runner import join_processes as join_processes
 from .runner import runner_config as runner_config
 from .runner import working_on as working_on

@@ -6,20 +6,20 @@ import logging
 import multiprocessing
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from datetime import timedelta
 from typing import Any
 
 import torch
-from torch.distributed.rendezvous import rendezvous
 
+from symerge_dense.engine.processes import meet
 from symerge_dense.fileio import optional_import
 from symerge_dense.registry import import_plugins, imported
 
 TRIES = 3  # more, of a piece whose machine or process died
 REACHED = 10  # seconds, within which a cluster answers
-PATIENCE = timedelta(days=30)  # of a process for the others; a launcher ends all when one dies
+LOOKS = 0.05  # seconds between two looks for the others; a launcher ends all when one dies
 
 
 def each(
@@ -102,12 +102,7 @@ class Launched:
     """
 
     def __init__(self) -> None:
-        try:
-            self._store, self.rank, self.processes = next(rendezvous("env://"))
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                "--launcher pytorch: start this by torchrun --nproc_per_node N tools/study.py ..., or leave it out."
-            ) from error
+        self._store, self.rank, self.processes = meet()
         self._stage = 0
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
@@ -127,7 +122,9 @@ class Launched:
             else:
                 others.append(item)
         self._store.set(f"{self._stage}/{self.rank}", "done")
-        self._store.wait([f"{self._stage}/{rank}" for rank in range(self.processes)], PATIENCE)
+        done = [f"{self._stage}/{rank}" for rank in range(self.processes)]
+        while not self._store.check(done):  # its own waiting hears no signal
+            time.sleep(LOOKS)
         for item in others:
             yield work(*item)
 

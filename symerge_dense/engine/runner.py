@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import copy
 import inspect
 import itertools
 import logging
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import mmengine.device.utils
 import torch
 from mmengine.config import Config
-from mmengine.dist import init_dist, is_distributed, master_only
+from mmengine.dist import master_only
 from mmengine.hooks import LoggerHook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
@@ -27,6 +27,7 @@ from symerge_dense.engine.checkpointing import CheckpointPolicy
 from symerge_dense.engine.freed_memory import keep_freed_memory
 from symerge_dense.engine.hooks import Closing
 from symerge_dense.engine.log_files import close_files, end_by_errors
+from symerge_dense.engine.processes import join_processes
 from symerge_dense.fileio import write_text, writing
 from symerge_dense.registry import (
     DATA_SAMPLERS,
@@ -104,26 +105,6 @@ def _end_workers(loop: Any) -> None:
             owner._iterator = None  # type: ignore[union-attr]  # the next pass starts new ones
 
 
-def join_processes(launcher: str) -> None:
-    """Join the process group of a distributed run: NCCL with CUDA, gloo on CPUs.
-
-    Args:
-        launcher: 'none', 'pytorch' or 'slurm'.
-
-    Raises:
-        ValueError: another launcher than 'none' or 'pytorch' without CUDA.
-    """
-    if launcher == "none" or is_distributed():
-        return
-    if torch.cuda.is_available():
-        init_dist(launcher, backend="nccl")
-    elif launcher == "pytorch":  # MMEngine's own initialisation needs CUDA
-        torch.distributed.init_process_group("gloo")
-    else:
-        raise ValueError(f"launcher={launcher!r} without CUDA; on CPUs use 'none' or 'pytorch' (torchrun).")
-    atexit.register(_leave_processes)
-
-
 @contextmanager
 def working_on(device: str | None) -> Iterator[None]:
     """Let MMEngine, and with it this package, work on a device inside the block.
@@ -142,12 +123,6 @@ def working_on(device: str | None) -> Iterator[None]:
         yield
     finally:
         mmengine.device.utils.DEVICE = found
-
-
-def _leave_processes() -> None:
-    """End the group before the interpreter does: threads of gloo that outlive it now and then abort the process."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -246,6 +221,8 @@ def runner_config(
     config["default_hooks"] = {"checkpoint": None, **_default_hooks(settings.get("default_hooks") or {}, by_epoch)}
     config["custom_hooks"] = [*own, *hooks, *settings.get("custom_hooks", ())]
     if launcher != "none" and not torch.cuda.is_available():
+        # newer versions of PyTorch announce another name, which older ones do not know
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         config["model_wrapper_cfg"] = {
             "type": "MMDistributedDataParallel",
             "device_ids": None,

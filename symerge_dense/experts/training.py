@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from symerge_dense.datasets.samplers import EpochSampler
 from symerge_dense.engine.checkpointing import CheckpointPolicy
 from symerge_dense.engine.optim_wrapper import optim_wrapper
-from symerge_dense.engine.runner import build_runner, join_processes, runner_config
+from symerge_dense.engine.processes import join_processes
+from symerge_dense.engine.runner import build_runner, runner_config
 from symerge_dense.experts.recipe import Recipe
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.weight_files import state_hash

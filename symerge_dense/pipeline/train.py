@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.device import get_device
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from safetensors.torch import save_file
 
 from symerge_dense.adaptation.adapt import data_loading
@@ -124,6 +124,7 @@ class TrainRun:
                 if self.pictures:
                     self._draw(adapted)
             self._report(adapted)
+        barrier()  # no process goes on to files that are not there yet
         return self.results
 
     # -- stages -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import torch
 from builders.adapt_once import adapt_tiny, state
 from builders.merge_checkpoints import state_of
 
-from symerge_dense.engine.runner import join_processes, working_on
+from symerge_dense.engine.processes import join_processes
+from symerge_dense.engine.runner import working_on
 from symerge_dense.merging.layerwise import LayerwiseMerge
 from symerge_dense.merging.tensor_specs import specs_from_state
 from symerge_dense.pipeline.file_merge.weights import merge

@@ -16,7 +16,7 @@ from symerge_dense.adaptation.adapt import adapt
 from symerge_dense.adaptation.options import make_options
 from symerge_dense.adaptation.symerge_model import SyMergeModel
 from symerge_dense.datasets.unlabelled import Unlabelled
-from symerge_dense.engine.runner import join_processes
+from symerge_dense.engine.processes import join_processes
 
 OPTIONS = {"rounds": 12, "batch_size": 4, "save_every": 3, "recalibration_images": 8, "augment": None}
 

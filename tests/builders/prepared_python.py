@@ -143,6 +143,38 @@ def prepared_spawn() -> Iterator[None]:
         contexts["spawn"] = before
 
 
+TORCHRUN = """
+import os, runpy, sys
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+import symerge_dense.pipeline.train, symerge_dense.studies.frame.execution  # once for all that are forked from here
+
+def work(*words):
+    words = [*words, "--"]
+    while words:
+        end = words.index("--")
+        sys.argv, words = words[:end], words[end + 1 :]
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            if end.code:
+                os._exit(end.code)
+
+count, *words = sys.argv[1:]
+place = {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "run_id": "test", "start_method": "fork"}
+elastic_launch(LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=int(count), max_restarts=0, **place), work)(*words)
+"""
+
+
+def torchrun(count: int, *words: object, folder: Path | str, env: Mapping[str, str]) -> Python:
+    """PyTorch's torchrun with so many processes, started. Theirs are forked from it: they begin with its imports.
+
+    WORDS are a script and its arguments, and after ``--`` a further script that the same processes run.
+    """
+    return Python("-c", TORCHRUN, count, *words, folder=folder, env=env)
+
+
 def torchrun_environments(count: int) -> list[dict[str, str]]:
     """What torchrun tells each of ``count`` processes of one machine, which meet at a port that is free now."""
     with socket.socket() as free:

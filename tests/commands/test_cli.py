@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -61,6 +63,32 @@ def test_a_signal_that_turns_into_another_error_is_an_interruption(capsys: pytes
         assert run_tool(lambda: int("x")) == 2  # another tool in the same process has a record of its own
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class Last:
+    """Hears the signal while it is destroyed, where Python drops what is raised."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_that_comes_in_a_destructor_is_not_lost(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> None:
+        end_like_ctrl_c()
+        Last()
+        time.sleep(9)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    began = time.monotonic()
+    try:
+        assert run_tool(work, "nothing was written") == 130 and time.monotonic() - began < 5
+        end_like_ctrl_c()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == "interrupted; nothing was written\n"
 
 
 def test_too_little_memory_of_an_accelerator(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ def test_launched_processes_do_each_piece_once_whatever_is_there_when_they_begin
     def run(rank, items):
         results[rank] = sorted(launched[rank].each(work, [(item,) for item in items]))
 
-    monkeypatch.setattr(fan_out, "rendezvous", lambda url: iter([(store, len(launched), 2)]))
+    monkeypatch.setattr(fan_out, "meet", lambda: (store, len(launched), 2))
     launched = []
     for _ in range(2):
         launched.append(fan_out.Launched())
@@ -41,6 +42,29 @@ def test_launched_processes_do_each_piece_once_whatever_is_there_when_they_begin
     for thread in threads:
         thread.join(PATIENCE)
     assert sorted(made) == list(range(8)) and results == {0: list(range(8)), 1: list(range(1, 8))}
+
+
+class Told(Exception):
+    """A signal came."""
+
+
+def test_a_launched_process_that_waits_for_the_others_hears_a_signal(monkeypatch):
+    def tell(number, frame):
+        raise Told
+
+    store, before = HashStore(), signal.signal(signal.SIGUSR1, tell)
+    monkeypatch.setattr(fan_out, "meet", lambda: (store, 0, 2))
+    timers = [threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)), threading.Timer(9, store.set, ("1/1", ""))]
+    for timer in timers:
+        timer.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(Told):
+            list(fan_out.Launched().each(abs, [(1,)]))
+    finally:
+        timers[1].cancel()
+        signal.signal(signal.SIGUSR1, before)
+    assert time.monotonic() - began < 5
 
 
 def square(number: int, folder: str) -> tuple[int, int]:

@@ -1,11 +1,14 @@
 """A study from nothing to its verdict: what is kept, what a kill leaves, and that processes change nothing."""
 
 import json
+import shutil
+import time
 
 import pytest
 from builders.pipeline_tiny import ENV, ROOT, tool
-from builders.prepared_python import Python, torchrun_environments
+from builders.prepared_python import torchrun
 from builders.studies import write_study_config
+from faults.jobs import half_written
 
 from symerge_dense.registry import STUDIES
 from symerge_dense.studies.frame.execution import run_study
@@ -102,27 +105,59 @@ def test_a_folder_with_a_study_is_not_overwritten(home, whole):
         run_study(small(home), str(whole), True, str(home / "cache"), jobs=2, on="ray")
 
 
+def quick(home):
+    return load_plan(str(write_study_config(home)), True, 1)
+
+
 @pytest.fixture(scope="module")
 def here(home):
     """The folder of a study that one process has made."""
-    run_study(load_plan(str(write_study_config(home))), str(home / "here"), cache=str(home / "cache-here"))
+    run_study(quick(home), str(home / "here"), cache=str(home / "cache-here"))
     return home / "here"
 
 
 def test_a_cluster_gives_what_this_machine_gives(home, here, request):
     request.addfinalizer(pytest.importorskip("ray").shutdown)
-    plan = load_plan(str(write_study_config(home)))
-    run_study(plan, str(home / "there"), cache=str(home / "cache-there"), on="ray")
+    run_study(quick(home), str(home / "there"), cache=str(home / "cache-there"), on="ray")
     assert content(home / "there") == content(here)
 
 
-def test_processes_of_torchrun_share_the_runs(home, here):
-    words = [ROOT / "tools" / "study.py", write_study_config(home), "--launcher", "pytorch"]
-    folders = ["--work-dir", home / "shared", "--cache", home / "cache-shared"]
-    ranks = [Python(*words, *folders, folder=home, env=ENV | given) for given in torchrun_environments(2)]
-    first, second = (rank.printed() for rank in ranks)
+DYING = """
+import os, signal
+
+from symerge_dense.studies.frame import cache
+
+write = cache.RunCache.write
+
+
+def dying(self, kind, *given):
+    write(self, kind, *given)
+    if kind == "method" and os.environ["RANK"] == "1" and os.path.exists("order"):
+        os.remove("order")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+cache.RunCache.write = dying
+"""
+
+
+def test_four_processes_share_the_runs_and_one_that_is_killed_ends_all_with_one_message(home, here):
+    shutil.rmtree(home / "rooms")  # the four begin with nothing
+    shutil.rmtree(home / "experts")
+    (home / "dying.py").write_text(DYING)
+    (home / "order").touch()
+    words = [ROOT / "tools" / "study.py", write_study_config(home), "--quick", "--seeds", 1, "--launcher", "pytorch"]
+    words += ["--work-dir", home / "shared", "--cache", home / "cache-shared"]
+    began, killed = time.monotonic(), torchrun(4, *words, "--import", "dying", folder=home, env=ENV)
+    complaints = killed.communicate()[1]
+    assert killed.returncode and time.monotonic() - began < 60 and not (home / "order").exists()
+    assert [line for line in complaints.splitlines() if "--resume" in line] == [
+        "interrupted; finished runs are kept; go on with --resume"
+    ]
+    assert not half_written(home / "cache-shared") and not (home / "shared" / "study.json").exists()
+    printed = torchrun(4, *words, "--resume", folder=home, env=ENV).printed()
     assert content(home / "shared") == content(here)
-    assert "runs of" in first and not second, "one process shows the progress"
+    assert printed.count("runs of") == 1, "one process shows the progress"
     kept = [{path.name for path in (home / cache / "runs").iterdir()} for cache in ("cache-shared", "cache-here")]
     assert kept[0] == kept[1]
 
