@@ -2,7 +2,7 @@
 
     python tools/train.py configs/rooms_symerge.py
 
-It ends with the table in README.md: Delta_m +2.17 % for SyMerge, -18.59 % for the best task arithmetic.
+It ends with the table that README.md shows.
 """
 
 from mmengine.config import read_base

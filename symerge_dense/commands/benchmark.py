@@ -51,7 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command takes to ``parser``."""
     parser.add_argument("suite", choices=(*TITLES, "all"))
     add = parser.add_argument
-    add("config", nargs="?", help=f"of step (default: the cases of the suite) and of inference: {CONFIG}")
+    add("config", nargs="?", help=f"of step and inference (default: the cases of the suite): {CONFIG}")
     add("--batch-size", type=int, help=f"of step with a config; default {DEFAULTS['batch_size']}")
     add("--size", type=int, nargs=2, metavar=("H", "W"), help="image size of a config; default: its own")
     defaults = ", ".join(f"{rounds} ({suite})" for suite, rounds in ROUNDS.items())
@@ -98,10 +98,11 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(f"benchmark {options.suite} does not take {shown}, which is of {suites}; leave it out.")
     if options.config is not None:
         options.config = find_config(options.config)
-    elif options.suite == "step":
+    elif "config" in allowed:
         for name in ("batch_size", "size", "rounds", "cfg_options"):
             if getattr(options, name) is not None:
-                raise ValueError(f"--{name.replace('_', '-')} is of a config; name one: symerge benchmark step CONFIG.")
+                shown = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{shown} is of a config; name one: symerge benchmark {options.suite} CONFIG.")
     if options.keep and options.dir is None:
         raise ValueError("--keep needs a folder; name one by --dir.")
     if options.append is not None and options.append.suffix != ".md":
@@ -127,7 +128,7 @@ def _rows(suite: str, options: argparse.Namespace) -> Iterable[Row]:
     from symerge_dense.pipeline.config import load_config
     from symerge_dense.pipeline.profiling.demo import demo_rows
     from symerge_dense.pipeline.profiling.estimate import image_size
-    from symerge_dense.pipeline.profiling.inference import inference_rows
+    from symerge_dense.pipeline.profiling.inference import BATCHES, inference_rows, measure_inference
     from symerge_dense.pipeline.profiling.step import measure_step, step_rows
 
     device = torch.device(get_device())
@@ -138,12 +139,12 @@ def _rows(suite: str, options: argparse.Namespace) -> Iterable[Row]:
         return _many_expert_rows(options, rounds)
     if suite == "demo":
         return demo_rows()
-    if suite == "step" and options.config is None:
-        return step_rows(device)
-    config = load_config(options.config or "rooms_symerge", options.cfg_options or {})
+    if options.config is None:
+        return step_rows(device) if suite == "step" else inference_rows(device)
+    config = load_config(options.config, options.cfg_options or {})
     height, width = options.size or image_size(config)
     if suite == "inference":
-        return inference_rows(config, (height, width), rounds, device)
+        return measure_inference(config, (height, width), [rounds] * len(BATCHES), device)
     return measure_step(config, _given(options, "batch_size"), (height, width), rounds, device)
 
 

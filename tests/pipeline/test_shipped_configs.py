@@ -28,11 +28,12 @@ FOUND = {
     "_base_": 8,
     "experts": 9,
     "merge": 2,
-    "ablation": 3,
+    "ablation": 4,
     "studies": len(STUDIES),  # one for each
 }  # files in each folder: count a new one
 TOP = sorted(path.name for path in CONFIGS.glob("*.py"))
 ABLATIONS = sorted((CONFIGS / "ablation").glob("*.py"))
+LEVERS = [path for path in ABLATIONS if path.stem.endswith("_levers")]
 # of every row alike, or of no result
 FREE = {
     "save_every",
@@ -194,12 +195,21 @@ def test_a_merge_part_holds_options_and_nothing_else(path):
 
 
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
-def test_an_ablation_has_a_row_for_each_lever_and_names_what_each_was(path):
+def test_an_ablation_says_how_it_is_run_and_every_row_of_it_resolves(path):
     text = ast.get_docstring(ast.parse(path.read_text()))
     assert f"python tools/compare.py configs/ablation/{path.name} --seeds 3" in text
     config = load_config(path)
     rows = config.baselines["variants"]
     assert set(rows) <= set(config.baselines["methods"]) and "symerge" in config.baselines["methods"]
+    for row in rows.values():
+        changed = {key: value for key, value in row.items() if key not in ("method", "unlabelled")}
+        assert dataclasses.replace(config.options, **changed)
+
+
+@pytest.mark.parametrize("path", LEVERS, ids=lambda path: path.stem)
+def test_levers_have_a_row_each_and_name_what_each_was(path):
+    config = load_config(path)
+    rows = config.baselines["variants"]
     assert sources.measured_sets(config)[1:] == (["pool"] if "rooms" in path.stem else ["outside"])
     if "rooms" not in path.stem:
         teacher = rows["cross-task teacher"]["teacher"]

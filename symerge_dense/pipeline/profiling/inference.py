@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,16 +19,37 @@ from symerge_dense.inference.onnx_model import OnnxModel
 from symerge_dense.models.backbone import TimmBackbone
 from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.multi_task import MultiTaskModel
-from symerge_dense.pipeline.config import RunConfig
+from symerge_dense.pipeline.config import RunConfig, load_config
 from symerge_dense.pipeline.network import network
+from symerge_dense.pipeline.profiling.estimate import image_size
 from symerge_dense.pipeline.profiling.table import Row, contest, seconds_of
 from symerge_dense.progress import say, silent, track
 
 BATCHES = (1, 8)
+CASES = (
+    ("rooms_symerge", (20, 20)),
+    ("nyuv2_dinov2s_symerge", (20, 5)),
+    ("nyuv2_symerge", (20, 3)),
+)
+"""(config, rounds of each of ``BATCHES``): ResNet-18, ViT-S, ResNet-50, each at its config's size."""
 PAUSE = 0.05  # seconds before each contender: the threads of onnxruntime spin for a while after a run
 
 
-def inference_rows(config: RunConfig, size: tuple[int, int], rounds: int, device: torch.device) -> Iterator[Row]:
+def inference_rows(device: torch.device) -> Iterator[Row]:
+    """Inference of all ``CASES``.
+
+    Args:
+        device: where to work.
+    """
+    for name, rounds in CASES:
+        config = load_config(name)
+        say(name)
+        yield from measure_inference(config, image_size(config), rounds, device)
+
+
+def measure_inference(
+    config: RunConfig, size: tuple[int, int], rounds: Sequence[int], device: torch.device
+) -> Iterator[Row]:
     """Seconds of a batch of images, from pixels to all tasks' outputs at the images' size.
 
     The networks have random weights, which timings do not depend on. Memory is that of the backbones' weights.
@@ -36,14 +57,14 @@ def inference_rows(config: RunConfig, size: tuple[int, int], rounds: int, device
     Args:
         config: has backbone, heads and tasks.
         size: (H, W) of the images.
-        rounds: of every contender, in turn.
+        rounds: of every contender, in turn, for each of ``BATCHES``.
         device: of PyTorch's models; exported ones run there, too, where onnxruntime can.
 
     Raises:
         ValueError: onnx, onnxscript or onnxruntime is not installed, or there are no rounds.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1.")
+    if min(rounds) < 1:
+        raise ValueError(f"rounds={min(rounds)} must be at least 1.")
     for package in ("onnx", "onnxscript", "onnxruntime"):
         optional_import(package, "benchmark inference", "export")
     torch.manual_seed(0)
@@ -58,11 +79,11 @@ def inference_rows(config: RunConfig, size: tuple[int, int], rounds: int, device
             for program, backends in (("PyTorch", native), ("ONNX", exported))
             for side, names in sides.items()
         }
-        for batch in BATCHES:
+        for batch, count in zip(BATCHES, rounds, strict=True):
             case = f"{config.name}: {len(config.tasks)} tasks, {batch} of {size[0]}x{size[1]}"
             yield from contest(
                 case,
-                list(_turns(contenders, _images(batch, size), rounds)),
+                list(_turns(contenders, _images(batch, size), count)),
                 count=dict.fromkeys(contenders, batch),
                 mebibytes={name: _mebibytes(merged) * len(backends) for name, backends in contenders.items()},
             )

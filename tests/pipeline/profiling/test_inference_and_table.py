@@ -7,7 +7,7 @@ import torch
 from builders.pipeline_tiny import tool, write_config
 
 from symerge_dense.pipeline.config import load_config
-from symerge_dense.pipeline.profiling import demo
+from symerge_dense.pipeline.profiling import demo, inference
 from symerge_dense.pipeline.profiling.table import Row, append_section, contest
 
 
@@ -36,6 +36,21 @@ def test_inference_is_measured_in_both_programs(tmp_path, capfd):
     for row in rows:
         assert row["seconds"] > 0 and row["slow"] is None  # of two rounds
     assert rows[0]["mebibytes"] == pytest.approx(2 * rows[1]["mebibytes"])  # two experts' backbones, and one
+
+
+def test_the_suite_has_cases_of_three_backbones(monkeypatch):
+    asked = []
+    monkeypatch.setattr(inference, "measure_inference", lambda *given: asked.append(given) or iter([]))
+    assert not list(inference.inference_rows(torch.device("cpu")))
+    names = [config.backbone["name"] for config, *_ in asked]
+    assert names == ["resnet18", "vit_small_patch14_dinov2.lvd142m", "resnet50.tv_in1k"]
+    assert all(len(rounds) == len(inference.BATCHES) and min(rounds) > 0 for *_, rounds, _ in asked)
+    assert [size for _, size, *_ in asked] == [(96, 128), (140, 196), (288, 384)]
+
+
+def test_a_number_of_rounds_takes_a_config(capsys):
+    assert tool("benchmark.py", "inference", "--rounds", 2) == 2
+    assert "name one: symerge benchmark inference CONFIG" in capsys.readouterr().err
 
 
 def test_the_demo_s_stages_fill_its_time(tmp_path, monkeypatch, capfd):
