@@ -139,8 +139,14 @@ def sweep(job: Job, sizes: int, tell: Callable[[str], None], first: int = 0) -> 
         trial = FullDisk(job, Path(folder).resolve())
         step, size = max((trial.size - first) // sizes, PAGE), max(first, PAGE)
         tell(f"{job.name}: {trial.size >> 10} KiB, each disk {step >> 10} KiB larger")
-        while trial.try_size(size, bool(job.last or not job.record)) and trial.counts["full"] < 2 * sizes:
-            size += step
+        late = bool(job.last or not job.record)
+        while trial.counts["full"] < 2 * sizes:
+            if trial.try_size(size, late):
+                size += step
+            elif late and not trial.counts["full"]:
+                late = False  # it wrote all of it before the disk could shrink
+            else:
+                break
         for fault in trial.faults:
             tell(f"    {fault}")
         tell(f"  {job.name}: {trial.counts['full']} full disks, {len(trial.named)} files named: {sorted(trial.named)}")

@@ -6,6 +6,7 @@ import ast
 import csv
 import hashlib
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
+from builders.films import write_film
 from builders.merge_checkpoints import write_files
 from builders.nyu_mat_files import write_mat
+from builders.photos import write_photos
 from builders.pipeline_tiny import write_config
 from builders.studies import STUDY
 from safetensors import safe_open
@@ -22,7 +26,9 @@ from safetensors import safe_open
 from symerge_dense.adaptation.history import read_history
 from symerge_dense.commands.cli import main
 from symerge_dense.fileio import mapped_array, parsed_json
+from symerge_dense.models.checkpoint import save_model
 from symerge_dense.models.weight_files import read_plain
+from symerge_dense.testing.tiny import SIZE, family
 
 Words = list[object]
 
@@ -102,17 +108,42 @@ def _conversion(given: Path, made: Path) -> Words:
     return ["prepare_data.py", "nyuv2", given, "--from", "mat", "--out", made]
 
 
+def _model(given: Path) -> Path:
+    path = given / "model.safetensors"
+    _, _, model = family()
+    save_model(path, model.eval(), {"image_size": list(SIZE)})
+    return path
+
+
+def _prediction(given: Path, made: Path) -> Words:
+    """Pictures and numbers of photos, and a video of a film."""
+    write_photos(given / "photos", 40)
+    write_film(given / "photos" / "film.avi", 20)
+    return ["predict.py", _model(given), given / "photos", "--out", made / "out", "--raw", "png", "--panel"]
+
+
+def _program(given: Path, made: Path) -> Words:
+    return ["export.py", _model(given), "--to", "torch-export", "--out", made / "model.pt2"]
+
+
+def _graph(given: Path, made: Path) -> Words:
+    return ["export.py", _model(given), "--to", "onnx", "--out", made / "model.onnx"]
+
+
 JOBS = [
-    Job("main job", 14, _main, "run/run.json", kills=16),
+    Job("main job", 12, _main, "run/run.json", kills=12),
     Job("main job, caches on another disk", 4, _caches_elsewhere, "run/run.json", full="caches"),
     Job("main job, run on another disk", 4, _run_elsewhere, "runs/run/run.json", full="runs"),
-    Job("comparison", 10, _comparison, "run/run.json", kills=10),
-    Job("study", 10, _study, "run/run.json", kills=10),
+    Job("comparison", 8, _comparison, "run/run.json", kills=8),
+    Job("study", 8, _study, "run/run.json", kills=8),
     Job("file merge", 4, _merge, last="out.safetensors", kills=4),
     Job("file merge, shards", 4, _sharded, last="out.safetensors.index.json", kills=4),
-    Job("pack", 2, _pack, last="out.safetensors"),
-    Job("unpack", 2, _unpack, last="out.safetensors"),
-    Job("conversion", 6, _conversion, kills=6),
+    Job("pack", 2, _pack, last="out.safetensors", kills=2),
+    Job("unpack", 2, _unpack, last="out.safetensors", kills=2),
+    Job("conversion", 6, _conversion, kills=4),
+    Job("predict", 4, _prediction, kills=4),
+    Job("export, torch.export", 1, _program, last="model.pt2", kills=1),
+    Job("export, ONNX", 1, _graph, last="model.onnx", kills=1),
 ]
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -170,8 +201,14 @@ def _read(path: Path) -> Any:
         return sorted(read_plain(path))  # it holds the name that it was written under
     if path.suffix == ".npy":
         mapped_array(path, "")
-    elif path.suffix == ".png":
+    elif path.suffix in (".png", ".jpg"):
         assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is not None
+    elif path.suffix == ".mp4":
+        assert cv2.VideoCapture(str(path)).read()[0]
+    elif path.suffix == ".pt2":
+        assert zipfile.ZipFile(path).testzip() is None
+    elif path.suffix == ".onnx":
+        onnx.checker.check_model(data)
     elif path.suffix == ".safetensors":
         with safe_open(path, "np") as file:  # the library writes the entries of its metadata in any order
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict

@@ -3,7 +3,7 @@
 import pytest
 
 from faults.jobs import JOBS, Job
-from faults.torture import torture
+from faults.torture import CALLS, DISKS, KILLS, shared, torture
 
 CARELESS = """
 import sys, time
@@ -37,3 +37,10 @@ def test_a_job_that_writes_under_the_final_name_is_caught():
     counts = torture(Job("careless", 1, prepare), 4, 0, told.append).counts
     assert counts["kills"] == 4 and counts["losses"] >= 1 and counts["half-written"] >= 1, told
     assert any(line.startswith("    result.json: ") for line in told)
+
+
+def test_make_torture_has_all_that_it_says_and_every_job_its_part():
+    parts = shared(JOBS, KILLS, DISKS, CALLS)
+    assert tuple(map(sum, zip(*parts.values(), strict=True))) == (KILLS, DISKS, CALLS)
+    for job, (kills, disks, calls) in parts.items():
+        assert disks and calls and bool(kills) == (not job.full), job.name  # a disk of its own changes no kill

@@ -36,6 +36,7 @@ from faults.jobs import JOBS, Job, contents, half_written
 
 GROUP = "import os, runpy, sys; os.setpgid(0, 0); del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 MOST = 3  # kills in a row
+KILLS, DISKS, CALLS = 50, 40, 60  # of all jobs together
 SHORTER = 0.9  # of the time that a job seems to take, where it had ended before it was killed
 
 
@@ -145,13 +146,26 @@ def torture(job: Job, kills: int, seed: int, tell: Callable[[str], None]) -> Tri
     return trial
 
 
+def shared(jobs: Sequence[Job], kills: int, disks: int, calls: int) -> dict[Job, tuple[int, int, int]]:
+    """Each job's part of all kills, full disks and failing calls."""
+    share, killed = sum(job.share for job in jobs), sum(job.kills for job in jobs) or 1
+    return {
+        job: (
+            round(kills * job.kills / killed),
+            round(disks * job.share / share),
+            round(calls * job.share / share),
+        )
+        for job in jobs
+    }
+
+
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="make torture", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=50, help="of all jobs together, default 50")
-    parser.add_argument("--disks", type=int, default=40, help="full ones, of all jobs together, default 40")
-    parser.add_argument("--calls", type=int, default=60, help="that fail, of all jobs together, default 60")
+    parser.add_argument("--kills", type=int, default=KILLS, help="of all jobs together, default %(default)s")
+    parser.add_argument("--disks", type=int, default=DISKS, help="full ones, of all jobs together, default %(default)s")
+    parser.add_argument("--calls", type=int, default=CALLS, help="that fail, of all jobs together, default %(default)s")
     parser.add_argument("--only", default="", help="jobs whose names have this part")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(words)
@@ -159,15 +173,13 @@ def main(words: Sequence[str] | None = None) -> int:
     if options.disks and not may_mount():
         options.disks = 0
         _tell("no full disks: a small one cannot be mounted here, which takes root on Linux")
-    shares, killed = (sum(shares) for shares in zip(*((job.share, job.kills) for job in chosen), strict=True))
     lines, total = list[tuple[str, Counter[str]]](), Counter[str]()
     columns = ("kills", "resumes", "full", "failed calls", "messages", "losses", "half-written")
-    for job in chosen:
-        kills = round(options.kills * job.kills / killed) if killed else 0
+    for job, (kills, disks, calls) in shared(chosen, options.kills, options.disks, options.calls).items():
         counts = torture(job, kills, options.seed, _tell).counts if kills else Counter[str]()
-        if disks := round(options.disks * job.share / shares):
+        if disks:
             counts.update(sweep(job, disks, _tell).counts)
-        if calls := round(options.calls * job.share / shares):
+        if calls:
             counts.update(inject(job, calls, options.seed, _tell).counts)
         total.update(counts)
         lines.append((job.name, counts))
