@@ -66,6 +66,10 @@ def test_a_merge_in_shards_leaves_nothing_whichever_call_fails(tmp_path, capsys,
             assert code == 2 and told(capsys).count(FULL) == 1, disk.calls[number - 1]
             assert list((tmp_path / "made").iterdir()) == [], disk.calls[number - 1]
     assert number > len(disk.calls) > 15
+    kinds = [kind for kind, _ in disk.calls]
+    assert set(kinds[kinds.index("rename") :]) == {"rename"}, (
+        "whoever kills it between two shards' names loses all of it"
+    )
 
 
 @pytest.mark.parametrize("lasting", [False, True])

@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub import split_state_dict_into_shards_factory
 from torch import Tensor
 
-from symerge_dense.fileio import atomic_write, nearest_existing
+from symerge_dense.fileio import atomic_write, nearest_existing, writing
 from symerge_dense.merging.safetensors_writer import TensorFile, nbytes, write_all
 from symerge_dense.merging.sources import TensorLayout
 from symerge_dense.models.mapped_files import INDEX
@@ -107,10 +107,11 @@ class Output:
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
+        """All is on the disk before the first file gets its name: shards whose index is missing are of no use."""
         with ExitStack() as stack:
-            index = stack.enter_context(atomic_write(self.path)) if len(self.shards) > 1 else None
+            index = stack.enter_context(atomic_write(self.path, sync=False)) if len(self.shards) > 1 else None
             for file in self._files.values():
-                file.path = stack.enter_context(atomic_write(file.path))
+                file.path = stack.enter_context(atomic_write(file.path, sync=False))  # it syncs itself
             for file in self._files.values():
                 stack.enter_context(file)
             yield
@@ -118,7 +119,10 @@ class Output:
                 names = {tensor: name for name, tensors in self.shards.items() for tensor in tensors}
                 total = sum(nbytes(layout) for file in self._files.values() for layout in file.layouts.values())
                 content = {"metadata": {"total_size": total}, "weight_map": names}
-                index.write_text(json.dumps(content, indent=2, sort_keys=True), "utf-8")
+                with writing(self.path, index), index.open("w", encoding="utf-8") as text:
+                    text.write(json.dumps(content, indent=2, sort_keys=True))
+                    text.flush()
+                    os.fsync(text.fileno())
 
     def write_all(self, stream: Iterable[tuple[str, Tensor]]) -> None:
         """Write all tensors, each once, in any order.
