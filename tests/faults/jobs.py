@@ -141,9 +141,9 @@ JOBS = [
     Job("pack", 2, _pack, last="out.safetensors", kills=2),
     Job("unpack", 2, _unpack, last="out.safetensors", kills=2),
     Job("conversion", 6, _conversion, kills=4),
-    Job("predict", 4, _prediction, kills=4),
+    Job("predict", 3, _prediction, kills=4),
     Job("export, torch.export", 1, _program, last="model.pt2", kills=1),
-    Job("export, ONNX", 1, _graph, last="model.onnx", kills=1),
+    Job("export, ONNX", 2, _graph, last="model.onnx", kills=1),
 ]
 
 # -- files ------------------------------------------------------------------------------------------------------------
