@@ -2,7 +2,7 @@
 
 step [CONFIG]       an adaptation step against plain fine-tuning and against the public code's order of work
 inference [CONFIG]  a merged model against its experts one after the other, in PyTorch and exported to ONNX
-merge               merging large checkpoint files against reading and writing their bytes
+merge               merging and packing large checkpoint files against reading and writing their bytes
 experts             an adaptation to many experts, with task vectors in memory and on disk
 demo                the main job from nothing, in small, stage by stage
 all                 these five; about 12 minutes on two cores, by estimate
@@ -34,8 +34,8 @@ ROUNDS = {"step": 7, "inference": 20, "merge": 3, "experts": 1}
 TAKES = {
     "step": {"config", "batch_size", "size", "rounds", "cfg_options"},
     "inference": {"config", "size", "rounds", "cfg_options"},
-    "merge": {"dir", "gigabytes", "experts", "methods", "threads", "keep", "rounds"},
-    "experts": {"dir", "experts", "threads", "rounds"},
+    "merge": {"dir", "gigabytes", "experts", "methods", "threads", "memory", "keep", "rounds"},
+    "experts": {"dir", "experts", "threads", "memory", "rounds"},
 }
 """{suite: what it takes}; the others take nothing."""
 DEFAULTS: dict[str, Any] = {
@@ -64,8 +64,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--gigabytes", type=float, help=f"of one checkpoint of merge, float32; default {DEFAULTS['gigabytes']}")
     add("--experts", type=int, help=f"of merge and experts; default {DEFAULTS['experts']}")
-    add("--methods", nargs="+", help=f"of merge; default {' '.join(DEFAULTS['methods'])}")
+    add("--methods", nargs="+", help=f"of merge, also pack and unpack; default {' '.join(DEFAULTS['methods'])}")
     add("--threads", type=int, help=f"of merge and experts; default {DEFAULTS['threads']}")
+    add(
+        "--memory",
+        type=float,
+        metavar="GB",
+        help="of merge and experts: a process that takes more, without that of files, ends the run; experts then has "
+        "its task vectors on disk only",
+    )
     add("--keep", action="store_true", default=None, help="keep the checkpoints of merge in --dir for another run")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     add("--append", type=Path, metavar="PAGE", help="add the tables, machine and commit to a Markdown page")
@@ -154,7 +161,7 @@ def _merge_rows(options: argparse.Namespace, rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.dir or Path(temporary) / "merge"
         given = {name: _given(options, name) for name in ("gigabytes", "experts", "methods", "threads")}
-        rows = merge_rows(folder, **given, rounds=rounds)
+        rows = merge_rows(folder, **given, rounds=rounds, memory=options.memory)
         if not options.keep:
             remove(folder)
     return rows
@@ -168,7 +175,8 @@ def _many_expert_rows(options: argparse.Namespace, rounds: int) -> list[Row]:
     if options.dir is not None:
         options.dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.dir) as temporary:
-        return many_expert_rows(Path(temporary), _given(options, "experts"), _given(options, "threads"), rounds)
+        given = {name: _given(options, name) for name in ("experts", "threads")}
+        return many_expert_rows(Path(temporary), **given, rounds=rounds, memory=options.memory)
 
 
 def _given(options: argparse.Namespace, name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from symerge_dense.engine.freed_memory import giving_back
 from symerge_dense.merging.packed_experts import ExpertPacker, Packing
 from symerge_dense.merging.sources import TensorSource, with_prefix
 from symerge_dense.models.foreign_files import read_foreign
@@ -73,7 +74,7 @@ class FilePack:
         inputs, packer, record = self._open()
         file = Output(self.out, packer.layouts, _metadata(record))
         with file.open(), Hashes(inputs.files[BASE]) as hashes:
-            file.write_all(packer.stream(track(packer.names, "packing")))
+            file.write_all(packer.stream(giving_back(track(packer.names, "packing"))))
             for entry in record[BASE]:
                 entry["sha256"] = hashes.wait()[Path(entry["file"])]
             for task, digest in packer.hashes.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from symerge_dense.engine.freed_memory import giving_back
 from symerge_dense.fileio import parsed_json
 from symerge_dense.merging.packed import restored
 from symerge_dense.merging.sources import SafetensorsSource, TensorSource, layouts, open_source
@@ -70,7 +71,7 @@ class FileUnpack:
         )
 
     def _tensors(self, base: TensorSource, source: TensorSource) -> Iterator[tuple[str, Any]]:
-        for name in track(list(base), f"unpacking {self.task}"):
+        for name in giving_back(track(list(base), f"unpacking {self.task}")):
             try:
                 tensor = restored(base, source, self.task, name)
             except ValueError as error:

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from symerge_dense.engine.freed_memory import giving_back
 from symerge_dense.fileio import parsed_json
 from symerge_dense.merging.packed_experts import Packing
 from symerge_dense.merging.restored_expert import RestoredExpert
@@ -108,7 +109,7 @@ def write_expert(path: str, base: str, task: str, out: str, shard_size: int | st
 
 
 def _hashed(expert: RestoredExpert, digest: StateHash, what: str) -> Iterator[tuple[str, Tensor]]:
-    for name in track(list(expert), what):
+    for name in giving_back(track(list(expert), what)):
         tensor = expert[name]
         digest.add(name, tensor)
         yield name, tensor

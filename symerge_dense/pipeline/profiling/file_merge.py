@@ -1,4 +1,4 @@
-"""Cost of merging large checkpoints, against a plain pass that reads every byte and writes one checkpoint.
+"""Cost of merging and packing large checkpoints, against a plain pass that reads every byte and writes one checkpoint.
 
 Every contender runs in a process of its own: python -m symerge_dense.pipeline.profiling.file_merge FOLDER CONTENDER
 """
@@ -21,11 +21,14 @@ from symerge_dense.fileio import atomic_write, nearest_existing
 from symerge_dense.merging.safetensors_writer import TensorFile
 from symerge_dense.merging.sources import TensorLayout
 from symerge_dense.pipeline.file_merge.merge import FileMerge
+from symerge_dense.pipeline.file_merge.pack import FilePack
+from symerge_dense.pipeline.file_merge.unpack import FileUnpack
 from symerge_dense.pipeline.method_options import method_of
 from symerge_dense.pipeline.profiling.table import Row, contest
 from symerge_dense.progress import silent, track
 
-PLAIN = "plain pass"
+PLAIN, PACK, UNPACK = "plain pass", "pack", "unpack"
+PACKED = "packed.safetensors"  # what the second writes and the third reads
 WIDTH = 2048
 MATRICES = ("query.weight", "key.weight", "value.weight")
 POOL = 1 << 23  # number of random values that all tensors are cut from
@@ -74,8 +77,8 @@ def remove(folder: Path) -> None:
     Args:
         folder: of the files.
     """
-    for path in (_path(folder, -1), *folder.glob("expert*.safetensors")):
-        path.unlink()
+    for path in (_path(folder, -1), folder / PACKED, *folder.glob("expert*.safetensors")):
+        path.unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()
 
@@ -129,33 +132,35 @@ def plain_pass(inputs: Sequence[Path], out: Path) -> None:
         file.close()
 
 
-def measure_merge(folder: Path, contender: str, threads: int) -> Cost:
+def measure_merge(folder: Path, contender: str, threads: int, memory: float | None = None) -> Cost:
     """Measure one contender in a process of its own.
 
     Args:
         folder: has the checkpoints.
-        contender: 'plain pass' or a method.
+        contender: 'plain pass', 'pack', 'unpack' or a method.
         threads: of PyTorch.
+        memory: that it may have, see ``measure_process``.
 
     Raises:
-        ValueError: it fails; the message has what it printed.
+        ValueError: it fails, or takes more memory; the message has what it printed.
     """
-    output, peak = measure_process([__name__, str(folder), contender], threads)
+    output, peak = measure_process([__name__, str(folder), contender], threads, memory)
     return Cost(float(output), peak)
 
 
-def measure_process(module: Sequence[str], threads: int) -> tuple[str, int]:
+def measure_process(module: Sequence[str], threads: int, memory: float | None = None) -> tuple[str, int]:
     """Run a module in a process of its own.
 
     Args:
         module: its name, and its arguments.
         threads: of PyTorch.
+        memory: in GB, without that of files: a process that takes more is ended. None sets no limit.
 
     Returns:
         What it printed, and the greatest memory of the process in bytes, without that of files.
 
     Raises:
-        ValueError: it fails; the message has what it printed.
+        ValueError: it fails, or takes more memory; the message has what it printed.
     """
     command = [sys.executable, "-m", *module]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -163,6 +168,11 @@ def measure_process(module: Sequence[str], threads: int) -> tuple[str, int]:
         peak = 0
         while child.poll() is None:
             peak = max(peak, own_memory(child.pid))
+            if memory is not None and peak > memory * 1e9:
+                child.kill()
+                raise ValueError(
+                    f"{' '.join(module)} takes {peak / 1e9:.2f} GB of memory, and --memory {memory:g} was allowed."
+                )
             time.sleep(EVERY)
         output, errors = child.communicate()
     if child.returncode:
@@ -171,50 +181,68 @@ def measure_process(module: Sequence[str], threads: int) -> tuple[str, int]:
 
 
 def merge_rows(
-    folder: Path, gigabytes: float, experts: int, methods: Sequence[str], threads: int, rounds: int
+    folder: Path,
+    gigabytes: float,
+    experts: int,
+    methods: Sequence[str],
+    threads: int,
+    rounds: int,
+    memory: float | None = None,
 ) -> list[Row]:
-    """Seconds of merging random checkpoints by some methods; ratios are to the plain pass.
+    """Seconds of merging random checkpoints by some methods, and of packing them; ratios are to the plain pass.
 
     Args:
         folder: of the checkpoints, which are written if they are missing, and kept.
         gigabytes: of one checkpoint, float32.
         experts: number of experts.
-        methods: static methods.
+        methods: static methods; 'pack' packs the experts in four bits, 'unpack' takes one of them out again.
         threads: of PyTorch.
         rounds: of every contender, in turn.
+        memory: that a contender may have in GB, without that of files; None sets no limit.
 
     Returns:
         The contenders, with the peak of their own memory, without that of files.
 
     Raises:
-        ValueError: a number is not positive, a method is unknown or fails, the disk is too small, or the folder has
-            other files.
+        ValueError: a number is not positive, a method is unknown or fails, a contender takes more memory, the disk is
+            too small, or the folder has other files.
     """
-    numbers = {"gigabytes": gigabytes, "experts": experts, "threads": threads, "rounds": rounds}
+    numbers = {"gigabytes": gigabytes, "experts": experts, "threads": threads, "rounds": rounds, "memory": memory}
     for name, value in numbers.items():
-        if value <= 0:
+        if value is not None and value <= 0:
             raise ValueError(f"{name}={value} must be positive.")
     for name in methods:
-        method_of(name)
-    if folder.exists() and any(folder.iterdir()) and not _path(folder, -1).exists():
+        if name not in (PACK, UNPACK):
+            method_of(name)
+    _check_place(folder, gigabytes, experts)
+    generate(folder, gigabytes, experts)
+    if UNPACK in methods and not (folder / PACKED).exists():
+        work(folder, PACK)
+    contenders = [PLAIN, *methods]
+    costs = [
+        {name: measure_merge(folder, name, threads, memory) for name in contenders}
+        for _ in track(range(rounds), "merges")
+    ]
+    limit = "" if memory is None else f", at most {memory:g} GB of memory"
+    return contest(
+        f"{experts} experts of {gigabytes:g} GB{limit}",
+        [{name: cost.seconds for name, cost in turn.items()} for turn in costs],
+        mebibytes={name: max(turn[name].peak for turn in costs) / 2**20 for name in contenders},
+    )
+
+
+def _check_place(folder: Path, gigabytes: float, experts: int) -> None:
+    if _path(folder, -1).exists():
+        return
+    if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} exists and is no folder of a former run; choose another one.")
-    needed = gigabytes * (experts + 2)  # base, experts and one output
+    needed = gigabytes * (experts + 2 + experts / 7)  # base, experts, one output, and the experts in four bits
     free = shutil.disk_usage(nearest_existing(folder)).free / 1e9
-    if not _path(folder, -1).exists() and needed > free:
+    if needed > free:
         raise ValueError(
             f"{folder}: the checkpoints need {needed:.1f} GB, and {free:.1f} are free; choose fewer --gigabytes or "
             "--experts, or another --dir."
         )
-    generate(folder, gigabytes, experts)
-    contenders = [PLAIN, *methods]
-    costs = [
-        {name: measure_merge(folder, name, threads) for name in contenders} for _ in track(range(rounds), "merges")
-    ]
-    return contest(
-        f"{experts} experts of {gigabytes:g} GB",
-        [{name: cost.seconds for name, cost in turn.items()} for turn in costs],
-        mebibytes={name: max(turn[name].peak for turn in costs) / 2**20 for name in contenders},
-    )
 
 
 def own_memory(process: int) -> int:
@@ -234,27 +262,32 @@ def own_memory(process: int) -> int:
 
 
 def work(folder: Path, contender: str) -> float:
-    """Run one contender and remove what it wrote.
+    """Run one contender and remove what it wrote, unless it is what another one unpacks.
 
     Args:
         folder: has the checkpoints.
-        contender: 'plain pass' or a method.
+        contender: 'plain pass', 'pack', 'unpack' or a method.
 
     Returns:
         Seconds of the work.
     """
-    inputs = [_path(folder, -1), *sorted(folder.glob("expert*.safetensors"))]
+    base, *paths = [_path(folder, -1), *sorted(folder.glob("expert*.safetensors"))]
     out = folder / f"out_{contender.replace(' ', '_')}.safetensors"
     out.unlink(missing_ok=True)
-    merger = None if contender == PLAIN else method_of(contender)
+    experts = {path.stem: str(path) for path in paths}
+    merger = None if contender in (PLAIN, PACK, UNPACK) else method_of(contender)
     start = time.perf_counter()
-    if merger is None:
-        plain_pass(inputs, out)
-    else:
-        with silent():
-            FileMerge(merger, str(inputs[0]), {path.stem: str(path) for path in inputs[1:]}, str(out)).merge()
+    with silent():
+        if merger is not None:
+            FileMerge(merger, str(base), experts, str(out)).merge()
+        elif contender == PACK:
+            FilePack(str(base), experts, str(folder / PACKED), overwrite=True).write()
+        elif contender == UNPACK:
+            FileUnpack(str(folder / PACKED), str(base), next(iter(experts)), str(out)).write()
+        else:
+            plain_pass([base, *paths], out)
     seconds = time.perf_counter() - start
-    out.unlink()
+    out.unlink(missing_ok=True)
     return seconds
 
 

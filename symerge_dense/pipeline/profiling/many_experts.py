@@ -122,7 +122,7 @@ def work(folder: Path, place: TaskVectors, experts: int) -> dict[str, Any]:
     return {"seconds": seconds, "hash": state_hash(student.model.state_dict())}
 
 
-def many_expert_rows(folder: Path, experts: int, threads: int, rounds: int) -> list[Row]:
+def many_expert_rows(folder: Path, experts: int, threads: int, rounds: int, memory: float | None = None) -> list[Row]:
     """Memory and seconds with task vectors in memory and on disk.
 
     Args:
@@ -130,23 +130,27 @@ def many_expert_rows(folder: Path, experts: int, threads: int, rounds: int) -> l
         experts: their number.
         threads: of PyTorch.
         rounds: of both, in turn.
+        memory: that an adaptation may have in GB, without that of files; with it, task vectors are on disk only.
 
     Returns:
         Both, with the peak of their memory, without that of files, which the system drops where it needs the room.
 
     Raises:
-        ValueError: a number is not positive, the disk is too small, a process fails, or the two merged models differ.
+        ValueError: a number is not positive, the disk is too small, a process fails or takes more memory, or the two
+            merged models differ.
     """
-    for name, value in {"experts": experts, "threads": threads, "rounds": rounds}.items():
-        if value <= 0:
+    numbers = {"experts": experts, "threads": threads, "rounds": rounds, "memory": memory}
+    for name, value in numbers.items():
+        if value is not None and value <= 0:
             raise ValueError(f"{name}={value} must be positive.")
     size = generate(folder, experts)
+    places = PLACES if memory is None else PLACES[1:]
     turns: list[dict[str, float]] = []
-    peaks, hashes = dict.fromkeys(PLACES, 0), set[str]()
+    peaks, hashes = dict.fromkeys(places, 0), set[str]()
     for _ in track(range(rounds), "adaptations"):
         seconds = dict[str, float]()
-        for place in PLACES:
-            output, peak = measure_process([__name__, str(folder), place, str(experts)], threads)
+        for place in places:
+            output, peak = measure_process([__name__, str(folder), place, str(experts)], threads, memory)
             found = json.loads(output.splitlines()[-1])
             seconds[place], peaks[place] = found["seconds"], max(peak, peaks[place])
             hashes.add(found["hash"])
@@ -155,7 +159,8 @@ def many_expert_rows(folder: Path, experts: int, threads: int, rounds: int) -> l
     if len(hashes) > 1:
         raise ValueError(f"task vectors in {' and '.join(PLACES)} gave different models; report it.")
     case = f"{experts} experts of {BACKBONE}, {ROUNDS} rounds, {size / 1e9:.1f} GB of task vectors"
-    return contest(case, turns, mebibytes={place: peaks[place] / 2**20 for place in PLACES})
+    case += "" if memory is None else f", at most {memory:g} GB of memory"
+    return contest(case, turns, mebibytes={place: peaks[place] / 2**20 for place in places})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 
 from symerge_dense.pipeline.profiling import file_merge as merge_cost
 from symerge_dense.pipeline.profiling.file_merge import (
+    PACK,
     PLAIN,
+    UNPACK,
     generate,
     measure_process,
     own_memory,
@@ -51,14 +53,14 @@ def test_the_plain_pass_reads_everything_and_writes_the_base(checkpoints: Path, 
     assert (tmp_path / "out").read_bytes() == content[8 + int.from_bytes(content[:8], "little") :]
 
 
-@pytest.mark.parametrize("contender", [PLAIN, "ties"])
-def test_work_leaves_the_checkpoints_alone(checkpoints: Path, contender: str) -> None:
-    assert work(checkpoints, contender) > 0
-    assert {path.name for path in checkpoints.iterdir()} == {
-        "base.safetensors",
-        "expert0.safetensors",
-        "expert1.safetensors",
-    }
+@pytest.mark.parametrize("contenders", [[PLAIN], ["ties"], [PACK, UNPACK]])
+def test_work_leaves_the_checkpoints_alone(checkpoints: Path, contenders: list[str]) -> None:
+    before = {path.name: path.read_bytes() for path in checkpoints.iterdir()}
+    assert set(before) == {"base.safetensors", "expert0.safetensors", "expert1.safetensors"}
+    assert all(work(checkpoints, contender) > 0 for contender in contenders)
+    after = {path.name: path.read_bytes() for path in checkpoints.iterdir()}
+    packed = after.pop("packed.safetensors", None)
+    assert after == before and (packed is not None) == (PACK in contenders)
     remove(checkpoints)
     assert not checkpoints.exists()
 
@@ -72,6 +74,13 @@ def test_only_generated_files_are_removed(checkpoints: Path) -> None:
 def test_a_process_that_fails_is_named_with_what_it_printed() -> None:
     with pytest.raises(ValueError, match=r"^json\.tool nothing\.json failed: [\s\S]*No such file"):
         measure_process(["json.tool", "nothing.json"], 1)
+
+
+def test_a_process_that_takes_more_memory_than_it_may_is_ended() -> None:
+    words = ["timeit", "-n1", "-r1", "-s", "import time", "data = b'x' * 200_000_000; time.sleep(60)"]
+    with pytest.raises(ValueError, match=r"^timeit .* takes 0\.[12]\d GB of memory, and --memory 0\.1 was allowed\.$"):
+        measure_process(words, 1, memory=0.1)
+    assert measure_process(["timeit", "-n1", "-r1", "data = b'x' * 50_000"], 1, memory=0.1)[1] < 100e6
 
 
 def test_memory_of_a_process() -> None:
@@ -88,11 +97,12 @@ def test_the_tool_measures_and_removes_what_it_wrote(
 ) -> None:
     monkeypatch.setattr(merge_cost, "WIDTH", 64)
     monkeypatch.setattr(merge_cost, "POOL", 1 << 16)
-    words = ["--gigabytes", 1e-4, "--experts", 2, "--methods", "average", "--threads", 1, "--rounds", 1]
+    words = ["--gigabytes", 1e-4, "--experts", 2, "--methods", UNPACK, "--threads", 1, "--rounds", 1, "--memory", 2]
     assert tool("benchmark.py", "merge", "--dir", tmp_path / "new", *words, "--json") == 0
-    plain, average = json.loads(capfd.readouterr().out)["suites"]["merge"]
-    assert (plain["contender"], plain["ratio"], average["contender"]) == (PLAIN, 1.0, "average")
-    assert 0 < average["seconds"] < 60 and 50 < average["mebibytes"] < 2000
+    plain, unpack = json.loads(capfd.readouterr().out)["suites"]["merge"]
+    assert (plain["contender"], plain["ratio"], unpack["contender"]) == (PLAIN, 1.0, UNPACK)
+    assert 0 < unpack["seconds"] < 60 and 50 < unpack["mebibytes"] < 2000
+    assert unpack["case"] == "2 experts of 0.0001 GB, at most 2 GB of memory"
     assert not (tmp_path / "new").exists()
 
 
@@ -101,6 +111,7 @@ def test_the_tool_refuses_before_it_writes(tmp_path: Path, capsys: pytest.Captur
     for words, wanted in [
         (["--dir", tmp_path], "no folder of a former run"),
         (["--dir", tmp_path / "new", "--experts", "0"], "experts=0 must be positive"),
+        (["--dir", tmp_path / "new", "--memory", "0"], "memory=0.0 must be positive"),
         (["--dir", tmp_path / "new", "--methods", "averge"], "Did you mean 'average'"),
         (["--dir", tmp_path / "new", "--gigabytes", "1e9"], "choose fewer --gigabytes"),
         (["--keep"], "name one by --dir"),
