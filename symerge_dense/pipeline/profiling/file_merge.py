@@ -216,7 +216,8 @@ def merge_rows(
             method_of(name)
     _check_place(folder, gigabytes, experts)
     generate(folder, gigabytes, experts)
-    if UNPACK in methods and not (folder / PACKED).exists():
+    before = methods[: methods.index(UNPACK)] if UNPACK in methods else [PACK]
+    if PACK not in before and not (folder / PACKED).exists():
         work(folder, PACK)
     contenders = [PLAIN, *methods]
     costs = [
