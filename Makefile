@@ -1,7 +1,7 @@
 # make demo: train experts on rendered rooms, merge them, print the table.   make test: the tests.   make check: what CI runs.
 # make coverage: the tests, and which lines they miss.   make docs: the site, into site/.
 # make gpu: what only a GPU can tell; figures in work_dirs/gpu and docs/benchmarks.md.
-# make bench: benchmarks of about 12 minutes, by estimate, added to docs/benchmarks.md.
+# make bench: benchmarks of about 13 minutes on two cores, added to docs/benchmarks.md.
 # make fuzz: 100,000 damaged files for all readers, some 20 minutes; docs/robustness.md has what came out.
 # make torture: jobs killed at 50 random moments and resumed, 40 full disks, 60 failing calls; 40 minutes, by estimate.
 # make lock: requirements.lock anew, with hashes, after a change of constraints.txt.   make sbom: what is installed, and its licences.

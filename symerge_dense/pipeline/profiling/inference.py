@@ -22,6 +22,7 @@ from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline.config import RunConfig, load_config
 from symerge_dense.pipeline.network import network
 from symerge_dense.pipeline.profiling.estimate import image_size
+from symerge_dense.pipeline.profiling.step import LARGE
 from symerge_dense.pipeline.profiling.table import Row, contest, seconds_of
 from symerge_dense.progress import say, silent, track
 
@@ -29,19 +30,22 @@ BATCHES = (1, 8)
 CASES = (
     ("rooms_symerge", (20, 20)),
     ("nyuv2_dinov2s_symerge", (20, 5)),
-    ("nyuv2_symerge", (20, 3)),
+    ("nyuv2_symerge", (5, 1)),
 )
 """(config, rounds of each of ``BATCHES``): ResNet-18, ViT-S, ResNet-50, each at its config's size."""
 PAUSE = 0.05  # seconds before each contender: the threads of onnxruntime spin for a while after a run
 
 
-def inference_rows(device: torch.device) -> Iterator[Row]:
+def inference_rows(device: torch.device, large: bool = True) -> Iterator[Row]:
     """Inference of all ``CASES``.
 
     Args:
         device: where to work.
+        large: ``LARGE`` ones, too.
     """
     for name, rounds in CASES:
+        if name in LARGE and not large:
+            continue
         config = load_config(name)
         say(name)
         yield from measure_inference(config, image_size(config), rounds, device)

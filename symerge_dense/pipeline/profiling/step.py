@@ -43,9 +43,11 @@ CASES = (
     ("rooms_twenty_symerge", 20, 8, 3),
     ("nyuv2_symerge", 3, 2, 3),
     ("nyuv2_dinov2s_symerge", 3, 4, 7),
-    ("nyuv2_dinov2b_symerge", 3, 2, 3),
+    ("nyuv2_dinov2b_symerge", 3, 1, 3),
 )
 """(config, number of its tasks, images in a batch, rounds): few and many tasks, ResNet-18 and 50, ViT-S and ViT-B."""
+LARGE = ("nyuv2_symerge",)
+"""Configs that take a CPU as long as all others together."""
 CLEAR_PEAK = Path("/proc/self/clear_refs")
 NOISE = 1e-3  # relative distance of random experts from the base; timings do not depend on it
 
@@ -242,13 +244,16 @@ def measure_step(config: RunConfig, batch_size: int, size: Size, rounds: int, de
     return contest(case, times, count=dict.fromkeys(CONTENDERS, batch_size), mebibytes=memory)
 
 
-def step_rows(device: torch.device) -> Iterator[Row]:
+def step_rows(device: torch.device, large: bool = True) -> Iterator[Row]:
     """The steps of all ``CASES``.
 
     Args:
         device: where to work.
+        large: ``LARGE`` ones, too.
     """
     for name, tasks, batch_size, rounds in CASES:
+        if name in LARGE and not large:
+            continue
         config = load_config(name)
         first = dict(itertools.islice(config.tasks.items(), tasks))
         say(f"{name}, {len(first)} tasks")

@@ -46,6 +46,7 @@ def test_the_suite_has_cases_of_three_backbones(monkeypatch):
     assert names == ["resnet18", "vit_small_patch14_dinov2.lvd142m", "resnet50.tv_in1k"]
     assert all(len(rounds) == len(inference.BATCHES) and min(rounds) > 0 for *_, rounds, _ in asked)
     assert [size for _, size, *_ in asked] == [(96, 128), (140, 196), (288, 384)]
+    assert not list(inference.inference_rows(torch.device("cpu"), large=False)) and len(asked) == 5
 
 
 def test_a_number_of_rounds_takes_a_config(capsys):

@@ -67,6 +67,8 @@ def test_the_suite_has_cases_of_few_and_many_tasks(monkeypatch):
     monkeypatch.setattr(step_cost, "peak_memory", lambda arguments, name: len(arguments[0].tasks))
     rows = list(step_cost.step_rows(CPU))
     assert [row.mebibytes for row in rows] == [1, 1, 1, 2, 2, 2]
+    monkeypatch.setattr(step_cost, "LARGE", ("rooms_twenty_symerge",))
+    assert not list(step_cost.step_rows(CPU, large=False))
     for name, tasks, *_ in CASES:  # those that ship can be made
         assert len(load_config(name).tasks) >= tasks
 
