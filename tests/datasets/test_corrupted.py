@@ -36,6 +36,19 @@ def test_a_corruption_changes_images_and_a_strong_one_more(name):
     assert found.dtype == np.uint8 and found.shape == TinySet({}, count=3).image(0).shape
 
 
+@pytest.mark.parametrize("name", sorted(CORRUPTIONS))
+def test_images_of_floats_are_those_of_whole_numbers(name, monkeypatch):
+    """As NYUv2's arrays give them: float32 in 0..255, which albumentations would take for 0..1."""
+
+    class Floats(TinySet):
+        def image(self, index):
+            return super().image(index).astype(np.float32)
+
+    monkeypatch.setitem(DATASETS._module_dict, "Floats", Floats)
+    found = Corrupted({"type": "Floats", "count": 3}, name, 3)
+    assert np.array_equal(found.image(1), corrupted(name, 3).image(1)) and found.image(1).std() > 1
+
+
 def test_no_corruption_is_the_image_itself():
     assert np.array_equal(corrupted("none", 5).image(1), TinySet({}, count=3).image(1))
 
