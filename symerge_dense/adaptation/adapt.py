@@ -14,7 +14,7 @@ from mmengine.dist import get_world_size
 from torch.utils.data import DataLoader, default_collate
 
 from symerge_dense.adaptation.hook import unwrap
-from symerge_dense.adaptation.options import SyMergeOptions, make_options
+from symerge_dense.adaptation.options import NO_NUMBER, SyMergeOptions, make_options
 from symerge_dense.adaptation.student import Student
 from symerge_dense.datasets.samplers import PoolSampler
 from symerge_dense.datasets.unlabelled import Unlabelled
@@ -184,8 +184,8 @@ def _loader(pool: Unlabelled | Mapping[str, Any], loading: Mapping[str, Any], se
 
 def _fingerprint(kind: str, options: SyMergeOptions, experts: Mapping[str, MultiTaskModel]) -> str:
     """Hash of everything that a resumed run must share with the interrupted one: what its result depends on."""
-    defaults = SyMergeOptions()
-    options = dataclasses.replace(options, num_workers=defaults.num_workers, save_every=defaults.save_every)
+    defaults = vars(SyMergeOptions())
+    options = dataclasses.replace(options, **{name: defaults[name] for name in NO_NUMBER})
     hashes = [f"{task}:{state_hash(expert.state_dict())}" for task, expert in experts.items()]
     return hashlib.sha256(repr((kind, options, hashes)).encode()).hexdigest()
 

@@ -20,9 +20,10 @@ from typing import Any, Protocol
 
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
+from symerge_dense.adaptation.options import NO_NUMBER
 from symerge_dense.fileio import parsed_json, write_text
 from symerge_dense.pipeline.config import RunConfig, by_name
-from symerge_dense.pipeline.run_lock import LOCK
+from symerge_dense.pipeline.run_lock import LOCK, in_use, working_in
 from symerge_dense.report.differences import leaves
 
 ROOT = Path("work_dirs")
@@ -30,10 +31,7 @@ RECIPES = ("experts.recipe.", "experts.recipes.", "base.train.recipe.")
 DATED = re.compile(r"(\d{8}-\d{6})(?:-(\d\d))?")  # names of runs
 LONGEST = 60  # letters of a value that a message shows
 FREE = (
-    "adaptation.activation_checkpointing",
-    "adaptation.num_workers",
-    "adaptation.save_every",
-    "adaptation.task_vectors",
+    *(f"adaptation.{name}" for name in sorted(NO_NUMBER)),
     "baselines.methods",
     "baselines.variants",
     "evaluation.num_workers",
@@ -103,6 +101,8 @@ def open_run(folder: Path, config: Recorded, resume: bool) -> Path:
     exists = record.exists() and (resume or _names(folder) != {record.name})  # alone: nothing was done
     barrier()
     if exists and not resume:
+        if owner := working_in(folder):
+            raise in_use(folder, owner)
         raise ValueError(f"{folder} already holds a run; add --resume to go on with it, or choose another --work-dir.")
     if resume and not exists:
         raise ValueError(f"--resume: {folder} holds no run (no run.json); leave out --resume to start one there.")

@@ -42,19 +42,47 @@ def alone_in(folder: Path) -> Iterator[None]:
     told = [None, told[1]]
     broadcast_object_list(told)
     if told[1] is not None:
-        raise ValueError(
-            f"{folder} is in use by {told[1]}; wait for its end, or choose another --work-dir. (Two runs in one folder "
-            "would overwrite each other's files.)"
-        )
+        raise in_use(folder, told[1])
     try:
         if file is not None:
             remove_leftovers(folder)
         yield
     finally:
         if file is not None:
-            (folder / LOCK).unlink(missing_ok=True)
-            _held.discard(file)
-            os.close(file)
+            _give_up(folder / LOCK, file)
+
+
+def in_use(folder: Path, owner: str) -> ValueError:
+    """The error that tells who works in a folder.
+
+    Args:
+        folder: of the run.
+        owner: as ``working_in`` gives it.
+    """
+    return ValueError(
+        f"{folder} is in use by {owner}; wait for its end, or choose another --work-dir. (Two runs in one folder would "
+        "overwrite each other's files.)"
+    )
+
+
+def working_in(folder: Path) -> str | None:
+    """Which program works in a folder now; None if none does, or its disk knows no locks.
+
+    Args:
+        folder: of a run, which exists.
+    """
+    if not (folder / LOCK).exists():
+        return None
+    file, owner = _taken(folder / LOCK)
+    if file is not None:
+        _give_up(folder / LOCK, file)
+    return owner
+
+
+def _give_up(path: Path, file: int) -> None:
+    path.unlink(missing_ok=True)
+    _held.discard(file)
+    os.close(file)
 
 
 def _taken(path: Path) -> tuple[int | None, str | None]:

@@ -44,6 +44,8 @@ from symerge_dense.report.results import write_results
 
 MARGIN = 1.0  # points of Delta_m that SyMerge must be below the initial merge for a sentence about it
 
+MERGED = "merged.safetensors"
+
 
 @dataclass
 class TrainRun:
@@ -218,7 +220,7 @@ class TrainRun:
         }
         measured = {"results": self.results["merged"]} if self.labelled else {"agreement": self.results["agreement"]}
         about = {**measured, "training": to_json(vars(self.config.options)), "image_size": list(self.size)}
-        save_model(self.folder / "merged.safetensors", adapted.model, about)
+        save_model(self.folder / MERGED, adapted.model, about)
         with atomic_write(self.folder / "coefficients.safetensors") as temporary:
             learned = adapted.student.trainable_state_dict()
             save_file(
@@ -234,7 +236,7 @@ class TrainRun:
         if not self.pictures:  # the folder is the caller's, and may be gone soon
             console.print(used)
             return
-        names = "results.json, merged.safetensors, panels.png, coefficients.png, curves.png, panels/"
+        names = f"results.json, {MERGED}, panels.png, coefficients.png, curves.png, panels/"
         console.print(f"{used} In {self.folder}: {names}.")
         console.print(f"`symerge report page {self.folder} --out report.html` makes one page of it.")
 
@@ -283,7 +285,9 @@ def train(
         config = dataclasses.replace(config, adaptation={**config.adaptation, "amp": True})
     folder = run_dir.open_run(run_dir.choose(config, work_dir, resume), config, resume)
     done = folder / "results.json"
-    if resume and done.exists():
+    if resume and done.exists() and not (folder / MERGED).exists():
+        console.print(f"{folder}: {MERGED} is missing; it is made again.")
+    elif resume and done.exists():
         results = read_record(done)
         console.print(f"{folder} is complete.")
         print_record(results, console)

@@ -3,6 +3,7 @@
 import pytest
 from builders.pipeline_tiny import write_config
 
+from symerge_dense.adaptation.options import NO_NUMBER
 from symerge_dense.engine.checkpointing import checkpoints
 from symerge_dense.models.checkpoint import load_model, state_hash
 from symerge_dense.pipeline import run_dir
@@ -54,10 +55,19 @@ def test_everything_else_is_refused_by_name(name, begun):
     assert f"changed: {told}. Use the same config" in str(found.value)
 
 
-def test_a_run_resumed_with_other_workers_ends_like_an_unbroken_one(tmp_path, monkeypatch):
-    """Interrupted after its first checkpoint, and resumed with two data workers and other intervals."""
+FREELY = {
+    "adaptation.num_workers": 1,
+    "adaptation.save_every": 3,
+    "adaptation.task_vectors": "mapped",
+    "adaptation.activation_checkpointing": True,
+}
+
+
+def test_a_run_resumed_with_other_workers_and_memory_ends_like_an_unbroken_one(tmp_path, monkeypatch):
+    """Interrupted after its first checkpoint, and resumed with a data worker, other intervals and less memory."""
     from symerge_dense.adaptation.hook import SyMergeHook
 
+    assert set(FREELY) == {f"adaptation.{name}" for name in NO_NUMBER}
     path = write_config(tmp_path)
     train(load_config(path), work_dir=str(tmp_path / "unbroken"))
     step = SyMergeHook.after_train_iter
@@ -72,7 +82,12 @@ def test_a_run_resumed_with_other_workers_ends_like_an_unbroken_one(tmp_path, mo
         with pytest.raises(KeyboardInterrupt):
             train(load_config(path), work_dir=str(tmp_path / "broken"))
     assert checkpoints(tmp_path / "broken" / "checkpoints")
-    other = load_config(path, {"adaptation.num_workers": 1, "adaptation.save_every": 3, "evaluation.panels": 1})
+    other = load_config(path, {**FREELY, "evaluation.panels": 1})
     train(other, work_dir=str(tmp_path / "broken"), resume=True)
     models = [load_model(tmp_path / run / "merged.safetensors")[0] for run in ("unbroken", "broken")]
     assert state_hash(models[0].state_dict()) == state_hash(models[1].state_dict())
+    (tmp_path / "broken" / "merged.safetensors").unlink()  # of a finished run: not taken for whole
+    train(other, work_dir=str(tmp_path / "broken"), resume=True)
+    assert state_hash(load_model(tmp_path / "broken" / "merged.safetensors")[0].state_dict()) == state_hash(
+        models[0].state_dict()
+    )

@@ -69,6 +69,18 @@ def test_a_refused_run_touches_nothing_of_the_first(tmp_path, holder, monkeypatc
     assert (tmp_path / "run.json").exists() and (tmp_path / LOCK).exists()
 
 
+def test_a_new_run_in_a_busy_folder_is_told_who_works_there(tmp_path, holder):
+    config = load_config(write_config(tmp_path))
+    (tmp_path / "run.json").write_text(json.dumps(config.record))
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match=f"in use by process {holder.pid}"):
+        run_dir.open_run(tmp_path, config, resume=False)
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    with pytest.raises(ValueError, match="already holds a run; add --resume"):
+        run_dir.open_run(tmp_path, config, resume=False)
+
+
 @pytest.mark.parametrize(("more", "keep"), [("", False), ("", True), ("results.json", False)])
 def test_a_run_that_fails_at_once_leaves_no_folder_of_its_own(tmp_path, more, keep):
     folder = tmp_path / "run"
