@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symerge_dense.commands.train import CONFIG
+from symerge_dense.fileio import check_writable
 from symerge_dense.pipeline.config_files import CfgOptions, find_config
 
 if TYPE_CHECKING:
@@ -114,6 +115,10 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError("--keep needs a folder; name one by --dir.")
     if options.append is not None and options.append.suffix != ".md":
         raise ValueError(f"--append {options.append}: a Markdown page ends in .md.")
+    if options.append is not None and options.append.is_dir():
+        raise ValueError(f"--append {options.append} is a folder; name a page in it, or another one.")
+    if options.append is not None:
+        check_writable(options.append.absolute().parent)
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -28,7 +28,7 @@ from symerge_dense.pipeline.file_merge.inputs import (
     open_inputs,
 )
 from symerge_dense.pipeline.file_merge.output import Output, check_out
-from symerge_dense.pipeline.file_merge.plan import MIB, plan_table, summary
+from symerge_dense.pipeline.file_merge.plan import MIB, check_needs, plan_table, summary
 from symerge_dense.pipeline.run_info import PACKAGES
 from symerge_dense.progress import Bar, console, say
 from symerge_dense.registry import MERGERS
@@ -141,11 +141,7 @@ class FileMerge:
 
     def _open(self, progress: ProgressCallback) -> tuple[Inputs, Iterator[tuple[str, Tensor]]]:
         """The inputs, checked, and the merge, not yet begun."""
-        if self.merger.needs:
-            raise ValueError(
-                f"{self.merger.name} needs {' and '.join(sorted(self.merger.needs))} of every expert, "
-                "which come from images, and this tool has none; use tools/compare.py, or another method."
-            )
+        check_needs(self.merger)
         if self.merger.per_task and self.task is None and not self.packed:
             raise ValueError(
                 f"{self.merger.name} gives every task weights of its own; name one with --task: "

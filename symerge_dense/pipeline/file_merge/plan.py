@@ -80,3 +80,19 @@ def summary(merger: Merger, inputs: Inputs, written: int, packed: bool = False) 
         f"{written / MIB:.1f} MiB, needs about {memory(merger, inputs, packed) / MIB:.0f} MiB of memory beside the "
         "libraries"
     )
+
+
+def check_needs(merger: Merger) -> None:
+    """Check that a method merges files.
+
+    Args:
+        merger: the method.
+
+    Raises:
+        ValueError: it needs more than weights.
+    """
+    if merger.needs:
+        raise ValueError(
+            f"{merger.name} needs {' and '.join(sorted(merger.needs))} of every expert, "
+            "which come from images, and this tool has none; use tools/compare.py, or another method."
+        )

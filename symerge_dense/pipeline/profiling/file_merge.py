@@ -22,9 +22,10 @@ from symerge_dense.merging.safetensors_writer import TensorFile
 from symerge_dense.merging.sources import TensorLayout
 from symerge_dense.pipeline.file_merge.merge import FileMerge
 from symerge_dense.pipeline.file_merge.pack import FilePack
+from symerge_dense.pipeline.file_merge.plan import check_needs
 from symerge_dense.pipeline.file_merge.unpack import FileUnpack
 from symerge_dense.pipeline.method_options import method_of
-from symerge_dense.pipeline.profiling.table import Row, contest
+from symerge_dense.pipeline.profiling.table import Row, check_positive, contest
 from symerge_dense.progress import silent, track
 
 PLAIN, PACK, UNPACK = "plain pass", "pack", "unpack"
@@ -120,9 +121,8 @@ def plain_pass(inputs: Sequence[Path], out: Path) -> None:
     buffer = memoryview(bytearray(max(end - begin for begin, end in places)))
     with out.open("wb") as target:
         for begin, end in places:
-            for file, start in zip(
-                files[::-1], starts[::-1], strict=True
-            ):  # in reverse: the first is read last and then written
+            # in reverse: the first is read last and then written
+            for file, start in zip(files[::-1], starts[::-1], strict=True):
                 file.seek(start + begin)
                 file.readinto(buffer[: end - begin])
             target.write(buffer[: end - begin])
@@ -204,16 +204,13 @@ def merge_rows(
         The contenders, with the peak of their own memory, without that of files.
 
     Raises:
-        ValueError: a number is not positive, a method is unknown or fails, a contender takes more memory, the disk is
-            too small, or the folder has other files.
+        ValueError: a number is not positive, a method cannot be measured or fails, a contender takes more memory,
+            the disk is too small, or the folder has other files.
     """
     numbers = {"gigabytes": gigabytes, "experts": experts, "threads": threads, "rounds": rounds, "memory": memory}
-    for name, value in numbers.items():
-        if value is not None and value <= 0:
-            raise ValueError(f"{name}={value} must be positive.")
-    for name in methods:
-        if name not in (PACK, UNPACK):
-            method_of(name)
+    check_positive(numbers)
+    for name in (one for one in methods if one not in (PACK, UNPACK)):
+        _check_method(name)
     _check_place(folder, gigabytes, experts)
     generate(folder, gigabytes, experts)
     before = methods[: methods.index(UNPACK)] if UNPACK in methods else [PACK]
@@ -230,6 +227,13 @@ def merge_rows(
         [{name: cost.seconds for name, cost in turn.items()} for turn in costs],
         mebibytes={name: max(turn[name].peak for turn in costs) / 2**20 for name in contenders},
     )
+
+
+def _check_method(name: str) -> None:
+    merger = method_of(name)
+    check_needs(merger)
+    if merger.per_task:
+        raise ValueError(f"{name} gives every task weights of its own, not one file; choose another method.")
 
 
 def _check_place(folder: Path, gigabytes: float, experts: int) -> None:

@@ -27,7 +27,7 @@ from symerge_dense.pipeline.data import pool
 from symerge_dense.pipeline.network import network
 from symerge_dense.pipeline.profiling.file_merge import measure_process
 from symerge_dense.pipeline.profiling.step import NOISE
-from symerge_dense.pipeline.profiling.table import Row, contest
+from symerge_dense.pipeline.profiling.table import Row, check_positive, contest
 from symerge_dense.progress import silent, track
 from symerge_dense.registry import TASKS
 
@@ -140,9 +140,7 @@ def many_expert_rows(folder: Path, experts: int, threads: int, rounds: int, memo
             merged models differ.
     """
     numbers = {"experts": experts, "threads": threads, "rounds": rounds, "memory": memory}
-    for name, value in numbers.items():
-        if value is not None and value <= 0:
-            raise ValueError(f"{name}={value} must be positive.")
+    check_positive(numbers)
     size = generate(folder, experts)
     places = PLACES if memory is None else PLACES[1:]
     turns: list[dict[str, float]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -121,6 +122,20 @@ def append_section(page: Path, command: str, measured: Mapping[str, Sequence[Row
     for suite, rows in measured.items():
         parts += [f"**{titles[suite]}**", markdown([HEADINGS, *map(cells, rows)], words=2).rstrip()]
     write_text(page, "\n\n".join(parts) + "\n")
+
+
+def check_positive(numbers: Mapping[str, float | None]) -> None:
+    """Check numbers of a benchmark before anything is measured.
+
+    Args:
+        numbers: {name: value}; None is not given.
+
+    Raises:
+        ValueError: one is not finite or not above 0.
+    """
+    for name, value in numbers.items():
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name}={value} must be positive and finite; choose another number, or leave it out.")
 
 
 def seconds_of(work: Callable[[], object]) -> float:

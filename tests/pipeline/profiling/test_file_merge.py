@@ -111,7 +111,12 @@ def test_the_tool_refuses_before_it_writes(tmp_path: Path, capsys: pytest.Captur
     for words, wanted in [
         (["--dir", tmp_path], "no folder of a former run"),
         (["--dir", tmp_path / "new", "--experts", "0"], "experts=0 must be positive"),
-        (["--dir", tmp_path / "new", "--memory", "0"], "memory=0.0 must be positive"),
+        (["--dir", tmp_path / "new", "--memory", "0"], "memory=0.0 must be positive and finite; choose another"),
+        (["--dir", tmp_path / "new", "--memory", "nan"], "memory=nan must be positive and finite; choose another"),
+        (["--dir", tmp_path / "new", "--gigabytes", "nan"], "gigabytes=nan must be positive and finite"),
+        (["--dir", tmp_path / "new", "--gigabytes", "inf"], "gigabytes=inf must be positive and finite"),
+        (["--dir", tmp_path / "new", "--methods", "fisher"], "error: fisher needs fisher of every expert"),
+        (["--dir", tmp_path / "new", "--methods", "emr"], "error: emr gives every task weights of its own"),
         (["--dir", tmp_path / "new", "--methods", "averge"], "Did you mean 'average'"),
         (["--dir", tmp_path / "new", "--gigabytes", "1e9"], "choose fewer --gigabytes"),
         (["--keep"], "name one by --dir"),
@@ -120,6 +125,21 @@ def test_the_tool_refuses_before_it_writes(tmp_path: Path, capsys: pytest.Captur
         assert tool("benchmark.py", "merge", *words) == 2
         assert wanted in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_page_that_cannot_be_written_is_found_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge_cost, "merge_rows", lambda *_, **__: pytest.fail("measured"))
+    (tmp_path / "folder.md").mkdir()
+    (tmp_path / "file").write_text("precious")
+    for page, wanted in [
+        (tmp_path / "folder.md", "folder.md is a folder; name a page in it"),
+        (tmp_path / "file" / "page.md", f"{tmp_path / 'file'}"),
+    ]:
+        assert tool("benchmark.py", "merge", "--dir", tmp_path / "new", "--append", page) == 2
+        assert wanted in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.md"]
 
 
 def test_a_bar_takes_steps(capsys: pytest.CaptureFixture[str]) -> None:
