@@ -33,8 +33,8 @@ def check_out(path: str, inputs: Iterable[str], overwrite: bool, shard_size: int
         shard_size: whether there may be several.
 
     Raises:
-        ValueError: the path does not end in .safetensors, is a folder, belongs to an input, or exists; or shards
-            are to be replaced, which could not be done at once.
+        ValueError: the path does not end in .safetensors, is a folder, belongs to an input, or exists, or is there in
+            shards; or shards are to be replaced, which could not be done at once.
     """
     out = Path(path)
     if overwrite and shard_size is not None:
@@ -50,6 +50,11 @@ def check_out(path: str, inputs: Iterable[str], overwrite: bool, shard_size: int
         raise ValueError(f"--out {out} is a folder; name a file in it.")
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists; choose another name, or pass --overwrite.")
+    if (index := out.with_name(f"{out.name}{INDEX}")).exists():
+        raise ValueError(
+            f"{index} exists, and its folder could not be read with {out.name} beside the shards; choose another name, "
+            "or remove the index and its shards."
+        )
 
 
 class Output:

@@ -74,6 +74,19 @@ def test_shards_are_never_mixed_with_older_ones(files: Files, capsys: pytest.Cap
     assert (files.folder / "out-00001-of-00009.safetensors").read_text() == "precious"
 
 
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_one_file_is_never_put_beside_its_own_shards(
+    files: Files, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    assert tool("merge.py", *files.arguments("average", "--shard-size", "800", out="s/m.safetensors")) == 0
+    capsys.readouterr()
+    assert tool("merge.py", *files.arguments("average", *more, out="s/m.safetensors")) == 2
+    said = capsys.readouterr().err
+    assert "m.safetensors.index.json exists" in said and "choose another name, or remove the index" in said
+    assert not (files.folder / "s" / "m.safetensors").exists()
+    assert dict(open_source(files.folder / "s"))
+
+
 def test_an_error_in_the_middle_leaves_no_shard(
     files: Files, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
