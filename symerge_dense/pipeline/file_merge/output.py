@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,8 @@ from symerge_dense.merging.sources import TensorLayout
 from symerge_dense.models.mapped_files import INDEX
 from symerge_dense.pipeline.file_merge.plan import MIB
 
+UNITS = "KB", "MB", "GB", "TB"  # powers of 1000
+SIZE = re.compile(rf"(?P<number>[0-9]+|[0-9]*\.?[0-9]+(?=\s*[A-Z]))\s*(?P<unit>{'|'.join(UNITS)})?", re.IGNORECASE)
 MOST = 256  # shards, all of which are open at a time
 
 
@@ -149,20 +152,29 @@ class Output:
 
 def _split(out: Path, layouts: Mapping[str, TensorLayout], shard_size: int | str) -> dict[str, list[str]]:
     """{name of a shard: its tensors}."""
-    if str(shard_size) == "0":
-        raise ValueError("--shard-size 0: give at least 1 byte.")
-    try:
-        found = split_state_dict_into_shards_factory(
-            dict[str, Any](layouts),  # a layout is all that it looks at
-            get_storage_size=nbytes,
-            filename_pattern=f"{out.stem.replace('{', '{{').replace('}', '}}')}{{suffix}}.safetensors",
-            max_shard_size=int(shard_size) if str(shard_size).isdigit() else shard_size,
-        ).filename_to_tensors
-    except ValueError as error:
-        raise ValueError(f"--shard-size {shard_size}: {error}; give bytes, or for example 500MB or 2GB.") from error
+    found = split_state_dict_into_shards_factory(
+        dict[str, Any](layouts),  # a layout is all that it looks at
+        get_storage_size=nbytes,
+        filename_pattern=f"{out.stem.replace('{', '{{').replace('}', '}}')}{{suffix}}.safetensors",
+        max_shard_size=_bytes(shard_size),
+    ).filename_to_tensors
     if len(found) > MOST:
         raise ValueError(f"--shard-size {shard_size} gives {len(found)} shards; choose one that gives {MOST} at most.")
     old = [*out.parent.glob(f"{glob.escape(out.stem)}-*-of-*.safetensors"), out.with_name(f"{out.name}{INDEX}")]
     if present := [path.name for path in old if path.exists()]:
         raise ValueError(f"{out.parent} has {present[0]} already; remove the shards, or choose another name.")
     return dict(found)
+
+
+def _bytes(shard_size: int | str) -> int:
+    found = SIZE.fullmatch(str(shard_size).strip())
+    size = 0
+    if found is not None:
+        unit = (found["unit"] or "").upper()
+        size = int(float(found["number"]) * 1000 ** (1 + UNITS.index(unit))) if unit else int(found["number"])
+    if size < 1:
+        raise ValueError(
+            f"--shard-size {shard_size}: must be at least 1 byte; give a number of bytes, or of {', '.join(UNITS)}, "
+            "for example 500MB or 2GB."
+        )
+    return size

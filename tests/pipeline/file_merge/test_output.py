@@ -17,6 +17,8 @@ from symerge_dense.merging.safetensors_writer import TensorFile
 from symerge_dense.merging.sources import open_source
 from symerge_dense.pipeline.file_merge.weights import merge
 
+NO_SIZES = "much", "abc", "nan", "nanGB", "infGB", "0", "0GB", "0.0001KB", "1.5"
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
@@ -54,8 +56,10 @@ def test_tensors_that_fit_into_one_shard_are_one_file(files: Files, size: int | 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--shard-size", "much"], "--shard-size much: "),
-        (["--shard-size", "0"], "--shard-size 0: give at least 1 byte"),
+        *(
+            (["--shard-size", size], f"--shard-size {size}: must be at least 1 byte; give a number")
+            for size in NO_SIZES
+        ),
         (["--shard-size", "1GB", "--overwrite"], "remove the old ones, or leave it out"),
         (["--shard-size", "1GB", "--heads"], "--packed and --heads write one file; leave it out"),
     ],
@@ -65,6 +69,13 @@ def test_sizes_that_make_no_sense(
 ) -> None:
     assert tool("merge.py", *files.arguments("average", *more)) == 2
     assert words in capsys.readouterr().err and files.nothing_written()
+
+
+@pytest.mark.parametrize("size", ["-1", "-1GB"])
+def test_a_negative_size_gives_the_same_message(files: Files, capsys: pytest.CaptureFixture[str], size: str) -> None:
+    assert tool("merge.py", *files.arguments("average", f"--shard-size={size}")) == 2
+    said = capsys.readouterr().err
+    assert f"--shard-size {size}: must be at least 1 byte; give a number" in said and files.nothing_written()
 
 
 def test_shards_are_never_mixed_with_older_ones(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
