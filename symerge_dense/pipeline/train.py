@@ -24,6 +24,7 @@ from symerge_dense.fileio import atomic_write
 from symerge_dense.merging.methods.average import Average
 from symerge_dense.merging.methods.task_arithmetic import TaskArithmetic
 from symerge_dense.models.checkpoint import save_model
+from symerge_dense.models.hub import MERGED
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.models.plugins import task_plugins
 from symerge_dense.models.views import Views
@@ -43,8 +44,6 @@ from symerge_dense.report.agreement import print_record, read_record
 from symerge_dense.report.results import write_results
 
 MARGIN = 1.0  # points of Delta_m that SyMerge must be below the initial merge for a sentence about it
-
-MERGED = "merged.safetensors"
 
 
 @dataclass
