@@ -15,7 +15,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 ANEW, sys.dont_write_bytecode = sys.dont_write_bytecode, False
 
-# What tests write need not outlive a power cut, and each of ten thousand files would wait for the disk. tests/faults
+# What tests write need not outlive a power cut, and each of thousands of files would wait for the disk. tests/faults
 # sees that files are synced, and lets it fail.
 os.fsync = os.fstat
 

@@ -1,4 +1,4 @@
-"""Small rooms with experts of twenty tasks, for studies of many. They are trained in bfloat16: 0.7 of the time."""
+"""Small rooms with experts of twenty tasks, for studies of many. They are trained in bfloat16."""
 
 from mmengine.config import read_base
 

@@ -11,12 +11,10 @@ with read_base():
     from ..experts.rooms_resnet18 import *
     from ..merge.symerge import *
 
-_half = dict(task_vector_dtype="bfloat16")
 baselines = dict(
-    methods=["symerge", "symerge, bfloat16", "symerge, bfloat16 task vectors", "symerge, both"],
+    methods=["symerge", "symerge, bfloat16", "symerge, bfloat16 task vectors"],
     variants={
         "symerge, bfloat16": dict(method="symerge", amp=True),
-        "symerge, bfloat16 task vectors": dict(method="symerge", **_half),
-        "symerge, both": dict(method="symerge", amp=True, **_half),
+        "symerge, bfloat16 task vectors": dict(method="symerge", task_vector_dtype="bfloat16"),
     },
 )

@@ -10,5 +10,5 @@ with read_base():
 
 data["test"]["count"] = 100
 adaptation["recalibration_images"] = 64
-study = dict(type="pilot", seeds=3, cost="630 runs of about 4 s on one core, and 20 experts per seed")
+study = dict(type="pilot", seeds=3, cost="630 runs of about 5 s on one core, and 20 experts per seed")
 quick = {**quick, "study.tasks": ["segmentation", "depth", "normals"]}

@@ -20,7 +20,6 @@ from symerge_dense.datasets.transforms import Augment, TargetRule
 from symerge_dense.datasets.wrapper import Wrapper
 from symerge_dense.registry import DATASETS, did_you_mean
 
-NONE = "none"
 HEIGHT = 224  # of the images that the strengths were chosen for
 
 
@@ -58,8 +57,6 @@ class Corrupted(Wrapper):
 
     def image(self, index: int) -> Array:
         image = super().image(index)
-        if self.corruption == NONE:
-            return image
         pixels = np.ascontiguousarray(image.round().clip(0, 255), np.uint8)  # albumentations takes floats for 0..1
         change = _pipeline(self.corruption, self.severity, image.shape[0])
         change.set_random_seed(int(np.random.default_rng((self.seed, index)).integers(2**31)))
@@ -80,7 +77,7 @@ def _pipeline(corruption: str, severity: int, height: int) -> Any:
 _KEPT = {"brightness": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
 _BLOCKS = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_NEAREST}
 CORRUPTIONS: dict[str, tuple[str, Callable[[Any], dict[str, Any]], tuple[float, ...]]] = {
-    NONE: ("NoOp", lambda _: {}, (0, 0, 0, 0, 0)),
+    "none": ("NoOp", lambda _: {}, (0, 0, 0, 0, 0)),
     "noise": ("GaussNoise", lambda std: {"std_range": (std, std)}, (0.08, 0.12, 0.18, 0.26, 0.38)),
     "blur": ("GaussianBlur", lambda sigma: {"blur_limit": 0, "sigma_limit": (sigma, sigma)}, (1, 2, 3, 4, 6)),
     "contrast": ("ColorJitter", lambda by: {**_KEPT, "contrast": (by, by)}, (0.4, 0.3, 0.2, 0.1, 0.05)),

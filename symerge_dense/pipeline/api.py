@@ -19,6 +19,7 @@ from symerge_dense.engine.runner import working_on
 from symerge_dense.fileio import atomic_write
 from symerge_dense.models.backbone import TimmBackbone, load_base
 from symerge_dense.models.checkpoint import load_model, read_metadata, save_model
+from symerge_dense.models.hub import MERGED
 from symerge_dense.models.multi_task import MultiTaskModel
 from symerge_dense.pipeline.config import RunConfig, config_of, config_values, plain
 from symerge_dense.pipeline.config_checks import explained
@@ -143,7 +144,7 @@ def symerge(
         overrides = {f"adaptation.{key}": value for key, value in {**options, "rounds": rounds}.items()}
         config = given_config(None, overrides, seed=seed, experts=files, base=source, images=config_images, size=size)
         train(config, work_dir=str(folder), images=pool, pictures=work_dir is not None)
-        model, about = load_model(folder / "merged.safetensors")
+        model, about = load_model(folder / MERGED)
     model.record = {key: about[key] for key in KEPT}
     return model
 

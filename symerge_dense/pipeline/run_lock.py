@@ -49,7 +49,9 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         if file is not None:
-            _give_up(folder / LOCK, file)
+            (folder / LOCK).unlink(missing_ok=True)
+            _held.discard(file)
+            os.close(file)
 
 
 def in_use(folder: Path, owner: str) -> ValueError:
@@ -71,18 +73,16 @@ def working_in(folder: Path) -> str | None:
     Args:
         folder: of a run, which exists.
     """
-    if not (folder / LOCK).exists():
+    try:
+        import fcntl
+
+        with (folder / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: several processes of one run may ask at once
+    except BlockingIOError:
+        return _owner(folder / LOCK)
+    except (ImportError, OSError):  # no such file, or no locks
         return None
-    file, owner = _taken(folder / LOCK)
-    if file is not None:
-        _give_up(folder / LOCK, file)
-    return owner
-
-
-def _give_up(path: Path, file: int) -> None:
-    path.unlink(missing_ok=True)
-    _held.discard(file)
-    os.close(file)
+    return None
 
 
 def _taken(path: Path) -> tuple[int | None, str | None]:
