@@ -1,9 +1,9 @@
-"""Small rooms with experts of twenty tasks, for studies of many. They are trained in bfloat16."""
+"""Small rooms with experts of twenty tasks, for studies of many."""
 
 from mmengine.config import read_base
 
 with read_base():
-    from .studies import *
+    from .studies_bfloat16 import *
 
 _named = [
     "edges",
@@ -25,4 +25,3 @@ _named = [
     "vanishing_direction",
 ]
 tasks.update({name: dict(type=name) for name in _named})
-experts["recipe"].update(amp=True)

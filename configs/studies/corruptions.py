@@ -8,7 +8,7 @@ from mmengine.config import read_base
 from symerge_dense.datasets import Corrupted
 
 with read_base():
-    from .._base_.studies import *
+    from .._base_.studies_bfloat16 import *
 
 data["unlabelled"] = dict(type=Corrupted, dataset=data["unlabelled"], corruption="none", severity=1)
 data["test"] = dict(type=Corrupted, dataset=data["test"], corruption="none", severity=1, seed=1)

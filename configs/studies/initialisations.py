@@ -6,7 +6,7 @@ python tools/study.py initialisations
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.studies import *
+    from .._base_.studies_bfloat16 import *
 
 study = dict(
     type="initialisations",

@@ -8,7 +8,7 @@ from mmengine.config import read_base
 from symerge_dense.datasets import Corrupted, LongTailed
 
 with read_base():
-    from .._base_.studies import *
+    from .._base_.studies_bfloat16 import *
 
 data["unlabelled"] = dict(
     type=Corrupted,

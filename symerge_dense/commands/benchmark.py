@@ -118,6 +118,11 @@ def _check(options: argparse.Namespace) -> None:
     if options.append is not None and options.append.is_dir():
         raise ValueError(f"--append {options.append} is a folder; name a page in it, or another one.")
     if options.append is not None:
+        try:
+            if options.append.exists():
+                options.append.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"--append {options.append} is not a text in UTF-8; name another page.") from error
         check_writable(options.append.absolute().parent)
 
 

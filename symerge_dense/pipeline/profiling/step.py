@@ -227,7 +227,7 @@ def measure_step(config: RunConfig, batch_size: int, size: Size, rounds: int, de
         The contenders, with ratios to the plain step and the peak memory of two steps, of the GPU where there is one.
 
     Raises:
-        ValueError: a count below 1, or a process that is killed.
+        ValueError: a count below 1, images too small for BatchNorm, or a process that is killed.
     """
     for name, value in {"batch_size": batch_size, "rounds": rounds, "height": size[0], "width": size[1]}.items():
         if value < 1:
@@ -235,8 +235,11 @@ def measure_step(config: RunConfig, batch_size: int, size: Size, rounds: int, de
     arguments = (config, batch_size, size, device)
     bench = Bench(*arguments)
     steps = {name: bench.contender(name) for name in CONTENDERS}
-    for step in steps.values():
-        step()  # warm-up
+    try:
+        for step in steps.values():
+            step()  # warm-up
+    except ValueError as error:  # BatchNorm of one value a channel, at the network's coarsest level
+        raise ValueError(f"{batch_size} of {size[0]}x{size[1]}: {error}; choose more or larger images.") from error
     times = [{name: seconds_of(step) for name, step in steps.items()} for _ in track(range(rounds), "steps")]
     del bench, steps
     memory = {name: peak_memory(arguments, name) for name in track(CONTENDERS, "peak memory")}

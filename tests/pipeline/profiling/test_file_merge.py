@@ -133,13 +133,15 @@ def test_a_page_that_cannot_be_written_is_found_before_anything_is_measured(
     monkeypatch.setattr(merge_cost, "merge_rows", lambda *_, **__: pytest.fail("measured"))
     (tmp_path / "folder.md").mkdir()
     (tmp_path / "file").write_text("precious")
+    (tmp_path / "latin.md").write_bytes(b"d\xe9j\xe0")
     for page, wanted in [
         (tmp_path / "folder.md", "folder.md is a folder; name a page in it"),
+        (tmp_path / "latin.md", "latin.md is not a text in UTF-8; name another page"),
         (tmp_path / "file" / "page.md", f"{tmp_path / 'file'}"),
     ]:
         assert tool("benchmark.py", "merge", "--dir", tmp_path / "new", "--append", page) == 2
         assert wanted in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.md", "latin.md"]
 
 
 def test_a_bar_takes_steps(capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,7 @@ def test_the_suite_has_cases_of_few_and_many_tasks(monkeypatch):
         (["--rounds", 2], "--rounds is of a config"),
         (["CONFIG", "--dir", "x"], "benchmark step does not take --dir, which is of merge"),
         (["CONFIG", "--append", "page.txt"], "a Markdown page ends in .md"),
+        (["CONFIG", "--size", 1, 1, "--batch-size", 1], "error: 1 of 1x1: Expected more than 1 value"),
     ],
 )
 def test_the_tool_refuses(words, wanted, tmp_path, capsys):
