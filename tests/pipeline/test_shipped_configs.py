@@ -25,7 +25,7 @@ from symerge_dense.registry import STUDIES
 CONFIGS = ROOT / "configs"
 FOUND = {
     ".": 13,
-    "_base_": 8,
+    "_base_": 9,
     "experts": 9,
     "merge": 2,
     "ablation": 4,
