@@ -34,5 +34,4 @@ experts = dict(
         warmup_iters=30,
         amp=True,
     ),
-    recipes=dict(depth=dict(backbone_lr_scale=0.1)),
 )
