@@ -33,7 +33,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 
 from fuzz import arrays, records, weights
-from fuzz.mutations import STRATEGIES, Damage
+from fuzz.formats import STRATEGIES
+from fuzz.mutations import Damage
 from fuzz.reader import Reader
 
 READERS = [*arrays.READERS, *weights.READERS, *records.READERS]

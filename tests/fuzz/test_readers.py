@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 
 from fuzz.campaign import READERS, Trial
-from fuzz.mutations import STRATEGIES
+from fuzz.formats import STRATEGIES
 from symerge_dense.commands.cli import complain
 from symerge_dense.progress import say
 
