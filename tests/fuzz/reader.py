@@ -14,7 +14,7 @@ class Reader:
 
     Args:
         name: of the reader.
-        format: how its files are damaged, a key of ``mutations.STRATEGIES``.
+        format: how its files are damaged, a key of ``formats.STRATEGIES``.
         make: writes real files, by the project's own writers where there are any, into a folder; those to damage.
         read: reads one; the damaged file has the name of the first real one, and lies in ``damaged/`` beside it.
         known: what a checksum protects, of a result; it must be that of a real file.
