@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
@@ -30,6 +31,7 @@ from symerge_dense.merging.spectral import NEGLIGIBLE, as_matrix, largest_singul
 from symerge_dense.merging.tensor_specs import WEIGHT_KINDS, Kind
 
 CONV_RULES = ("reshape", "mean")
+STORED = 0.4  # of eps times a number is above its rounding error, whose root mean square is 0.22 of that
 
 
 class MatrixMerger(Merger):
@@ -85,10 +87,28 @@ def matrix_deltas(operands: Operands) -> Iterator[Tensor]:
         yield as_matrix(delta)
 
 
-def rounding(operands: Operands) -> float:
+def rounding(operands: Operands, summed: int = 1) -> float:
     """Singular values up to this one are rounding of the task vectors that a matrix was made of.
+
+    A stored expert is off by a share of eps of its data type, which beside a small update is not small. Independent
+    errors of root mean square e have singular values up to e (sqrt(m) + sqrt(n)). An error is no larger than the
+    task vector, so that something is left of one that is mostly rounding.
 
     Args:
         operands: base and experts of the weight.
+        summed: number of task vectors whose errors add up in the matrix.
     """
-    return NEGLIGIBLE * max(largest_singular_value(delta) for delta in matrix_deltas(operands))
+    epsilon, rows, columns = torch.finfo(operands.spec.dtype).eps, *as_matrix(operands.base).shape
+    origin, peak, error = _norm(operands.base), 0.0, 0.0
+    for delta in matrix_deltas(operands):
+        own = _norm(delta)
+        peak, error = (
+            max(peak, largest_singular_value(delta)),
+            max(error, min(epsilon * math.hypot(origin, own), own)),
+        )
+    edge = (math.sqrt(rows) + math.sqrt(columns)) / math.sqrt(rows * columns)
+    return max(NEGLIGIBLE * peak, STORED * error * edge * math.sqrt(summed))
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))

@@ -83,7 +83,7 @@ class Ace(MatrixMerger):
         if not differ:
             return merged
         residual -= total(delta for delta, _ in pairs) @ covariance / len(pairs)
-        return self._refined(merged, merged + residual, rounding(operands))
+        return self._refined(merged, merged + residual, rounding(operands, len(operands.tasks)))
 
     def _differ(self, norms: Sequence[float]) -> bool:
         """Whether task vectors of these squared norms differ much in size."""

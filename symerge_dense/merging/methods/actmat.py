@@ -45,6 +45,6 @@ class ActMat(MatrixMerger):
 
     def delta(self, operands: Operands) -> Tensor:
         deltas = [delta.double() for delta in matrix_deltas(operands)]
-        left, values, right = svd(torch.cat(deltas), floor=rounding(operands))
+        left, values, right = svd(torch.cat(deltas), floor=rounding(operands, len(operands.tasks)))
         parts = left.split(len(deltas[0]))
         return total(delta @ (delta.T @ part) for delta, part in zip(deltas, parts, strict=True)) / values @ right

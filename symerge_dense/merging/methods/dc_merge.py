@@ -17,7 +17,7 @@ from torch import Tensor
 
 from symerge_dense.merging.arguments import check_choice, check_number
 from symerge_dense.merging.combine import total
-from symerge_dense.merging.methods._matrix import MatrixMerger, matrix_deltas
+from symerge_dense.merging.methods._matrix import MatrixMerger, matrix_deltas, rounding
 from symerge_dense.merging.operands import Operands
 from symerge_dense.merging.spectral import SVD, as_matrix, polar, svd
 from symerge_dense.registry import MERGERS
@@ -32,7 +32,7 @@ class DCMerge(MatrixMerger):
     Scope: matrices, and with ``conv='reshape'`` convolutions as (O, I * kh * kw); the mean of task vectors for all
     else.
 
-    Directions that are rounding beside their task vector are left out: a low-rank expert adds fewer than its share. As
+    Directions that are rounding of the stored weights are left out: a low-rank expert adds fewer than its share. As
     in ``tsv_m``, a matrix with fewer directions than tasks takes one of every task. In place of the sum, the authors'
     code keeps the largest thousandth of each task's share of M and merges these as TIES does.
 
@@ -52,7 +52,8 @@ class DCMerge(MatrixMerger):
 
     def delta(self, operands: Operands) -> Tensor:
         each = max(1, min(as_matrix(operands.base).shape) // len(operands.tasks))
-        parts = [self._smoothed(svd(delta, each)) for delta in matrix_deltas(operands)]
+        floor = rounding(operands)
+        parts = [self._smoothed(svd(delta, each, floor)) for delta in matrix_deltas(operands)]
         left, right = (torch.cat([part.left for part in parts], 1), torch.cat([part.right for part in parts]))
         columns, rows = polar(left), polar(right)
         core = total(columns.T @ (part.left * part.values) @ (part.right @ rows.T) for part in parts)

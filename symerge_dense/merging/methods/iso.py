@@ -30,7 +30,7 @@ class IsoC(MatrixMerger):
     else.
 
     The mean of S is over all min(m, n) singular values, but directions in which the sum of task vectors is zero, or
-    rounding beside the largest singular value of a task vector, stay zero.
+    rounding of the stored weights, stay zero.
 
     Args:
         scale: factor of Delta and of the mean, as published; any finite number. The paper tunes it on labels (0.1 to 3;
@@ -45,7 +45,8 @@ class IsoC(MatrixMerger):
         super().__init__(conv, self.scale)
 
     def delta(self, operands: Operands) -> Tensor:
-        left, values, right = svd(summed := total(matrix_deltas(operands)), floor=rounding(operands))
+        floor = rounding(operands, len(operands.tasks))
+        left, values, right = svd(summed := total(matrix_deltas(operands)), floor=floor)
         return values.sum() / min(summed.shape) * left @ right
 
 
@@ -56,9 +57,9 @@ class IsoCTS(MatrixMerger):
     Scope: matrices, and with ``conv='reshape'`` convolutions as (O, I * kh * kw); the mean of task vectors for all
     else.
 
-    The mean of S is over all r, though directions that are rounding beside the largest singular value of a task vector
-    stay at zero: low-rank experts may add none to the common ones. With fewer directions than tasks there may be none
-    for the tasks to add, which leaves Iso-C.
+    The mean of S is over all r, though directions that are rounding of the stored weights stay at zero: low-rank
+    experts may add none to the common ones. With fewer directions than tasks there may be none for the tasks to add,
+    which leaves Iso-C.
 
     Args:
         scale: factor of Delta and of the mean, as published; any finite number. The paper tunes it on labels.
@@ -78,7 +79,7 @@ class IsoCTS(MatrixMerger):
         summed = total(matrix_deltas(operands))
         rank, tasks = min(summed.shape), len(operands.tasks)
         own, floor = own_directions(rank, tasks, self.common), rounding(operands)
-        parts = [svd(summed, rank - own * tasks, floor)]
+        parts = [svd(summed, rank - own * tasks, rounding(operands, tasks))]
         common = parts[0].left
         for delta in matrix_deltas(operands) if own else ():
             wide = delta.double()

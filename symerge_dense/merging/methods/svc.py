@@ -58,7 +58,7 @@ class SVC(WrappingMerger):
         merged = self.merge_inner(operands)
         if operands.spec.kind not in ("matrix", "conv") or not merged.numel():
             return merged
-        least, negligible = self.alpha or 1 / len(operands.tasks), rounding(operands)
+        least, negligible = self.alpha or 1 / len(operands.tasks), rounding(operands, len(operands.tasks))
         left, values, right = svd(as_matrix(merged - operands.base), floor=negligible)
         sums = torch.zeros_like(values)
         for delta in matrix_deltas(operands):

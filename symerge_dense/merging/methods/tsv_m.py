@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from symerge_dense.merging.arguments import check_number
-from symerge_dense.merging.methods._matrix import MatrixMerger, matrix_deltas
+from symerge_dense.merging.methods._matrix import MatrixMerger, matrix_deltas, rounding
 from symerge_dense.merging.operands import Operands
 from symerge_dense.merging.spectral import as_matrix, polar, svd
 from symerge_dense.registry import MERGERS
@@ -43,6 +43,7 @@ class TsvM(MatrixMerger):
 
     def delta(self, operands: Operands) -> Tensor:
         each = max(1, min(as_matrix(operands.base).shape) // len(operands.tasks))
-        parts = [svd(delta, each) for delta in matrix_deltas(operands)]
+        floor = rounding(operands)
+        parts = [svd(delta, each, floor) for delta in matrix_deltas(operands)]
         left, values, right = (list(group) for group in zip(*parts, strict=True))
         return polar(torch.cat(left, 1)) * torch.cat(values) @ polar(torch.cat(right))

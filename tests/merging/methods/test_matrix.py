@@ -12,6 +12,7 @@ from builders.matrix_cases import NAME, arrays, delta, random_taus
 from torch import Tensor
 
 from symerge_dense.merging.methods._matrix import MatrixMerger
+from symerge_dense.merging.operands import Operands
 from symerge_dense.merging.run import merge_state
 from symerge_dense.merging.tensor_specs import specs_from_state
 from symerge_dense.registry import MERGERS
@@ -154,3 +155,22 @@ def test_low_rank_experts_give_no_direction_of_rounding(method: str, rank: int, 
     columns = np.linalg.svd(arrays([spanned])[0], full_matrices=False)[0][:, : 3 * rank + (method == "ace")]
     outside = merged - columns @ (columns.T @ merged)
     assert np.linalg.norm(outside, 2) < 1e-3 * np.linalg.norm(merged, 2)
+
+
+@pytest.mark.parametrize("method", ["iso_c", "iso_cts", "tsv_m", "wudi", "actmat", "cart", "dc_merge"])
+@pytest.mark.parametrize(
+    "dtype, share",
+    [(torch.float32, 1e-2), (torch.float32, 1e-3), (torch.bfloat16, 1e-1), (torch.bfloat16, 1e-2)],
+)
+def test_small_updates_of_low_rank_give_no_direction_of_rounding(method: str, dtype: torch.dtype, share: float) -> None:
+    """Updates that are a small share of the stored weights, whose rounding then has every direction."""
+    generator = torch.Generator().manual_seed(5)
+    base = torch.randn(96, 128, generator=generator).to(dtype)
+    low = [torch.randn(96, 4, generator=generator) @ torch.randn(4, 128, generator=generator) / 2 for _ in range(3)]
+    stored = {task: {NAME: (base + share * tau).to(dtype)} for task, tau in zip("abc", low, strict=True)}
+    spec = specs_from_state({NAME: base})[0]
+    merged = arrays([MERGERS[method]().delta(Operands(spec, base.float(), stored))])[0]
+    columns = np.linalg.svd(arrays([torch.cat(low, 1)])[0], full_matrices=False)[0][:, :12]
+    outside = merged - columns @ (columns.T @ merged)
+    assert np.linalg.norm(outside, 2) < 0.2 * np.linalg.norm(merged, 2)
+    assert np.linalg.matrix_rank(merged, tol=0.2 * np.linalg.norm(merged, 2)) >= 4
