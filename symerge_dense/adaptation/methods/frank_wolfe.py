@@ -1,4 +1,4 @@
-"""FW-Merging: Frank-Wolfe steps over the convex hull of the experts.
+"""FW-Merging: Frank-Wolfe steps over the convex hull of experts and start.
 
 In step k = 0, 1, ... of K, with the gradient g of the loss, averaged over its share of the rounds,
 
@@ -111,7 +111,7 @@ def chosen_vertices(gradient: Tensor, start: Tensor) -> Tensor:
 
 @ADAPTIVE_METHODS.register_module()
 class FrankWolfe(AdaptiveMethod):
-    """The loss of expert labels, minimised within the experts' convex hull. The heads stay as they are.
+    """The loss of expert labels, minimised within the convex hull of experts and start. The heads stay as they are.
 
     Published: gradients of the training loss on 100 labelled images per task and step; here of SyMerge's loss, on its
     images, in the context's rounds. Published code compares cosines with the experts' weights themselves, summed over

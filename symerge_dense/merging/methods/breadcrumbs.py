@@ -22,7 +22,7 @@ class Breadcrumbs(Sparsified):
     dimension, which leaves nothing of small convolution kernels. A share of density - gamma of a tensor is kept.
 
     Args:
-        density: share of largest magnitudes, in (0, 1]; the published code calls it beta and starts from 0.15.
+        density: share of largest magnitudes, in (0, 1]: gamma + beta of the published code, which starts from 0.156.
         gamma: share of the very largest that go as outliers, in [0, density); the published code starts from 0.006.
         scale: any finite number; the published code starts from 0.2.
     """

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
+import timm
 import torch
 from builders.merging_vectors import NAMES, SHAPES, SIZE, build, deltas, merge, state, vector
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ def test_task_arithmetic_by_hand() -> None:
 def test_depth_counts_residual_blocks_as_the_published_code_does(
     name: str, first: str, last: str, outside: str
 ) -> None:
-    """The first block is at alpha, the last at alpha + beta; stem, downsampling and final norm are at alpha."""
+    """The first block is at alpha, the last at alpha + beta; stem and downsampling are at alpha."""
     with torch.device("meta"):
         specs = tensor_specs(TimmBackbone(name).body)
     merger = Lines(alpha=0.25, beta=0.5)
@@ -68,6 +69,13 @@ def test_depth_counts_residual_blocks_as_the_published_code_does(
 
     assert of(first) == {0.25} and of(last) == {0.75} and of(outside) == {0.25}
     assert len({spec.depth for spec in specs} - {None}) == len({s.block_name for s in specs if s.depth is not None})
+
+
+def test_the_final_norm_is_at_alpha() -> None:
+    with torch.device("meta"):
+        specs = tensor_specs(timm.create_model("vit_tiny_patch16_224"))
+    merger = Lines(alpha=0.25, beta=0.5)
+    assert {merger.coefficient(spec) for spec in specs if spec.name.startswith("norm.")} == {0.25}
 
 
 @pytest.mark.parametrize(
