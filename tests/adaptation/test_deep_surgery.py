@@ -101,6 +101,27 @@ def test_noise_is_of_the_predicted_variance_and_the_mean_is_what_is_kept():
     assert noisy > quiet + 0.2 * sum(sizes) / len(sizes)  # E|e| of N(0, 1) is 0.8, in units of the level
 
 
+def test_the_divergence_enters_with_its_weight_and_in_units_of_the_level():
+    """By hand, from the maps of code to mean and logarithm of the variance; the noise is that of seed and step."""
+    weight, losses, parts = 0.5, [], []
+    for kl_weight in (0.0, weight):
+        student = attached(ProbSurgery(rank=4, kl_weight=kl_weight))
+        generator = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            for level, adapter in student.model.levels("depth").items():
+                for weights in (adapter.up, student.spreads["depth"][str(level)]):
+                    torch.nn.init.normal_(weights, std=0.1, generator=generator)
+            losses.append(student.distances(IMAGE, {})["depth"].item())
+            features = student.model.features(IMAGE)
+    for level, adapter in student.model.levels("depth").items():
+        code = (features[level].movedim(1, -1) @ adapter.down.T).relu()
+        mean = code @ adapter.up.T / student.units[level]
+        log_variance = code @ student.spreads["depth"][str(level)].T
+        parts.append((mean.square() + log_variance.exp() - log_variance - 1).sum(-1).mean().item() / 2)
+    assert all(abs(unit - 1) > 0.05 for unit in student.units.values())
+    assert losses[1] - losses[0] == pytest.approx(weight * sum(parts) / len(parts), rel=1e-4)
+
+
 def test_noise_depends_on_seed_and_step_alone():
     student, other = attached(ProbSurgery()), attached(ProbSurgery())
     with torch.no_grad():
