@@ -70,6 +70,24 @@ def test_the_distance_is_the_mean_over_blocks_and_levels_and_adapters_lower_it()
     assert all(last[task] < first[task] for task in first)
 
 
+def test_blocks_and_levels_count_alike_where_they_differ(tmp_path):
+    given = setting(tmp_path, tiny.VIT)
+    student = SurgeryV2().student(given)
+    student.attach({task: expert.eval() for task, expert in given.experts.items()})
+    names, seen = student.model.block_names, []
+    for model in (initial_merge(given).eval(), given.experts["depth"].eval()):
+        outputs = []
+        for name in names:
+            model.backbone.get_submodule(name).register_forward_hook(lambda *call, kept=outputs: kept.append(call[-1]))
+        with torch.no_grad():
+            levels = model.features(IMAGE)
+        seen.append([*outputs, *levels])
+    apart = [(ours - theirs).abs().mean().item() for ours, theirs in zip(*seen, strict=True)]
+    wanted, of_blocks = sum(apart) / len(apart), sum(apart[: len(names)]) / len(names)
+    assert student.distances(IMAGE, {})["depth"].item() == pytest.approx(wanted, rel=1e-5)
+    assert of_blocks != pytest.approx(wanted, rel=1e-2)
+
+
 # -- ProbSurgery ------------------------------------------------------------------------------------------------------
 def test_the_divergence_from_a_standard_normal():
     """mu = 3, sigma = 1: 9 / 2. mu = 0, sigma^2 = 4: (4 - 1 - log 4) / 2. Summed over the two channels."""
