@@ -1,6 +1,6 @@
 """Small rooms whose experts and adaptations are trained in bfloat16, for studies of many runs.
 
-On a CPU with AVX-512 in bfloat16, a ResNet-18 of these rooms takes 0.6 of the time of float32.
+On a CPU with AVX-512 in bfloat16 that takes 0.7 of the time of float32: docs/benchmarks.md has the command.
 """
 
 from mmengine.config import read_base

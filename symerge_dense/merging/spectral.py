@@ -3,9 +3,8 @@
 Everything is computed in float64. There, eigenvectors of the smaller Gram matrix are as good as an SVD in float32 and
 several times faster, for singular values down to ``ILL_CONDITIONED`` of the largest. Only a matrix with relevant values
 below that is decomposed directly. Values below ``NEGLIGIBLE`` of the largest are rounding of float32 weights: their
-directions are arbitrary and differ between machines, so every result leaves them out. A zero matrix has none. What is
-left of task vectors, after others were added or projected out, is rounding where it is negligible beside the task
-vectors themselves: ``floor`` says so.
+directions are arbitrary and differ between machines, so every result leaves them out. A zero matrix has none. More is
+rounding where task vectors were added or projected out, or are small beside the stored weights: ``floor`` says so.
 """
 
 from __future__ import annotations

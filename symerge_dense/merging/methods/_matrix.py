@@ -98,15 +98,13 @@ def rounding(operands: Operands, summed: int = 1) -> float:
         operands: base and experts of the weight.
         summed: number of task vectors whose errors add up in the matrix.
     """
-    epsilon, rows, columns = torch.finfo(operands.spec.dtype).eps, *as_matrix(operands.base).shape
-    origin, peak, error = _norm(operands.base), 0.0, 0.0
+    epsilon, base, peak, error = torch.finfo(operands.spec.dtype).eps, _norm(operands.base), 0.0, 0.0
     for delta in matrix_deltas(operands):
         own = _norm(delta)
-        peak, error = (
-            max(peak, largest_singular_value(delta)),
-            max(error, min(epsilon * math.hypot(origin, own), own)),
-        )
-    edge = (math.sqrt(rows) + math.sqrt(columns)) / math.sqrt(rows * columns)
+        peak = max(peak, largest_singular_value(delta))
+        error = max(error, min(epsilon * math.hypot(base, own), own))
+    rows, columns = as_matrix(operands.base).shape
+    edge = (math.sqrt(rows) + math.sqrt(columns)) / math.sqrt(rows * columns)  # of singular values, for a norm of 1
     return max(NEGLIGIBLE * peak, STORED * error * edge * math.sqrt(summed))
 
 
